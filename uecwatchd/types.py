@@ -15,8 +15,8 @@ Arch = Literal[
     "ia64", "loongarch64", "mips64el", "mips64", "mipsel", "mips", "alpha", "arc", "parisc", "tilegx",
 ]  # fmt: skip
 # How the bytes of an image are taken from a file: "file", as they are, "disk", those of the disk in it, if it
-# is a container such as qcow2, or "prepared", that disk with changes over it. Then, after a space, a part of
-# them: see `uecwatchd.images.reading`.
+# is compressed or a container such as qcow2, or "prepared", that disk with changes over it. Then, after a
+# space, a part of them: see `uecwatchd.images.reading`.
 Reading = str
 # What a digest is of: such a reading, the file as `sha256sum` prints it where its digest is another one
 # ("plain"), or certain changes of a disk ("prepared 0123…").

@@ -20,6 +20,7 @@ from tests.bench.links import links
 from tests.bench.machine import machine
 from tests.bench.materials import materials
 from tests.bench.memory import memory
+from tests.bench.packed import packed
 from tests.bench.plot import can_plot
 from tests.bench.primitives import primitives
 from tests.bench.resident import resident
@@ -69,6 +70,7 @@ def report(folder: Path, plots: Path | None, *, quick: bool) -> Iterator[str]:
     yield from drops(images, folder, cores)
     yield from holes(images["dense"], folder)
     yield from containers(images["dense"], folder, cores)
+    yield from packed(images["dense"], folder)
     yield from memory(folder, plots, sizes=(1, 10, 100)[:least])
     yield from resident(folder)
     yield from startup(folder)

@@ -2,6 +2,7 @@
 
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -88,6 +89,22 @@ def test_after_a_retry_all_parts_are_sent_if_one_is_damaged_under_the_same_etag(
     assert killer.run(scene.host, "once") == 0
     assert scene.host.run("verify", "tiny").returncode == 0
     assert len(scene.images()) == 3
+
+
+@pytest.mark.parametrize(("suffix", "command"), [("xz", "xz -0 -T2 --block-size=2MiB"), ("gz", "gzip -1")])
+def test_a_compressed_disk_goes_on_at_the_part_that_lacks(
+    scene: Scene, killer: Killer, suffix: str, command: str
+) -> None:
+    scene.begin_again(("tiny.vmlinuz", "tiny.initrd"))
+    made = scene.host.spool / f"tiny.img.{suffix}"
+    with made.open("wb") as target, (scene.material / "tiny.img").open("rb") as disk:
+        subprocess.run(command.split(), stdin=disk, stdout=target, check=True)
+    assert killer.run(scene.host, "once", at=("after put part", "before put part", 3)) == KILLED
+    assert killer.run(scene.host, "once") == 0
+    assert f"{made.name} is unpacked again from its beginning" in scene.said()
+    assert "Resuming tiny at upload, part 3 of at most 6" in scene.said()
+    assert not sent_twice(scene)
+    assert scene.host.run("verify", "tiny").returncode == 0
 
 
 def test_a_killed_daemon_resumes_too(scene: Scene, killer: Killer) -> None:

@@ -91,7 +91,7 @@ def bundle(arguments: argparse.Namespace) -> int:
         properties,
         credentials,
         how="disk" if disk else "file",
-        progress=partial(_show, log, shown, disk.size if disk else size),
+        progress=partial(_show, log, shown, (disk.size or 0) if disk else size),
     )
     what = f"Bundled {arguments.file.name}: {format_size(made.manifest.size)} as {made.manifest.name}"
     log.tell(Event(Kind.DONE, what, shown))

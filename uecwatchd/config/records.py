@@ -25,6 +25,9 @@ EUCA2OOLS_FILES = (
 # Regions that botocore accepts.
 REGION = re.compile(r"(?![0-9]+$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
+SIZE = re.compile(r"([0-9]{1,9})([MGTmgt]?)")
+SIZE_UNITS = {"": 0, "M": 20, "G": 30, "T": 40}
+
 DialectName = Literal["auto", "uec", "euca3", "euca4", "euca5", "openstack", "aws", "sandbox"]
 Verify = Literal["sizes", "full"]
 Members = Literal["separate", "trusted"]
@@ -62,6 +65,18 @@ def _as_table(value: object) -> object:
         return json.loads(value)
     except (ValueError, RecursionError):
         return value
+
+
+def _as_bytes(value: object) -> object:
+    """Return a number of bytes: the units of "500G" and the like are powers of 1024. None for "auto"."""
+    if not isinstance(value, str):
+        return value
+    if value == "auto":
+        return None
+    found = SIZE.fullmatch(value)
+    if found is None:
+        raise ValueError('must be "auto", or a size such as "500G" or "2T"')
+    return int(found[1]) << SIZE_UNITS[found[2].upper()]
 
 
 def _absolute(path: Path) -> Path:
@@ -194,6 +209,8 @@ class WorkSettings:
     verify: Verify = "sizes"
     compression: Compression = "fast"
     sparse: bool = True
+    #: in bytes; None for the defaults of `uecwatchd.images.formats.open`
+    max_disk_size: Annotated[Annotated[Integer, Field(ge=1)] | None, BeforeValidator(_as_bytes)] = None
 
 
 @dataclass(frozen=True, slots=True)

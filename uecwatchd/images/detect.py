@@ -27,6 +27,7 @@ TEXT_SAMPLE_BYTES = 4096  # a page without control characters is text
 
 # Formats of files with a disk in them, or with what was a disk before it was encrypted.
 CONTAINERS = frozenset({"qcow", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "qed", "parallels", "luks"})
+ARCHIVES = frozenset({"tar", "zip"})
 RAMDISK_FILE_SYSTEMS = frozenset(
     {"ext2", "fat", "squashfs", "cramfs", "romfs"}
 )  # contents of initrds and boot floppies

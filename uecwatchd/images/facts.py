@@ -15,7 +15,7 @@ SECTOR_BYTES = 512  # the unit of partition tables and of a node's block devices
 class Facts:
     """Facts from the content. `role` is its purpose; None if the content does not tell.
 
-    `arch` and `layout` of a container are those of the disk in it.
+    `arch` and `layout` of a container or a compressed file are those of the disk in it.
     """
 
     format: str
@@ -25,15 +25,18 @@ class Facts:
     claimed: int | None = None  # minimum size in bytes from the header; a smaller file is truncated
     version: str | None = None  # a kernel's own version, as `uname -r` would print it
     inside: str | None = None  # format of the content of a compressed file or a container, if known
-    disk: "ContainedDisk | None" = None  # the disk in a container
-    unreadable: Reason | None = None  # why the disk in a container cannot be read
+    disk: "ContainedDisk | None" = None  # the disk in a container or a compressed file
+    unreadable: Reason | None = None  # why that disk cannot be read
 
 
 @dataclass(frozen=True, slots=True)
 class ContainedDisk:
-    """The disk in a container: its size in bytes, as a node sees it, and the facts about its content."""
+    """The disk in a container or a compressed file: its size in bytes, and the facts about its content.
 
-    size: int
+    `size` is what a node sees. It is None for a compressed file that must be read to know it.
+    """
+
+    size: int | None
     facts: Facts
 
 

@@ -103,11 +103,14 @@ def reason_unsuitable_machine(facts: Facts, size: int, name: str) -> Reason | No
 
 
 def reason_unsuitable_disk(facts: Facts, disk: ContainedDisk) -> Reason | None:
-    """Return why the disk in a container cannot be a machine."""
-    claimed = disk.facts.claimed
-    if claimed is not None and claimed > disk.size:
-        return reason_truncated(disk.facts, claimed, disk.size, holder="the disk in it")
-    return None if disk.facts.layout else (f"{describe_content(facts)}, not a disk", KEEP_HINT)
+    """Return why the disk in a container or a compressed file cannot be a machine."""
+    claimed, size = disk.facts.claimed, disk.size
+    if claimed is not None and size is not None and claimed > size:
+        return reason_truncated(disk.facts, claimed, size, holder="the disk in it")
+    if disk.facts.layout:
+        return None
+    hint = MACHINE_HINTS.get(disk.facts.format, KEEP_HINT)
+    return f"{describe_content(facts)}, not a disk", hint.format(name="it")
 
 
 def reason_unaligned(size: int, name: str) -> Reason | None:

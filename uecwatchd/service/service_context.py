@@ -12,6 +12,7 @@ from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import Settings
 from uecwatchd.events import Listener
+from uecwatchd.images.formats.open import DiskAccess
 from uecwatchd.ledger.api import Ledger, LedgerDamaged
 from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.service.attempt import context
@@ -99,6 +100,7 @@ class Shared:
             tracker=self.tracker,
             stopping=self.signals.stopping,
             interrupts=self.interrupts,
+            access=DiskAccess.limited_to(settings.work.max_disk_size),
             work=settings.work,
             slots=UploadSlots(settings.work.uploads),
             configured_bucket=bucket,

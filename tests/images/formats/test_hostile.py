@@ -23,7 +23,7 @@ from tests.support.containers import (
 from tests.support.reading import opened, read
 from tests.support.sizes import KIB, MIB, SECTOR
 from uecwatchd.errors import Rejected
-from uecwatchd.images.formats.open import open_disk
+from uecwatchd.images.formats.open import DiskAccess, open_disk
 
 DISK = b"karmic koala".ljust(3 * MIB, b"k") + bytes(MIB)
 CLUSTER = 64 * KIB
@@ -517,7 +517,7 @@ def test_the_caller_sets_the_limit_of_the_disk_size() -> None:
         CONTAINERS["vdi"].make(DISK) as file,
         pytest.raises(Rejected, match="its disk has 4 MiB, and at most 3 MiB"),
     ):
-        open_disk(file, name="disk.img", max_disk_bytes=3 * MIB)
+        open_disk(file, name="disk.img", access=DiskAccess.limited_to(3 * MIB))
 
 
 def test_commands_in_hints_can_be_copied() -> None:

@@ -1,4 +1,4 @@
-"""A packed image is reported once, with a command that works: real tools, a real service."""
+"""A compressed disk is a member of its set; an archive is reported once, with a command that works."""
 
 import subprocess
 from pathlib import Path
@@ -27,16 +27,10 @@ TARBALLS = [
 @pytest.mark.parametrize(
     ("name", "pack"),
     [
-        ("karmic.img.zst", "zstd -q --rm karmic.img"),
-        ("karmic.img.gz", "gzip karmic.img"),
-        ("karmic.img.xz", "xz karmic.img"),
         ("karmic.img.lzma", "xz --format=lzma karmic.img"),
-        ("karmic.img.bz2", "bzip2 karmic.img"),
         ("karmic.img.lz4", "lz4 -q karmic.img karmic.img.lz4 && rm karmic.img"),
         ("karmic.img.lzo", "lzop -qU karmic.img"),
         ("karmic.img.br", "brotli --rm karmic.img"),
-        ("Karmic.IMG.ZST", "zstd -q --rm karmic.img && mv karmic.img.zst Karmic.IMG.ZST"),
-        ("karmic.img.XZ", "xz karmic.img && mv karmic.img.xz karmic.img.XZ"),
         ("k.tar.lz4", "tar -c karmic.img | lz4 -q > k.tar.lz4 && rm karmic.img"),
         ("k.ova", "tar -cf k.ova karmic.img && rm karmic.img"),
         ("k.iso.zip", "python3 -m zipfile -c k.iso.zip karmic.img && rm karmic.img"),
@@ -77,6 +71,66 @@ def check_command(tmp_path: Path, name: str, pack: str, place: str) -> None:
     )
     (found,) = decided(tmp_path).ready
     assert found.members[0].path.lower() == f"{place}karmic.img"
+
+
+@pytest.mark.parametrize(
+    ("name", "pack", "size"),
+    [
+        ("karmic.img.zst", "zstd -q --rm karmic.img", 4096),
+        ("karmic.img.zst", "zstd -q < karmic.img > karmic.img.zst && rm karmic.img", None),
+        ("karmic.img.gz", "gzip karmic.img", None),
+        ("karmic.img.xz", "xz karmic.img", 4096),
+        ("karmic.img.bz2", "bzip2 karmic.img", None),
+        ("Karmic.IMG.ZST", "zstd -q --rm karmic.img && mv karmic.img.zst Karmic.IMG.ZST", 4096),
+        ("karmic.raw.XZ", "xz karmic.img && mv karmic.img.xz karmic.raw.XZ", 4096),
+        ("karmic.gz", "gzip karmic.img && mv karmic.img.gz karmic.gz", None),
+        ("karmic", "bzip2 karmic.img && mv karmic.img.bz2 karmic", None),
+        ("karmic.qcow2", "gzip karmic.img && mv karmic.img.gz karmic.qcow2", None),
+    ],
+)
+@pytest.mark.parametrize("place", ["", "karmic/"])
+def test_a_compressed_disk_is_in_the_set_of_its_name_without_the_suffixes(
+    tmp_path: Path, name: str, pack: str, size: int | None, place: str
+) -> None:
+    lay(tmp_path, {f"{place}karmic.img": MBR})
+    subprocess.run(["sh", "-c", pack], cwd=tmp_path / place, check=True)
+    (found,) = decided(tmp_path).ready
+    assert found.name.lower() == "karmic"
+    (member,) = found.members
+    assert (member.path, member.role, member.reading) == (place + name, "machine", "disk")
+    assert (member.facts.layout, member.facts.inside) == ("disk", "mbr")
+    assert member.facts.disk
+    assert member.facts.disk.size == size
+    assert not decided(tmp_path).unmatched
+
+
+@pytest.mark.parametrize("pack", ["gzip", "xz", "bzip2", "zstd -q --rm"])
+def test_a_compressed_disk_is_kept_as_it_is_if_the_sidecar_says_so(tmp_path: Path, pack: str) -> None:
+    lay(tmp_path, {"web": MBR})
+    subprocess.run(["sh", "-c", f"{pack} web && mv web.* web.bin"], cwd=tmp_path, check=True)
+    lay(tmp_path, {"web.toml": 'machine = "web.bin"\nconvert = "keep"\n'})
+    (found,) = decided(tmp_path).ready
+    assert found.members[0].reading == "file"
+    assert found.members[0].size == (tmp_path / "web.bin").stat().st_size
+
+
+@pytest.mark.parametrize("pack", ["gzip", "xz --check=crc32", "zstd -q --rm", "bzip2"])
+@pytest.mark.parametrize(("boot", "content"), [("initrd", b"070701" + bytes(600)), ("floppy.ramdisk", b"")])
+def test_a_compressed_ramdisk_is_taken_as_it_is(tmp_path: Path, pack: str, boot: str, content: bytes) -> None:
+    lay(tmp_path, {"web/web.img": MBR, f"web/{boot}": content or ext2(tmp_path)})
+    lay(tmp_path, {"web/vmlinuz": bytes(56) + b"ARM\x64" + bytes(4036)})
+    subprocess.run(["sh", "-c", f"{pack} {boot}"], cwd=tmp_path / "web", check=True)
+    members = {member.role: member for found in decided(tmp_path).ready for member in found.members}
+    assert "ramdisk" in members, decided(tmp_path)
+    assert members["ramdisk"].reading == "file"
+
+
+def ext2(folder: Path) -> bytes:
+    made = folder / "made"
+    subprocess.run(["mke2fs", "-q", "-t", "ext2", made, "256"], check=True)
+    content = made.read_bytes()
+    made.unlink()
+    return content
 
 
 def test_a_compressed_image_beside_its_unpacked_form_is_not_reported(tmp_path: Path) -> None:

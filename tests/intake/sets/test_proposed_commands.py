@@ -27,7 +27,7 @@ def old_qcow(source: Path, target: Path) -> None:
 
 
 def packed(source: Path, target: Path) -> None:
-    target.write_bytes(subprocess.run(["gzip", "-1c", source], capture_output=True, check=True).stdout)
+    target.write_bytes(subprocess.run(["lzma", "-1c", source], capture_output=True, check=True).stdout)
 
 
 def uneven(source: Path, target: Path) -> None:

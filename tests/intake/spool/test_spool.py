@@ -1,3 +1,4 @@
+import gzip
 import os
 import socket
 import stat
@@ -183,6 +184,19 @@ def test_a_digest_is_only_given_for_what_was_listed(tmp_path: Path) -> None:
     (tmp_path / "a.img").write_bytes(b"x")
     with pytest.raises(Deferred, match="changed"):
         safe_open.digest(tmp_path, "a.img", stamp=stamp)
+
+
+def test_a_compressed_disk_that_changes_while_it_is_unpacked_is_no_damaged_one(tmp_path: Path) -> None:
+    packed = tmp_path / "a.img.gz"
+    packed.write_bytes(gzip.compress(os.urandom(4 << 20), 1))
+    stamp = FileStamp.of(packed.stat())
+    assert safe_open.digest(tmp_path, packed.name, "disk", stamp=stamp)
+
+    def cut() -> None:
+        os.truncate(packed, 1 << 20)
+
+    with pytest.raises(Deferred, match="it changed while it was read"):
+        safe_open.digest(tmp_path, packed.name, "disk", stamp=stamp, check=cut)
 
 
 def test_an_output_is_replaced_whole_and_is_not_for_the_world(tmp_path: Path) -> None:

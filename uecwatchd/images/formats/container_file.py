@@ -1,18 +1,19 @@
-"""A container file as its readers see it: a descriptor, its size, and its name for sentences.
+"""A container file as its readers see it: its bytes, its size, and its name for sentences.
+
+The bytes are those of a file, or what a compressed file unpacks to.
 
 Everything that a header says is untrusted. Whatever follows from it is read through here, so that a place
 behind the end of the file is always the same sentence, and never a short buffer that reads as something else.
 """
 
-import os
 from dataclasses import dataclass
 from io import FileIO
 from typing import Self
 
 from uecwatchd.errors import Rejected
+from uecwatchd.images.block_source import BlockSource, FileSource, read_exactly
 from uecwatchd.images.facts import SECTOR_BYTES
 from uecwatchd.system.text import file_word, format_size
-from uecwatchd.types import FileStamp
 
 COPY_AGAIN = "Copy it again: the end is missing."
 DAMAGED = "Copy it again; if it stays so, make it again from its source."
@@ -22,30 +23,29 @@ DAMAGED = "Copy it again; if it stays so, make it again from its source."
 class ContainerFile:
     """A container that is open for reading. Nothing else is ever opened on its behalf."""
 
-    file: FileIO
+    source: BlockSource
     name: str  #: for messages, and for the commands in their hints
-    stamp: FileStamp  #: when it was opened
     max_disk_bytes: int  #: larger disks are refused
 
     @classmethod
     def of(cls, file: FileIO, name: str, max_disk_bytes: int) -> Self:
-        return cls(file, name, FileStamp.of(os.fstat(file.fileno())), max_disk_bytes)
+        return cls(FileSource(file), name, max_disk_bytes)
 
     @property
     def size(self) -> int:
-        return self.stamp.size
+        return self.source.size
 
     def read(self, offset: int, length: int, what: str) -> bytes:
         """Read all bytes of `what`, a structure of the format. Raises Rejected if they are not all there."""
         self.check_end(offset + length, what)
-        data = os.pread(self.file.fileno(), length, offset)
+        data = read_exactly(self.source, offset, length)
         if len(data) < length:  # it was cut while it was open
             raise self.truncated(what, offset + length)
         return data
 
     def read_start(self, length: int) -> bytes:
         """Read the first bytes, padded with zeros where the file is shorter."""
-        return os.pread(self.file.fileno(), length, 0).ljust(length, b"\0")
+        return read_exactly(self.source, 0, length).ljust(length, b"\0")
 
     def check_end(self, end: int, what: str) -> None:
         """Raise Rejected if `what` would end behind the end of the file."""

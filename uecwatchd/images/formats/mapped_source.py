@@ -9,7 +9,6 @@ Bytes that are stored as they are go straight into the caller's buffer. A compre
 whole is decompressed and copied; if only a part is wanted, its neighbour will be soon, so it is kept.
 """
 
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 
@@ -18,9 +17,7 @@ from uecwatchd.images.formats.block_map import MAX_PAGES, BlockMap, Run, join_ru
 from uecwatchd.images.formats.container_file import ContainerFile
 from uecwatchd.images.formats.file_blocks import FileBlocks
 from uecwatchd.images.formats.recent import RecentResults
-from uecwatchd.system import extents
 from uecwatchd.system.extents import MAX_EXTENTS, Extent, align_extents, data_bytes
-from uecwatchd.types import FileStamp
 
 # Zeros that are copied at once: as many as a bundle reads at once.
 ZEROS = memoryview(bytes(1024 * 1024))
@@ -59,11 +56,11 @@ class MappedSource:
 
     def read_into(self, offset: int, buffer: memoryview, /) -> int:
         """Read as the protocol says. Raises Rejected if a compressed block is damaged."""
-        descriptor, done = self._file.file.fileno(), 0  # which fails for a closed file, in a hole too
+        done = 0
         buffer = buffer[: max(0, self.size - offset)]
         try:
             while done < len(buffer):
-                count = self._read_piece(descriptor, offset + done, buffer[done:])
+                count = self._read_piece(offset + done, buffer[done:])
                 if not count:  # the file has become shorter
                     break
                 done += count
@@ -73,10 +70,10 @@ class MappedSource:
         return done
 
     def is_unchanged(self) -> bool:
-        return FileStamp.of(os.fstat(self._file.file.fileno())) == self._file.stamp
+        return self._file.source.is_unchanged()
 
     def close(self) -> None:
-        self._file.file.close()
+        self._file.source.close()
 
     def _walk(self) -> Iterator[tuple[int, int]]:
         """Check the whole map, and yield the stretches of the disk that are stored, as (start, end)."""
@@ -103,7 +100,7 @@ class MappedSource:
                 raise self._file.truncated("the data of its disk", place + (stored or length))
         return runs
 
-    def _read_piece(self, descriptor: int, offset: int, buffer: memoryview) -> int:
+    def _read_piece(self, offset: int, buffer: memoryview) -> int:
         """Read from one run, or from the hole up to the next. Returns the number of bytes."""
         page = offset // self._blocks.page_bytes
         runs = self._pages(page)
@@ -112,15 +109,15 @@ class MappedSource:
             run = runs[index - 1]
             skip = offset - run.start
             if skip < run.length:
-                return self._read_run(descriptor, run, skip, buffer[: run.length - skip])
+                return self._read_run(run, skip, buffer[: run.length - skip])
         end = runs[index].start if index < len(runs) else (page + 1) * self._blocks.page_bytes
         count = min(end - offset, len(buffer), len(ZEROS))
         buffer[:count] = ZEROS[:count]
         return count
 
-    def _read_run(self, descriptor: int, run: Run, skip: int, buffer: memoryview) -> int:
+    def _read_run(self, run: Run, skip: int, buffer: memoryview) -> int:
         if not run.stored:
-            return os.preadv(descriptor, [buffer], run.place + skip)
+            return self._file.source.read_into(run.place + skip, buffer)
         is_whole = len(buffer) == run.length
         content = self._decompress(run) if is_whole else self._recent_blocks(run)
         buffer[:] = memoryview(content)[skip : skip + len(buffer)]
@@ -149,7 +146,7 @@ class StoredStretches:
     """
 
     def __init__(self, file: ContainerFile) -> None:
-        found = extents.find_extents(file.file.fileno(), file.size)
+        found = file.source.extents()
         self._starts = [extent.offset for extent in found]
         self._ends = [extent.offset + extent.length for extent in found]
         self._is_dense = len(found) == 1 and found[0].length == file.size

@@ -16,10 +16,13 @@ from uecwatchd.intake.spool.file_kinds import CHECKSUM_SUFFIXES, SIDECAR_SUFFIXE
 from uecwatchd.intake.spool.scan import Entry, Listing
 from uecwatchd.types import FileStamp, Role
 
-# A stem is a name without one of these suffixes. Any other suffix belongs to the name: "ubuntu-9.10".
-MEMBER_SUFFIXES = (
+DISK_SUFFIXES = (
     *(".img", ".raw", ".image", ".disk", ".ami", ".emi-image", ".ext2", ".ext3", ".ext4", ".iso", ".bin"),
     *(".qcow2", ".qcow", ".vmdk", ".vhd", ".vhdx", ".vdi"),
+)
+# A stem is a name without one of these suffixes. Any other suffix belongs to the name: "ubuntu-9.10".
+MEMBER_SUFFIXES = (
+    *DISK_SUFFIXES,
     *(".vmlinuz", ".vmlinux", ".kernel", ".bzimage"),
     *(".initrd", ".initramfs", ".ramdisk", ".cpio"),
 )
@@ -28,6 +31,8 @@ TAR_SUFFIXES = (
     *(".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"),
     *(".tgz", ".tbz", ".tbz2", ".txz", ".tzst"),
 )
+# A disk may be compressed: then this follows its suffix, or a name without one.
+PACKED_SUFFIXES = (".gz", ".xz", ".zst", ".bz2")
 # The name of a copy that was set aside, or is not complete, continues after it: "web.raw.old",
 # "web.img-journal".
 _MORE_BEHIND = re.compile(rf"(?:{'|'.join(map(re.escape, MEMBER_SUFFIXES))})([\W_].*)")
@@ -61,9 +66,19 @@ class SetCandidate:
 
 def stem_of(name: str) -> str:
     """Return the name of the set that a file belongs to by its stem."""
+    name = unpacked_name(name) or name
     return next(
         (name[: -len(s)] for s in SUFFIXES if len(name) > len(s) and name[-len(s) :].lower() == s), name
     )
+
+
+def unpacked_name(name: str) -> str | None:
+    """Return the name of the disk that a compressed file is by its name; None for other names."""
+    lower = name.lower()
+    suffix = next((end for end in PACKED_SUFFIXES if lower.endswith(end)), "")
+    plain = name[: len(name) - len(suffix)]
+    is_disk = plain.lower().endswith(DISK_SUFFIXES) or "." not in plain
+    return plain if suffix and plain and is_disk and not is_loose(name) else None
 
 
 def key_of(name: str) -> str:
@@ -217,7 +232,9 @@ def is_archive(path: str) -> bool:
 
 
 def looks_like_a_member(name: str) -> bool:
-    return file_names.fold_name(name).endswith(MEMBER_SUFFIXES) or is_loose(name)
+    plain = file_names.fold_name(name)
+    packed = unpacked_name(plain) or ""
+    return plain.endswith(MEMBER_SUFFIXES) or packed.endswith(DISK_SUFFIXES) or is_loose(name)
 
 
 def is_loose(name: str) -> bool:
@@ -228,12 +245,19 @@ def is_loose(name: str) -> bool:
 
 def _may_be_member(listing: Listing, entry: Entry) -> bool:
     """Return True for a file with the name of a member, or with the content of one."""
-    if is_loose(entry.name):
+    if is_loose(entry.name) or lies_unpacked(listing, entry.name):
         return False
     if looks_like_a_member(entry.name):
         return True
     content = listing.facts.get(entry.name)
     return isinstance(content, Facts) and content.role == "machine" and not set_aside(entry.name)
+
+
+def lies_unpacked(listing: Listing, path: str) -> bool:
+    """Return True for a compressed disk that lies there unpacked too: that one is taken."""
+    folder, slash, name = path.rpartition("/")
+    plain = unpacked_name(name)
+    return plain is not None and folder + slash + plain in listing.entries
 
 
 def set_aside(name: str) -> str | None:
@@ -341,12 +365,10 @@ def own_paths(listing: Listing, candidate: SetCandidate, claims: Claims) -> list
 
 
 def _is_copy(listing: Listing, path: str) -> bool:
-    """Return True for a machine image by content that was set aside by name."""
-    return (
-        not is_archive(path)
-        and role_of(listing, path) == "machine"
-        and set_aside(path.rsplit("/", 1)[-1]) is not None
-    )
+    """Return True for a machine image that was set aside by name, or lies there in another form."""
+    if is_archive(path) or role_of(listing, path) != "machine":
+        return False
+    return set_aside(path.rsplit("/", 1)[-1]) is not None or lies_unpacked(listing, path)
 
 
 def role_of(listing: Listing, path: str) -> Role | None:

@@ -1,11 +1,11 @@
-"""Compressed images: no cloud accepts them, so their owners are told how to unpack them."""
+"""Archives, and images in compressions that are not read here: their owners are told how to unpack them."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
 from uecwatchd.images import file_names
 from uecwatchd.images.facts import Facts
-from uecwatchd.intake.sets.candidates import MEMBER_SUFFIXES, is_archive
+from uecwatchd.intake.sets.candidates import MEMBER_SUFFIXES, PACKED_SUFFIXES, is_archive
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.system.text import file_word
 
@@ -48,7 +48,7 @@ _CONTENTS: Mapping[str, str] = MappingProxyType({"tar": _TAR, "zip": ARCHIVES[".
 
 
 def reason_packed(listing: Listing, path: str) -> tuple[str, bool] | None:
-    """Return how to unpack a compressed image, and if that is still to be done; None for other files."""
+    """Return how to unpack a file that is in no set, and if that is still to be done; else None."""
     plain = file_names.fold_name(path)
     if export := next((end for end in EXPORTS if plain.endswith(end)), None):
         return EXPORTS[export], True
@@ -65,10 +65,10 @@ def reason_packed(listing: Listing, path: str) -> tuple[str, bool] | None:
     to = path[: -len(compression)]
     if to in listing.entries:
         return f"{to} lies there unpacked", False
+    if compression in PACKED_SUFFIXES:  # it would be in a set if it were a disk
+        return None
     command = f"{COMPRESSIONS[compression]} -dc < {file_word(path)} > {file_word(to)}"
-    if compression == ".zst" and path.endswith(compression):
-        command = f"zstd -d {file_word(path)}"
-    return f"a compressed image is not taken as it is. Try: {command}", True
+    return f"an image in this compression is not taken as it is. Try: {command}", True
 
 
 def _names_image(plain: str) -> bool:

@@ -1,9 +1,13 @@
 """The members of a set: each file must be suitable for its role, and they must fit together."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images import suitability
+from uecwatchd.images.detect import CONTAINERS
+from uecwatchd.images.facts import Facts
+from uecwatchd.images.suitability import COMPRESSORS
 from uecwatchd.intake.sets.candidates import SetCandidate
 from uecwatchd.intake.sets.records import ROLE_WORDS, ROLES, Member
 from uecwatchd.intake.sets.requirements import sidecar_name
@@ -35,11 +39,31 @@ def _member(listing: Listing, role: Role, path: str, sidecar: Sidecar) -> Member
         why, hint = problem
         raise Rejected(f"{path}: it cannot be the set's {ROLE_WORDS[role]}", why, hint)
     disk = content.disk if role == "machine" and not keep else None
-    size, container = (disk.size, content.format) if disk else (entry.size, "")
+    size = disk.size or entry.size if disk else entry.size
     how = "disk" if disk else "file"
     if role == "machine" and sidecar.prepare and not keep and sidecar.platform == "linux":
         how = "prepared"
-    return Member(role, path, size, entry.stamp, content, how, container)
+    return Member(role, path, size, entry.stamp, content, how, _container(content) if disk else "")
+
+
+def _container(content: Facts) -> str:
+    """Return what a file is whose disk is the image: "qcow2", "xz", or "qcow2 in xz"."""
+    is_both = content.format in COMPRESSORS and content.inside in CONTAINERS
+    return f"{content.inside} in {content.format}" if is_both else content.format
+
+
+def with_size(member: Member, size: int) -> Member:
+    """Return a member whose disk was read, with its size in bytes.
+
+    Raises Rejected if a disk with that content should be larger.
+    """
+    disk = member.facts.disk
+    if disk is None:
+        return member
+    found = replace(disk, size=size)
+    if problem := suitability.reason_unsuitable_disk(member.facts, found):
+        raise Rejected(f"{member.path}: it cannot be the set's {ROLE_WORDS[member.role]}", *problem)
+    return replace(member, size=size, facts=replace(member.facts, disk=found))
 
 
 def check_compatible(candidate: SetCandidate, sidecar: Sidecar, members: Iterable[Member]) -> None:

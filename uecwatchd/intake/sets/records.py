@@ -59,7 +59,8 @@ class Member:
     """One file of a set.
 
     `path` is relative to the spool folder, or to the work folder if it has an `origin`. `size` is that of the
-    image in bytes, by its `reading`: of the file, of the disk in it, or of a part.
+    image in bytes, by its `reading`: of the file, of the disk in it, or of a part. Of a compressed file whose
+    disk has an unknown size, it is that of the file.
     """
 
     role: Role

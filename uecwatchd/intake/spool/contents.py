@@ -18,7 +18,8 @@ from typing import Any, Protocol
 from uecwatchd.config.documents import Malformed
 from uecwatchd.errors import Deferred, UecError, words_of
 from uecwatchd.images import detect, facts, file_names
-from uecwatchd.images.formats.contained import describe_contained
+from uecwatchd.images.formats.contained import describe_contained, describe_packed
+from uecwatchd.images.packed.open import UNPACKED
 from uecwatchd.intake import checksums, misnamed_sidecars, sidecar
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.file_kinds import is_sidecar, is_sums
@@ -279,6 +280,8 @@ def _read_facts(descriptor: int, path: str, stamp: FileStamp | None = None) -> f
         found = detect.detect(head, tail, size=status.st_size)
         if found.format in detect.CONTAINERS:
             found = describe_contained(found, file, name=path)
+        elif found.format in UNPACKED and found.role in (None, "machine"):
+            found = describe_packed(found, file, name=path)
         _must_be_listed(path, os.fstat(file.fileno()), stamp)
     return found
 

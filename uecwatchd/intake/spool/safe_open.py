@@ -14,7 +14,8 @@ from typing import Literal
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
 from uecwatchd.images.block_source import BlockSource, FileSource
 from uecwatchd.images.digests import Digest, read_digest
-from uecwatchd.images.formats.open import open_disk
+from uecwatchd.images.formats.open import DiskAccess, open_disk
+from uecwatchd.images.packed.source import PackedSource
 from uecwatchd.images.parts import open_part
 from uecwatchd.images.reading import whole
 from uecwatchd.system.file_errors import find_closed_folder
@@ -126,11 +127,14 @@ def open_image(
     how: Reading = "file",
     *,
     stamp: FileStamp | None = None,
+    access: DiskAccess | None = None,
     check: Callable[[], None] = lambda: None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Iterator[BlockSource]:
     """Open the content of a member, to be read from its beginning to its end.
 
-    `check` is called while a container's map is read, and may raise to stop. Raises Deferred if the file is
+    `check` is called while a container's map is read, or a compressed file for the first time, and may raise
+    to stop; `progress` meanwhile with the number of compressed bytes so far. Raises Deferred if the file is
     not the listed one with that stamp, Rejected if the disk in it cannot be read.
     """
     with open_member(folder, path) as file:
@@ -140,10 +144,31 @@ def open_image(
         if stamp not in (None, found):
             raise changed(path)
         with reading(path):
-            is_file = whole(how) == "file"
-            source = FileSource(file) if is_file else open_disk(file, name=path, check=check).source
+            source = (
+                FileSource(file)
+                if whole(how) == "file"
+                else _open_disk(file, path, found, access=access, check=check, progress=progress)
+            )
         with open_part(source, how, name=path, check=check) as part:
             yield part
+
+
+def _open_disk(
+    file: FileIO,
+    path: str,
+    stamp: FileStamp,
+    *,
+    access: DiskAccess | None,
+    check: Callable[[], None],
+    progress: Callable[[int], None],
+) -> BlockSource:
+    """Open the disk in a file. What is damaged because it is being written to is raised as that."""
+    try:
+        return open_disk(file, name=path, access=access, check=check, progress=progress).source
+    except Rejected as error:
+        if FileStamp.of(os.fstat(file.fileno())) != stamp:
+            raise changed(path) from error
+        raise
 
 
 @contextlib.contextmanager
@@ -212,16 +237,22 @@ def digest(
     *,
     stamp: FileStamp | None = None,
     taken: Digest | None = None,
+    access: DiskAccess | None = None,
     progress: Callable[[int], None] = lambda _: None,
     check: Callable[[], None] = lambda: None,
 ) -> ContentDigest:
     """Return the digest of a member: `taken`, an empty one, or one of the kind for the file.
 
-    `progress` is called with the number of bytes so far, and may raise to stop the work. Raises Deferred if
-    the file changes while it is read, or is not the listed one with that stamp.
+    `progress` is called with the number of bytes so far, of a compressed file as it is stored, and may raise
+    to stop the work. Raises Deferred if the file changes while it is read, or is not the listed one with that
+    stamp.
     """
-    with open_image(folder, path, how, stamp=stamp, check=check) as source, reading(path):
-        found = read_digest(source, taken, progress=progress)
+    opened = open_image(folder, path, how, stamp=stamp, access=access, check=check, progress=progress)
+    with opened as source, reading(path):
+        if isinstance(source, PackedSource) and source.survey and taken is None:
+            found = source.survey.digest  # from the one reading that was necessary to open it
+        else:
+            found = read_digest(source, taken, progress=progress)
         if not source.is_unchanged():
             raise changed(path)
     return found

@@ -16,6 +16,7 @@ from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import StateSettings, WorkSettings
 from uecwatchd.errors import Stopped
 from uecwatchd.events import Event, Fields, Kind, Level, Listener
+from uecwatchd.images.formats.open import DiskAccess
 from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.intake.sidecar import idle_keys
 from uecwatchd.ledger.api import CHECK_SECONDS, Ledger
@@ -42,6 +43,7 @@ class AttemptTools:
     work_folder: Path = StateSettings().work_folder  #: for files that are made for sets
     tracker: ProgressTracker = field(default_factory=ProgressTracker)  #: gets all that `listener` gets
     interrupts: Interrupts = field(default_factory=Interrupts)
+    access: DiskAccess = field(default_factory=DiskAccess)
     host: str = socket.gethostname()
     now: Callable[[], float] = time.time  #: seconds since the epoch
     started: float = float("-inf")  #: when this service started; by default before everything
@@ -186,6 +188,14 @@ def with_digest(job: Job, role: Role, digest: ContentDigest) -> Job:
     """Return the job with the digest of one member."""
     members = (replace(one, digest=digest) if one.role == role else one for one in job.record.members)
     return replace(job, record=replace(job.record, members=tuple(members)))
+
+
+def with_member(job: Job, member: Member) -> Job:
+    """Return the job with one member replaced, and its size in the record."""
+    found = tuple(member if one.role == member.role else one for one in job.found.members)
+    known = (replace(one, size=member.size) if one.role == member.role else one for one in job.record.members)
+    record = replace(job.record, members=tuple(known))
+    return replace(job, found=replace(job.found, members=found), record=record)
 
 
 def with_image(job: Job, role: Role, **changes: str | AppliedAttributes | None) -> Job:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from uecwatchd.errors import Deferred
-from uecwatchd.events import Kind
+from uecwatchd.events import Kind, Progress
 from uecwatchd.images.block_source import BlockSource
 from uecwatchd.images.digests import read_digest
 from uecwatchd.images.parts import open_part
@@ -32,17 +32,18 @@ from uecwatchd.types import ContentDigest
 
 @contextmanager
 def open_prepared(
-    folder: Path, member: Member, work_folder: Path, check: Callable[[], None]
+    folder: Path, member: Member, tools: AttemptTools, check: Callable[[], None]
 ) -> Iterator[Prepared]:
     """Open a member of a spool folder, and prepare it.
 
     Raises Deferred if the file is not the listed one, or the work folder fails; Rejected if the image does
     not allow it.
     """
-    _ensure_folder(work_folder)
-    with safe_open.open_image(folder, member.path, "disk", stamp=member.stamp, check=check) as source:
-        with safe_open.reading(member.path):
-            prepared = prepare_image(ImageToPrepare(source, member.path, check), work_folder)
+    _ensure_folder(tools.work_folder)
+    path, stamp, access = member.path, member.stamp, tools.access
+    with safe_open.open_image(folder, path, "disk", stamp=stamp, access=access, check=check) as source:
+        with safe_open.reading(path):
+            prepared = prepare_image(ImageToPrepare(source, path, check), tools.work_folder)
         yield prepared
 
 
@@ -54,14 +55,21 @@ def open_member(job: Job, member: Member, tools: AttemptTools) -> Iterator[Block
     """
     folder, check = folder_of(job, member, tools), partial(stop_if_asked, job, tools)
     path, how = member.path, member.reading
+
+    def progress(done: int) -> None:
+        job.listener.progress(Progress(job.found.id, job.record.stage, member.name, done, member.stamp.size))
+
     if is_prepared(how):
         with (
-            open_prepared(folder, member, tools.work_folder, check) as prepared,
+            open_prepared(folder, member, tools, check) as prepared,
             open_part(prepared.source, how, name=path, check=check) as source,
         ):
             yield source
     else:
-        with safe_open.open_image(folder, path, how, stamp=member.stamp, check=check) as source:
+        stamp, access = member.stamp, tools.access
+        with safe_open.open_image(
+            folder, path, how, stamp=stamp, access=access, check=check, progress=progress
+        ) as source:
             yield source
 
 
@@ -78,7 +86,7 @@ def read_prepared(
     job: Job, member: Member, tools: AttemptTools, progress: Callable[[int], None], check: Callable[[], None]
 ) -> Job:
     """Return the job with the digest of a prepared member and its changes, which are reported."""
-    with open_prepared(folder_of(job, member, tools), member, tools.work_folder, check) as prepared:
+    with open_prepared(folder_of(job, member, tools), member, tools, check) as prepared:
         of = f"{member.reading} {prepared.source.fingerprint}"
         known = tools.ledger.digest(member.stamp, of)
         _report(job, prepared, with_lines=known is None)

@@ -11,8 +11,11 @@ from uecwatchd.clouds.objects import check_bucket_name, ensure_bucket
 from uecwatchd.clouds.registration import probe_ec2
 from uecwatchd.errors import Halted, NotYet, Rejected
 from uecwatchd.events import Kind, Progress
+from uecwatchd.images.detect import CONTAINERS
 from uecwatchd.images.digests import Digest, FlatDigest
-from uecwatchd.images.reading import is_prepared
+from uecwatchd.images.packed.open import UNPACKED
+from uecwatchd.images.reading import is_prepared, whole
+from uecwatchd.intake.sets.members import with_size
 from uecwatchd.intake.sets.records import Member
 from uecwatchd.intake.sidecar import render_name
 from uecwatchd.intake.spool import safe_open
@@ -26,8 +29,9 @@ from uecwatchd.service.attempt.context import (
     stop_if_asked,
     tell,
     with_digest,
+    with_member,
 )
-from uecwatchd.service.attempt.preparation import read_prepared
+from uecwatchd.service.attempt.preparation import open_member, read_prepared
 from uecwatchd.system.text import format_size
 from uecwatchd.types import ContentDigest, Reading
 
@@ -61,31 +65,55 @@ def read_digests(job: Job, tools: AttemptTools) -> Job:
     """
     for member in job.found.members:
         if is_prepared(member.reading):
-            job = read_prepared(job, member, tools, *_callbacks(job, member, member.size, tools))
+            job = read_prepared(job, member, tools, *_callbacks(job, member, member.reading, tools))
             continue
         digest = tools.ledger.digest(member.stamp, member.reading)
         if digest is None:
             digest = _read(job, member, member.reading, tools)
             tools.ledger.put_digest(member.stamp, member.reading, digest)
         job = with_digest(job, member.role, digest)
+        job = _measure(job, member, tools) if whole(member.reading) == "disk" else job
     return job
+
+
+def _measure(job: Job, member: Member, tools: AttemptTools) -> Job:
+    """Return the job with the size of a compressed disk, which mostly is known by reading only.
+
+    What was read lately is kept. After a restart it is read again from its beginning: where a part of its
+    bundle begins depends on the size and the holes of the image, and on all parts before it.
+    """
+    if member.facts.format not in UNPACKED or member.facts.inside in CONTAINERS:
+        return job
+    if tools.access.surveys.get(member.stamp) is None:
+        tell(job, Kind.WORKING, f"{member.path} is unpacked again from its beginning, to find its holes")
+    with open_member(job, member, tools) as source:
+        return with_member(job, with_size(member, source.size))
 
 
 def _read(
     job: Job, member: Member, how: Reading, tools: AttemptTools, taken: Digest | None = None
 ) -> ContentDigest:
-    size = member.size if how == member.reading else member.stamp.size
-    progress, check = _callbacks(job, member, size, tools)
+    progress, check = _callbacks(job, member, how, tools)
     folder = folder_of(job, member, tools)
     return safe_open.digest(
-        folder, member.path, how, stamp=member.stamp, taken=taken, progress=progress, check=check
+        folder,
+        member.path,
+        how,
+        stamp=member.stamp,
+        taken=taken,
+        access=tools.access,
+        progress=progress,
+        check=check,
     )
 
 
 def _callbacks(
-    job: Job, member: Member, size: int, tools: AttemptTools
+    job: Job, member: Member, how: Reading, tools: AttemptTools
 ) -> tuple[Callable[[int], None], Callable[[], None]]:
     """Return what is called while a member is read: with the number of bytes so far, and without."""
+    # Of a compressed file the bytes that are stored are counted: how many come of them is not known.
+    is_whole = how == member.reading and member.facts.format not in UNPACKED
+    size = member.size if is_whole else member.stamp.size
     check = partial(stop_if_asked, job, tools)
 
     def progress(done: int) -> None:

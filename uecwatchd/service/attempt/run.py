@@ -186,8 +186,12 @@ def _announce(job: Job, before: SetRecord | None) -> None:
 
 
 def _describe_size(member: Member) -> str:
-    size = format_size(member.size)
-    return f"{size} in a {member.container} of {format_size(member.stamp.size)}" if member.container else size
+    size, stored = format_size(member.size), format_size(member.stamp.size)
+    if not member.container:
+        return size
+    if member.facts.disk is None or member.facts.disk.size is None:
+        return f"compressed with {member.container}, {stored}"
+    return f"{size} in {'an' if member.container == 'xz' else 'a'} {member.container} of {stored}"
 
 
 # --- the end of an attempt --------------------------------------------------------------------------------
