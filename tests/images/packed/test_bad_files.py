@@ -94,7 +94,7 @@ def refused(packed: bytes, *, limit: int) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("limit", [8 * MIB, 9 * MIB + 512])
+@pytest.mark.parametrize("limit", [8 * MIB + 512])
 def test_a_bomb_is_stopped_at_the_piece_that_crosses_the_limit(kind: str, limit: int) -> None:
     """Each piece has 1 MiB at most; an xz says its size before anything is unpacked."""
     pieces = 0
@@ -103,7 +103,7 @@ def test_a_bomb_is_stopped_at_the_piece_that_crosses_the_limit(kind: str, limit:
         nonlocal pieces
         pieces += 1
 
-    with memory_file(compress(b"", f"head -c 64M /dev/zero | {KINDS[kind]}")) as file:
+    with memory_file(compress(b"", f"head -c 40M /dev/zero | {KINDS[kind]}")) as file:
         with pytest.raises(Rejected) as caught:
             open_disk(file, name="web", access=DiskAccess.limited_to(limit), check=check)
         assert "unpacks to" in caught.value.why
@@ -124,7 +124,7 @@ def test_an_xz_whose_index_says_less_than_its_block_has_is_refused() -> None:
 @given(
     places=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=3)
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_a_file_with_any_bytes_changed_is_refused_or_means_the_same(
     kind: str, places: list[tuple[float, int]]
 ) -> None:
@@ -182,8 +182,7 @@ def test_a_file_that_needs_too_much_memory_is_refused() -> None:
     assert "more than 128 MiB of memory" in refusal(long).why
 
 
-@pytest.mark.parametrize("outer", KINDS)
-@pytest.mark.parametrize("inner", KINDS)
+@pytest.mark.parametrize(("outer", "inner"), [*zip(KINDS, reversed(KINDS), strict=True)])
 def test_a_file_that_is_compressed_twice_is_refused(outer: str, inner: str) -> None:
     error = refusal(compress(WHOLE[inner], KINDS[outer]))
     assert error.why == f"it is compressed twice: with {inner}, and then with {outer}"

@@ -66,7 +66,7 @@ def command_kind(command: str) -> str:
     pieces=st.lists(st.tuples(st.integers(1, 3 * HOLE_BYTES), st.booleans()), min_size=1, max_size=6),
     cuts=st.lists(st.integers(0, 12), max_size=3),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_any_disk_in_any_number_of_segments_is_read_back(
     kind: str, pieces: list[tuple[int, bool]], cuts: list[int]
 ) -> None:
@@ -152,7 +152,7 @@ def test_an_earlier_place_is_reached_from_the_nearest_point_before_it(kind: str,
         assert file.begun <= began + 2, "and not all segments up to it"
 
 
-@pytest.mark.parametrize("name", ["qcow2", "qcow2-zlib", "vmdk-stream", "vdi", "vhd", "vhdx"])
+@pytest.mark.parametrize("name", ["qcow2-zlib", "vmdk-stream", "vhdx"])
 @pytest.mark.parametrize("command", [COMMANDS["xz"], COMMANDS["xz blocks"], COMMANDS["zstd of a file"]])
 def test_the_disk_in_a_container_is_read_through_the_index(name: str, command: str, tmp_path: Path) -> None:
     kind = CONTAINERS[name]
