@@ -20,7 +20,7 @@ def blocks(draw: st.DrawFn) -> dict[int, bytes]:
 
 
 @given(blocks(), st.integers(0, SIZE), st.integers(0, 3 * HOLE_BYTES))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_it_reads_as_if_the_blocks_were_written(over: dict[int, bytes], offset: int, length: int) -> None:
     below = bytes(range(256)) * (SIZE // 256)
     expected = bytearray(below)
@@ -32,7 +32,7 @@ def test_it_reads_as_if_the_blocks_were_written(over: dict[int, bytes], offset: 
 
 
 @given(blocks(), st.sets(st.integers(0, 7)))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_its_extents_are_those_of_both(over: dict[int, bytes], stored: set[int]) -> None:
     there = tuple(Extent(number * HOLE_BYTES, HOLE_BYTES) for number in sorted(stored))
     found = OverlaidSource(MemorySource(bytes(SIZE), stored=there), over).extents()
