@@ -103,7 +103,7 @@ class ProgressTracker:
             self.end(event.set)
 
     def end(self, set_id: SetId | None) -> None:
-        """Forget the progress of a set that is not worked on any more, and show those that are left."""
+        """Forget the progress of a set, and show the others."""
         with self._lock:
             if set_id:
                 self._sets.pop(set_id, None)

@@ -39,7 +39,7 @@ class CloudReports:
             self.listener.tell(Event(Kind.READY, sentence, level="warning"))
 
     def suspended(self, name: str, error: UecError) -> None:
-        """Note the reason, which the set that met it reports."""
+        """Note the reason; the set reports it."""
         self.conditions.set(_halt_key(name, error), str(error), once=True, quiet=True)
 
     def halted(self, name: str, error: UecError) -> None:

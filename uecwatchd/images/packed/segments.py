@@ -36,7 +36,7 @@ class Stream(Protocol):
 
     @property
     def place(self) -> int:
-        """Offset in the compressed file up to which it was used; when it is done, that behind it."""
+        """Offset of the first unused byte in the compressed file."""
 
     def read(self, limit: int, /) -> bytes:
         """Return the next bytes, at most `limit`. May be none although more follow.

@@ -129,7 +129,7 @@ class XzFile:
         return end
 
     def _read_stream(self, end: int) -> tuple[list[Segment], int]:
-        """Return the blocks of the stream that ends at a place, and the place where it begins."""
+        """Return the blocks of a stream by its end, and its beginning."""
         footer = read_some(self.file, max(0, end - FOOTER_BYTES), min(FOOTER_BYTES, end))
         if not _is_footer(footer):
             raise self._no_end(end)

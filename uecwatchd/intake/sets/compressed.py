@@ -48,7 +48,7 @@ _CONTENTS: Mapping[str, str] = MappingProxyType({"tar": _TAR, "zip": ARCHIVES[".
 
 
 def reason_packed(listing: Listing, path: str) -> tuple[str, bool] | None:
-    """Return how to unpack a file that is in no set, and if that is still to be done; else None."""
+    """Return how to unpack a file outside sets, and if that is still to be done; else None."""
     plain = file_names.fold_name(path)
     if export := next((end for end in EXPORTS if plain.endswith(end)), None):
         return EXPORTS[export], True

@@ -87,7 +87,7 @@ def _unpack_and_judge(job: Job, packed: PackedFiles, tools: AttemptTools) -> Job
 
 
 def _tell_members(job: Job, found: ImageSet, unpacked: Unpacked) -> None:
-    """Report which files of the archive are used, and which are not."""
+    """Report used and unused files of the archive."""
     parts = [f"{member.role} {member.origin} ({format_size(member.size)})" for member in found.members]
     tell(job, Kind.WORKING, f"to be registered: {', '.join(parts)}")
     used = {member.origin.name for member in found.members if member.origin}
