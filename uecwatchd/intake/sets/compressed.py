@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from uecwatchd.images import file_names
 from uecwatchd.images.facts import Facts
-from uecwatchd.intake.sets.candidates import MEMBER_SUFFIXES, PACKED_SUFFIXES, is_archive
+from uecwatchd.intake.sets.candidates import MEMBER_SUFFIXES, PACKED_SUFFIXES, is_archive, stem_of
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.system.text import file_word
 
@@ -56,7 +56,7 @@ def reason_packed(listing: Listing, path: str) -> tuple[str, bool] | None:
     compression = next((end for end in COMPRESSIONS if plain.endswith(end)), None)
     content = listing.facts.get(path)
     if is_archive(path):
-        return "an archive of a set whose files lie there unpacked, or that another archive has", False
+        return f"not unpacked: the set {stem_of(path)} has other files", False
     by_content = _CONTENTS.get(content.format) if isinstance(content, Facts) else None
     if command := ARCHIVES[archive] if archive else by_content:
         return f"an archive is not taken as it is. Try: {_filled(command, path)}", True
