@@ -115,7 +115,7 @@ def _unpack(job: Job, packed: PackedFiles, folder: Path, tools: AttemptTools) ->
     passed_over: list[str] = []
     with safe_open.open_member(job.found.folder, packed.path) as file, safe_open.reading(packed.path):
         _check_same(file, packed)
-        reader = _open_archive(file, packed, partial(_report, job, file, packed, tools))
+        reader = _open_archive(file, packed, partial(_report, job, packed, tools))
         for member in reader.files():
             if ignored_by(member.name.rsplit("/", 1)[-1]):
                 passed_over.append(member.name)
@@ -132,15 +132,8 @@ def _unpack(job: Job, packed: PackedFiles, folder: Path, tools: AttemptTools) ->
     return unpacked
 
 
-def _open_archive(file: FileIO, packed: PackedFiles, check: Callable[[], None]) -> TarballReader:
-    try:
-        read = open_stream(file, check=check)
-    except LookupError as error:
-        why = f"it is compressed with {error.args[0]}, which cannot be read here"
-        hint = "Pack it with gzip or xz."
-        if error.args[0] == "zstd":
-            hint = "Install the Python package zstandard, or pack it with gzip or xz."
-        raise Rejected(f"{packed.path}: it cannot be unpacked", why, hint) from error
+def _open_archive(file: FileIO, packed: PackedFiles, check: Callable[[int], None]) -> TarballReader:
+    read = open_stream(file, name=packed.path, check=check)
 
     def read_or_defer(limit: int) -> bytes:
         with safe_open.reading(packed.path):  # here, because the work folder has failures of its own
@@ -149,11 +142,11 @@ def _open_archive(file: FileIO, packed: PackedFiles, check: Callable[[], None]) 
     return TarballReader(read_or_defer, name=packed.path)
 
 
-def _report(job: Job, file: FileIO, packed: PackedFiles, tools: AttemptTools) -> None:
+def _report(job: Job, packed: PackedFiles, tools: AttemptTools, done: int) -> None:
     """Report how much of the archive is read, and stop if that is asked for."""
     stop_if_asked(job, tools)
     stage, size = job.record.stage, packed.stamp.size
-    job.listener.progress(Progress(job.found.id, stage, packed.path, file.tell(), size))
+    job.listener.progress(Progress(job.found.id, stage, packed.path, done, size))
 
 
 def _check_same(file: FileIO, packed: PackedFiles) -> None:
