@@ -40,8 +40,7 @@ def files_to_retire(
     needed |= {path for one in assembly.refused for path in one.files}
     own = (path for found in done for path in found.files if path not in needed | set(found.shared))
     return [
-        LeavingFile(str(listing.folder), path, listing.entries[path].stamp, removal)
-        for path in dict.fromkeys(own)
+        LeavingFile(str(listing.folder), path, listing.stamp(path), removal) for path in dict.fromkeys(own)
     ]
 
 
@@ -65,8 +64,13 @@ def remove_leaving(folder: Path, ledger: Ledger, conditions: Conditions, *, now:
 def without_leaving(listing: scan.Listing, leaving: Iterable[LeavingFile]) -> scan.Listing:
     """Leave out files that are leaving: a half of a set is not another set."""
     gone = {(one.path, one.stamp) for one in leaving}
-    entries = {path: entry for path, entry in listing.entries.items() if (path, entry.stamp) not in gone}
-    return replace(listing, entries=entries) if gone else listing
+    if not gone:
+        return listing
+    entries, boot_files = (
+        {path: entry for path, entry in every.items() if (path, entry.stamp) not in gone}
+        for every in (listing.entries, listing.boot_files)
+    )
+    return replace(listing, entries=entries, boot_files=boot_files)
 
 
 def clear_vanished(

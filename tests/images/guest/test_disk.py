@@ -37,9 +37,10 @@ from uecwatchd.images.block_source import BlockSource, FileSource
 from uecwatchd.images.guest.boot_way import find_boot_ways
 from uecwatchd.images.guest.disk import GuestDisk, SeveralSystems, find_linux, read_disk
 from uecwatchd.images.guest.kernel_pair import find_kernel_pair
-from uecwatchd.images.guest.operating_system import find_windows, identify_linux, parse_os_release
+from uecwatchd.images.guest.operating_system import identify_linux, parse_os_release
 from uecwatchd.images.guest.tree import GuestTree
 from uecwatchd.images.guest.volumes import UnreadableVolume, VolumeReader
+from uecwatchd.images.guest.windows import find_windows
 
 SYSTEM: dict[str, Content] = {
     "bin": Link("usr/bin"),
@@ -160,7 +161,7 @@ def test_windows_is_recognised_by_its_loader(tmp_path: Path) -> None:
     with opened(image) as (_, guest):
         found = find_windows(guest)
         assert found
-        assert found.id == "windows"
+        assert found.system.id == "windows"
         assert find_linux(guest) is None
 
 

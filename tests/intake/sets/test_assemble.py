@@ -317,11 +317,11 @@ def test_windows_needs_neither_where_a_disk_boots_by_itself() -> None:
     assert {"memdisk", "boot.img"} <= set(found.files)
 
 
-def test_a_windows_disk_alone_waits_for_memdisk_where_nothing_else_boots_it() -> None:
+def test_a_windows_disk_alone_waits_for_a_floppy_where_nothing_else_boots_it() -> None:
     (waiting,) = decide({"win.img": "disk", "win.toml": b'platform = "windows"'}).waiting
     assert waiting.reason == (
-        "a kernel: such a cloud boots Windows through memdisk and a boot floppy "
-        '(say kernel = "memdisk" and ramdisk = "…" in win.toml)'
+        "a boot floppy: such a cloud boots Windows through memdisk and a floppy (copy ntldr, ntdetect.com "
+        'and sym_hi.sys into win-bootfiles/, or add the floppy and say ramdisk = "…" in win.toml)'
     )
 
 

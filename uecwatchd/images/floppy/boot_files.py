@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Protocol
 
 from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.images.facts import SECTOR_BYTES
@@ -32,12 +32,18 @@ DOS_DEVICE = re.compile(r"(CON|PRN|AUX|NUL|CLOCK\$|COM\d|LPT\d)(\..*)?")  # DOS 
 NAMES_SHOWN = 5  # of files that are left out; people find the others themselves
 
 
+class BootFile(Protocol):
+    """A boot file, which is read once, from its beginning."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
 @dataclass(frozen=True, slots=True)
 class BootFolder:
     """A dropped folder of boot files."""
 
     name: str  #: for sentences, with its path in the spool
-    files: Mapping[str, BinaryIO]  #: by name, opened by the caller, each at its beginning
+    files: Mapping[str, BootFile]  #: by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +54,30 @@ class FloppyFiles:
     remarks: tuple[str, ...] = ()  #: files that are left out, and why
 
 
-def choose_files(folder: BootFolder, *, default_boot_ini: bytes) -> FloppyFiles:
+def choose_files(folder: BootFolder, *, default_boot_ini: bytes | None) -> FloppyFiles:
     """Read the files that go on the floppy, the required ones first.
+
+    The default is for a folder without Boot.ini; None if it is not known where Windows is.
 
     Raises Rejected if one is missing, empty or too large, or if two files would have one name.
     Raises Deferred if one cannot be read.
     """
     spellings = _spellings(folder.files)
-    _check_required(folder, spellings)
+    _check_required(folder)
+    if BOOT_INI not in spellings and default_boot_ini is None:
+        raise Rejected(
+            f"{folder.name}: Boot.ini is missing",
+            "it cannot be written, because no partition with Windows is found on the disk",
+            "Copy it from drive C: of the installed Windows.",
+        )
     contents: dict[str, bytes] = {}
     too_large = []
     free_sectors = DATA_SECTORS - SYSLINUX_SECTORS
     for name in _in_order(spellings):
         most = free_sectors * SECTOR_BYTES
-        content = _read(folder, spellings[name], name, most=most) if name in spellings else default_boot_ini
+        content = default_boot_ini or b""
+        if name in spellings:
+            content = _read(folder, spellings[name], name, most=most)
         if len(content) > most or len(contents) == MOST_FILES:
             file, *_ = spellings.get(name, [name.lower()])  # a Boot.ini that we make has no file
             too_large.append(_additional(folder, file, name, most=most))
@@ -89,9 +105,14 @@ def _spellings(names: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def _check_required(folder: BootFolder, spellings: Mapping[str, object]) -> None:
-    missing = [name.lower() for name in (NTLDR, NTDETECT) if name not in spellings]
-    if missing:
+def missing_files(names: Iterable[str]) -> list[str]:
+    """Return the files that every boot floppy needs and that are not among these names."""
+    there = set(map(floppy_name, names))
+    return [name.lower() for name in (NTLDR, NTDETECT) if name not in there]
+
+
+def _check_required(folder: BootFolder) -> None:
+    if missing := missing_files(folder.files):
         raise Rejected(
             f"{folder.name}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing",
             "a boot floppy starts Windows with ntldr and ntdetect.com",

@@ -8,9 +8,8 @@ serial number is fixed, and so are the times, which mtools takes from SOURCE_DAT
 mtools or syslinux may make other bytes.
 """
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from uecwatchd.errors import Deferred
@@ -22,13 +21,13 @@ from uecwatchd.images.floppy.syslinux import (
     MODULE_FOLDERS,
     read_modules,
 )
-from uecwatchd.system import failpoints
 from uecwatchd.system.programs import Program, run_program
 
 UNPROVEN = (
     "the boot floppy starts NTLDR through syslinux, which was not tried with Microsoft's NTLDR: if Windows "
     "does not start, format a floppy in Windows, copy the same files to it, and drop its image instead"
 )
+FLOPPY_BYTES = 1440 * 1024
 TIME_OUT_SECONDS = 60  # each of them takes a tenth of a second
 SERIAL_NUMBER = "19800101"  # of the file system, in hexadecimal; any fixed one is good
 # The first second that FAT can express, 1980-01-01; FAT has local times.
@@ -40,31 +39,37 @@ SYSLINUX = Program("syslinux", "syslinux", TIME_OUT_SECONDS, FIXED_TIME)  # runs
 IMAGE_NAME = "floppy.img"  # relative: in a path, mtools would read "@@" as an offset
 
 
+@dataclass(frozen=True, slots=True)
+class MadeFloppy:
+    """The bytes of a floppy, and what is not certain about it."""
+
+    content: bytes
+    remarks: tuple[str, ...]
+
+
 def make_boot_floppy(
     folder: BootFolder,
-    output: Path,
+    scratch: Path,
     *,
-    windows: WindowsPlace,
+    windows: WindowsPlace | None,
     module_folders: Sequence[Path] = MODULE_FOLDERS,
-) -> tuple[str, ...]:
-    """Write the floppy to `output`, replacing it when complete, and return remarks for the log of the set.
+) -> MadeFloppy:
+    """Make the floppy of a folder of boot files, with temporary files in the empty folder `scratch`.
 
-    A killed process leaves a folder `.floppy-…` beside `output`. Raises Rejected for boot files that cannot
-    start Windows. Raises Deferred if a program or a module is missing, or for a disk that fails.
+    `windows` is for Boot.ini; None if it is not known. Raises Rejected for boot files that cannot start
+    Windows. Raises Deferred if a program or a module is missing, or for a disk that fails.
     """
-    files = choose_files(folder, default_boot_ini=boot_ini(windows))
+    files = choose_files(folder, default_boot_ini=boot_ini(windows) if windows else None)
     modules = read_modules(module_folders)
     try:
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".floppy-") as scratch:
-            work = Path(scratch)
-            _format(work)
-            _copy({**modules, CONFIGURATION_NAME: CONFIGURATION, **files.contents}, work)
-            _publish(work / IMAGE_NAME, output)
+        _format(scratch)
+        _copy({**modules, CONFIGURATION_NAME: CONFIGURATION, **files.contents}, scratch)
+        content = (scratch / IMAGE_NAME).read_bytes()
     except OSError as fault:
         why = f"cannot write the boot floppy there: {fault.strerror or fault}"
-        raise Deferred(str(output.parent), why, "Check the disk and its free space.") from fault
+        raise Deferred(str(scratch), why, "Check the disk and its free space.") from fault
     concerns = boot_ini_remarks(files.contents[BOOT_INI], has_driver=DRIVER in files.contents)
-    return (UNPROVEN, *concerns, *files.remarks)
+    return MadeFloppy(content, (UNPROVEN, *concerns, *files.remarks))
 
 
 def _format(work: Path) -> None:
@@ -80,11 +85,3 @@ def _copy(contents: Mapping[str, bytes], work: Path) -> None:
     for name, content in contents.items():
         (staged / name).write_bytes(content)
     run_program(MCOPY, ["-i", IMAGE_NAME, *(f"files/{name}" for name in contents), "::"], folder=work)
-
-
-def _publish(image: Path, output: Path) -> None:
-    """Move the floppy to its place, never with a part of its bytes, also after a power loss."""
-    with image.open("rb") as file:
-        os.fsync(file.fileno())
-    with failpoints.effect("write boot floppy"):
-        image.replace(output)

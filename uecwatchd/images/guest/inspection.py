@@ -16,10 +16,11 @@ from uecwatchd.images.guest.disk import (
 from uecwatchd.images.guest.fstab import PlacedVolume
 from uecwatchd.images.guest.guest_facts import gather_facts
 from uecwatchd.images.guest.kernel_pair import GuestKernel, KernelPair, NoKernelPair, find_kernels
-from uecwatchd.images.guest.operating_system import OperatingSystem, find_windows, identify_linux
+from uecwatchd.images.guest.operating_system import OperatingSystem, identify_linux
 from uecwatchd.images.guest.readiness import judge
 from uecwatchd.images.guest.summary import ImageSummary, ReadinessFinding, is_ready
 from uecwatchd.images.guest.volumes import UnreadableVolume, VolumeReader
+from uecwatchd.images.guest.windows import WindowsSystem, find_windows
 
 INSTALL_HINT = "Install it: pip install 'uecwatchd[guest]'"
 UNREAD_HINT = "If the system is not in it, nothing has to be done."
@@ -36,6 +37,7 @@ class Inspection:
     pair: KernelPair | None = None
     no_pair: NoKernelPair | None = None  #: why a Linux system has none
     root: PlacedVolume | None = None  #: of a Linux system
+    windows: WindowsSystem | None = None
     findings: tuple[ReadinessFinding, ...] = ()
     remarks: tuple[str, ...] = ()  #: about the image or this machine, without a remedy
 
@@ -56,6 +58,8 @@ class Inspection:
             kernel=pair.version if pair else "",
             findings=self.findings,
             remarks=self.remarks,
+            windows_partition=self.windows.partition if self.windows else None,
+            windows_folder=self.windows.folder if self.windows else "",
         )
 
 
@@ -83,7 +87,7 @@ def _inspect_system(found: Inspection) -> Inspection:
         return _inspect_linux(found, linux, unread)
     windows = find_windows(found.disk)
     if windows is not None:
-        return replace(found, system=windows)
+        return replace(found, system=windows.system, windows=windows)
     none = ReadinessFinding(
         "system",
         "error",

@@ -5,10 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from uecwatchd.images.detect import detect
-from uecwatchd.images.guest.disk import GuestDisk
-from uecwatchd.images.guest.files import FileSystem
 from uecwatchd.images.guest.tree import GuestTree
-from uecwatchd.images.guest.volumes import DamagedVolume
 from uecwatchd.system.text import shorten
 from uecwatchd.types import Arch
 
@@ -25,7 +22,6 @@ OLD_RELEASES: Mapping[str, str] = {
 # Programs that each system has, compiled for its processor.
 PROGRAMS = ("/bin/sh", "/sbin/init", "/usr/bin/env", "/bin/busybox", "/usr/lib/systemd/systemd", "/bin/ls")
 PROGRAM_BYTES = 4096
-WINDOWS_FILES = ("/ntldr", "/bootmgr", "/Windows/System32/ntoskrnl.exe", "/WINNT/System32/ntoskrnl.exe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +82,3 @@ def _find_arch(tree: GuestTree) -> Arch | None:
         if facts.format == "elf" and facts.arch:
             return facts.arch
     return None
-
-
-def find_windows(disk: GuestDisk) -> OperatingSystem | None:
-    """Return the Windows on a disk; None if there is none."""
-    for placed in disk.volumes:
-        files = placed.volume.files
-        if files and placed.volume.type in ("ntfs", "fat") and _has_windows(files):
-            return OperatingSystem("windows", "", "Windows", None)
-    return None
-
-
-def _has_windows(files: FileSystem) -> bool:
-    try:
-        return any(files.entry(path) for path in WINDOWS_FILES)
-    except DamagedVolume:
-        return False

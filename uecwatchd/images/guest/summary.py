@@ -34,6 +34,8 @@ class ImageSummary:
     kernel: str = ""  #: version of the kernel that it would boot
     findings: tuple[ReadinessFinding, ...] = ()  #: errors first
     remarks: tuple[str, ...] = ()  #: about the image or this machine, without a remedy
+    windows_partition: int | None = None  #: that Windows is on, as Boot.ini counts; None if that is not known
+    windows_folder: str = ""  #: its system folder, such as "WINDOWS"
 
     @property
     def is_ready(self) -> bool:

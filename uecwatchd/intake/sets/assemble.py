@@ -1,7 +1,5 @@
 """Assembly of sets from a listing: each candidate is a complete set, waits for something, or is refused."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
@@ -32,8 +30,8 @@ from uecwatchd.intake.sets.declared_sums import (
 from uecwatchd.intake.sets.lone_sidecars import check_unnamed
 from uecwatchd.intake.sets.loose_pairs import (
     LoosePair,
+    add_loose_pair,
     boot_folders,
-    choose_loose_pair,
     find_halves,
     find_loose_pairs,
 )
@@ -57,6 +55,7 @@ from uecwatchd.intake.sets.records import (
     Rules,
     UnmatchedFile,
     Waiting,
+    WindowsBoot,
 )
 from uecwatchd.intake.sets.requirements import (
     boots_alone,
@@ -64,12 +63,19 @@ from uecwatchd.intake.sets.requirements import (
     check_configured,
     check_identified,
     check_whole_disk,
-    missing_roles,
 )
 from uecwatchd.intake.sets.roles import roles_of
+from uecwatchd.intake.sets.stamp import set_stamp
 from uecwatchd.intake.sets.stray_metadata import NearbyFiles, check_nearby, find_nearby, unused_nearby
 from uecwatchd.intake.sets.unmatched import find_unmatched
 from uecwatchd.intake.sets.unread_files import check_read, check_whole, unread_sidecar
+from uecwatchd.intake.sets.windows_boot import (
+    BootFolders,
+    boot_folder_of_set,
+    find_boot_folders,
+    plan_windows_boot,
+    with_platform,
+)
 from uecwatchd.intake.sidecar import ForeignDocument, Sidecar, is_image_id, with_defaults
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.types import Role
@@ -85,6 +91,7 @@ class FolderContents:
     halves: Set[str]
     folders: Sequence[str]
     late: str | None  # a sidecar that has not been read yet
+    boot: BootFolders = BootFolders()  # noqa: RUF009 (it is frozen)
 
 
 def assemble(
@@ -127,6 +134,7 @@ def _decide_view(
         find_halves(listing, candidates, claims),
         boot_folders(listing, candidates),
         unread_sidecar(listing),
+        find_boot_folders(listing),
     )
     outcomes: list[ImageSet | Waiting | Refused] = []
     read = set[str]()
@@ -158,7 +166,8 @@ def _decide_candidate(
 ) -> ImageSet | Waiting | Refused:
     """Decide about one candidate: it is a set, waits for something, or is refused."""
     listing = view.listing
-    files = tuple(dict.fromkeys([*candidate.sidecars, *owned, *around.lists.about(candidate, owned)]))
+    files = (*candidate.sidecars, *owned, *around.lists.about(candidate, owned))
+    files = tuple(dict.fromkeys([*files, *around.boot.files_of(candidate)]))
     owner = view.owner_among(files or (candidate.name,))
     try:
         if around.late and not candidate.sidecars and candidate.form != "folder":
@@ -172,7 +181,7 @@ def _decide_candidate(
         return Waiting(candidate.name, reason, wait.ready_at, files, wait.brief, wait.unread, owner)
     except UecError as error:
         # Marked, so that a set that was refused because of the configuration is new after a change of it.
-        stamp = "refused-" + _stamp(listing, (*files, *_obstacles(listing, candidate, owned, around.near)))
+        stamp = "refused-" + set_stamp(listing, (*files, *_obstacles(listing, candidate, owned, around.near)))
         return Refused(candidate.name, words_of(error), stamp, files, owner)
     return found
 
@@ -206,6 +215,8 @@ def complete_set(
     """
     listing = view.listing
     sidecar = _checked_sidecar(view, candidate, owned, around, rules, is_new=taken is None)
+    boot_folder = boot_folder_of_set(listing, candidate, around.boot)
+    sidecar = with_platform(sidecar, candidate, boot_folder)
     if candidate.form == "archive" and not candidate.base:
         return _archive_set(view, candidate, sidecar, around, rules, is_new=taken is None)
     roles = roles_of(listing, candidate, sidecar, owned, around.near.there)
@@ -215,7 +226,7 @@ def complete_set(
     if alone := boots_alone(listing, sidecar, own, rules):
         roles = own
     else:
-        candidate, roles = _add_loose_pair(candidate, roles, sidecar, around.loose, rules)
+        candidate, roles = add_loose_pair(candidate, roles, sidecar, around.loose, rules)
     paths = tuple(roles.values())
     if not is_finished:
         _check_nearby_files(listing, candidate, paths, around.near, rules.settle)
@@ -223,21 +234,43 @@ def complete_set(
     sums = find_declared_sums(
         listing, around.lists, candidate, sidecar, paths, owned=owned, is_finished=is_finished
     )
-    check_settled(listing, sums.files, rules.settle)
+    boot_files = around.boot.files_of(candidate)
+    check_settled(listing, [*sums.files, *boot_files], rules.settle)
     # Existing files are checked first: a truncated disk is more important than a missing kernel.
     members = members_of(listing, roles, sidecar)
-    from_image = None
+    windows_boot = from_image = None
     if alone:
         check_whole_disk(sidecar, members)
     else:
-        from_image = check_complete(
-            listing, candidate, sidecar, roles, rules, folders=around.folders, halves=around.halves
-        )
+        windows_boot, from_image = _missing_members(listing, candidate, sidecar, roles, rules, around)
     _check_has_own_files(view, candidate, [] if "machine" in roles else paths)
     check_compatible(candidate, sidecar, members)
     unread = (*unused_nearby(listing, around.near, candidate, paths), *sums.remarks)
-    found = _image_set(view, candidate, sidecar, members, sums, alone=alone, unread=unread)
+    found = _image_set(
+        view, candidate, sidecar, members, sums, alone=alone, unread=unread, boot_files=boot_files
+    )
+    found = replace(found, windows_boot=windows_boot, boot_folder=boot_folder)
     return found if from_image is None else _asking_image(view, found, from_image)
+
+
+def _missing_members(
+    listing: Listing,
+    candidate: SetCandidate,
+    sidecar: Sidecar,
+    roles: Mapping[Role, str],
+    rules: Rules,
+    around: FolderContents,
+) -> tuple[WindowsBoot | None, FromImage | None]:
+    """Return what is made for a set that does not boot alone, and what is taken out of its image.
+
+    Raises NotReady, with what to add.
+    """
+    windows_boot = plan_windows_boot(listing, candidate, sidecar, roles, rules, around.boot)
+    there = {**roles, **(windows_boot.roles if windows_boot else {})}
+    from_image = check_complete(
+        listing, candidate, sidecar, there, rules, folders=around.folders, halves=around.halves
+    )
+    return windows_boot, from_image
 
 
 def _asking_image(view: OwnerView, found: ImageSet, wanted: FromImage) -> ImageSet:
@@ -299,22 +332,6 @@ def _checked_sidecar(
     return sidecar
 
 
-def _add_loose_pair(
-    candidate: SetCandidate,
-    roles: dict[Role, str],
-    sidecar: Sidecar,
-    loose: Sequence[LoosePair],
-    rules: Rules,
-) -> tuple[SetCandidate, dict[Role, str]]:
-    """Give a set without a kernel the loose kernel and ramdisk beside it, if there are any."""
-    lacking = missing_roles(sidecar, roles, rules)
-    if "kernel" not in lacking or sidecar.kernel or candidate.form not in ("stem", "sidecar"):
-        return candidate, roles
-    pair = choose_loose_pair(candidate, loose)
-    candidate = replace(candidate, form="loose") if pair and candidate.form == "stem" else candidate
-    return candidate, {**roles, **pair}
-
-
 def _check_has_own_files(view: OwnerView, candidate: SetCandidate, leading: Iterable[str]) -> None:
     """Raise NotReady if a member's set would consist only of root's image or root's kernel."""
     if theirs := [path for path in leading if not view.is_own(path)]:
@@ -330,10 +347,12 @@ def _image_set(
     *,
     alone: bool,
     unread: tuple[str, ...],
+    boot_files: Iterable[str] = (),
 ) -> ImageSet:
     listing = view.listing
     archives = () if candidate.base or candidate.form != "archive" else candidate.paths
     files = (*candidate.sidecars, *sums.files, *archives, *(member.path for member in members))
+    files = (*files, *boot_files)
     arch, arch_known_by = arch_of(candidate, sidecar, members)
     return ImageSet(
         name=candidate.name,
@@ -352,8 +371,8 @@ def _image_set(
         unread=(*unread, *view.left_out(candidate.name)),
         owner=view.owner_among([*archives, *(member.path for member in reversed(members))]),
         files=files,
-        stamp=_stamp(listing, files, sums),
-        changed=max(listing.entries[path].stamp.ctime_ns for path in files) / 1e9,
+        stamp=set_stamp(listing, files, sums),
+        changed=max(listing.stamp(path).ctime_ns for path in files) / 1e9,
     )
 
 
@@ -388,13 +407,3 @@ def _check_policy(listing: Listing, candidate: SetCandidate, rules: Rules) -> No
 
 def _named_id(value: str | None) -> str | None:
     return value if value and is_image_id(value) else None
-
-
-def _stamp(listing: Listing, paths: Iterable[str], sums: DeclaredSums | None = None) -> str:
-    """Return a stamp of the files and their shared sums: it changes if a file may have changed."""
-    shared = sums.shared if sums else ()
-    seen = {path: listing.entries.get(path) or listing.planted[path] for path in paths if path not in shared}
-    stamps: list[object] = [*sorted((path, entry.stamp) for path, entry in seen.items())]
-    if sums and shared:
-        stamps.append(sorted(sums.digests.items()))
-    return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:32]

@@ -12,6 +12,7 @@ from uecwatchd.images.facts import Facts
 from uecwatchd.intake.sets.published import boot_files, images_of
 from uecwatchd.intake.sets.records import Form
 from uecwatchd.intake.sidecar import ForeignDocument, Sidecar, is_image_id
+from uecwatchd.intake.spool.boot_folders import boot_folder_of, set_beside
 from uecwatchd.intake.spool.file_kinds import CHECKSUM_SUFFIXES, SIDECAR_SUFFIXES, is_sidecar, is_sums
 from uecwatchd.intake.spool.scan import Entry, Listing
 from uecwatchd.types import FileStamp, Role
@@ -160,6 +161,13 @@ def set_keys(listing: Listing) -> Mapping[str, str]:
         elif not slash and (key := _set_key(listing, entry)):
             keys[path] = key
     return keys
+
+
+def boot_file_key(path: str) -> str:
+    """Return the key of the set that a file in a folder of boot files is for."""
+    folder = boot_folder_of(path) or path
+    beside = set_beside(folder)
+    return file_names.fold_name(folder.partition("/")[0]) if beside is None else key_of(beside)
 
 
 def _set_key(listing: Listing, entry: Entry) -> str:

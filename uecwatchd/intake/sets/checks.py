@@ -82,6 +82,6 @@ def check_known(listing: Listing, paths: Sequence[str], settle: float) -> None:
 def check_settled(listing: Listing, paths: Iterable[str], settle: float) -> None:
     """Raise NotReady if files have changed within `settle` seconds."""
     for path in paths:
-        ready_at = listing.entries[path].since + settle
+        ready_at = listing.entry(path).since + settle
         if listing.now < ready_at:
             raise NotReady(f"{path} to be unchanged for {settle:g} s", ready_at, brief=True)

@@ -1,14 +1,15 @@
 """Loose pairs: a kernel and a ramdisk with one version in their names, beside a machine image."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images import file_names
 from uecwatchd.intake.sets.candidates import Claims, SetCandidate, is_loose, role_of
-from uecwatchd.intake.sets.records import ROLE_WORDS
-from uecwatchd.intake.sets.requirements import place_for, sidecar_lines
+from uecwatchd.intake.sets.records import ROLE_WORDS, Rules
+from uecwatchd.intake.sets.requirements import missing_roles, place_for, sidecar_lines
 from uecwatchd.intake.sets.roles import first_fitting
+from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.types import FileStamp, Role
 
@@ -111,6 +112,22 @@ def _loose_files(
             continue
         pool.setdefault(file_names.pairing_by_name(entry.name), {}).setdefault(role, []).append(entry.name)
     return pool
+
+
+def add_loose_pair(
+    candidate: SetCandidate,
+    roles: dict[Role, str],
+    sidecar: Sidecar,
+    loose: Sequence[LoosePair],
+    rules: Rules,
+) -> tuple[SetCandidate, dict[Role, str]]:
+    """Give a set without a kernel the loose kernel and ramdisk beside it, if there are any."""
+    lacking = missing_roles(sidecar, roles, rules)
+    if "kernel" not in lacking or sidecar.kernel or candidate.form not in ("stem", "sidecar"):
+        return candidate, roles
+    pair = choose_loose_pair(candidate, loose)
+    candidate = replace(candidate, form="loose") if pair and candidate.form == "stem" else candidate
+    return candidate, {**roles, **pair}
 
 
 def choose_loose_pair(candidate: SetCandidate, pairs: Iterable[LoosePair]) -> Mapping[Role, str]:

@@ -28,4 +28,29 @@ class ArchiveMember:
         return f"{self.name} in {self.archive}"
 
 
-Origin = ArchiveMember
+@dataclass(frozen=True, slots=True)
+class BootFloppy:
+    """A boot floppy for Windows. `folder` is the folder of its boot files, a path in the spool folder."""
+
+    folder: str
+    sources: Sources
+
+    def __str__(self) -> str:
+        return f"boot floppy of {self.folder}/"
+
+
+@dataclass(frozen=True, slots=True)
+class HostMemdisk:
+    """The memdisk of syslinux on this host. `place` is its path."""
+
+    place: str
+
+    @property
+    def sources(self) -> Sources:
+        return ()
+
+    def __str__(self) -> str:
+        return f"memdisk of this host, {self.place}"
+
+
+Origin = ArchiveMember | BootFloppy | HostMemdisk

@@ -7,9 +7,11 @@ name is decided in one view only: that of the member whose set had it first.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 
 from uecwatchd.images import file_names
 from uecwatchd.intake.sets.candidates import (
+    boot_file_key,
     is_loose,
     is_set_folder,
     key_of,
@@ -55,7 +57,7 @@ class OwnerView:
 
     def is_own(self, path: str) -> bool:
         """Return True if this view reports that no set uses the file."""
-        entry = self.listing.entries.get(path)
+        entry = self.listing.entries.get(path) or self.listing.boot_files.get(path)
         if self.users is None or entry is None:
             return self.listing.owner is None
         return owner_of(entry, self.users) == self.listing.owner
@@ -70,9 +72,8 @@ class OwnerView:
         """Raise NotReady for a file that others than its owner may have written or named."""
         if self.users is None:
             return
-        folders = [path.partition("/")[0] for path in files]
-        for path in dict.fromkeys([*folders, *files]):
-            if found := self.listing.entries[path].exposed:
+        for path in dict.fromkeys(part for file in files for part in _parts(file)):
+            if found := self.listing.entry(path).exposed:
                 where = shell_word(str(self.listing.folder / path))
                 remedy = f"try: {found.command} {where}" if found.command else "copy it again"
                 raise NotReady(f"{path} to be its owner's alone: {found.why} ({remedy})")
@@ -168,6 +169,10 @@ def views_of(
     foreign: dict[str, list[str]] = {}
     for path in sorted(out):
         foreign.setdefault(out[path], []).append(path)
+    for path in sorted(listing.boot_files):
+        key = boot_file_key(path)
+        if _owners_on(listing, path, users) - {owners.get(key)}:
+            foreign.setdefault(key, []).append(path)
     images = [path for path in paths[None] if path in keys and role_of(listing, path) == "machine"]
     split = _Split(listing, users, paths, keys, out, frozenset(keys[path] for path in images))
     loose = [path for path in sorted(listing.entries) if split.serves_any(path)]
@@ -252,8 +257,13 @@ def _claiming(
 
 def _owners_on(listing: Listing, path: str, users: FolderUsers) -> frozenset[int]:
     """Return the members among the owners of a path and of its folder."""
-    owners = (owner_of(listing.entries[part], users) for part in (path.partition("/")[0], path))
+    owners = (owner_of(listing.entry(part), users) for part in _parts(path))
     return frozenset(owner for owner in owners if owner is not None)
+
+
+def _parts(path: str) -> list[str]:
+    """Return the folders that a path leads through, from the outermost in, and the path itself."""
+    return [*(str(folder) for folder in reversed(PurePosixPath(path).parents) if folder.name), path]
 
 
 def _named_by(listing: Listing, path: str) -> Iterator[str]:
@@ -356,7 +366,12 @@ def _seen_by(owner: Owner, split: _Split, decided: Collection[str]) -> Listing:
         crowded=listing.crowded & entries.keys(),
         left_out={uid: number for uid, number in listing.left_out.items() if uid in uids},
         owner=owner,
-        others=listing.entries,
+        others={**listing.entries, **listing.boot_files} if listing.boot_files else listing.entries,
+        boot_files={
+            path: entry
+            for path, entry in listing.boot_files.items()
+            if _owners_on(listing, path, split.users) <= {owner}
+        },
     )
 
 

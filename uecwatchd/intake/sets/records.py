@@ -9,7 +9,7 @@ from uecwatchd.config.records import Policy
 from uecwatchd.errors import UecError
 from uecwatchd.images.facts import Facts
 from uecwatchd.images.reading import guest_path
-from uecwatchd.intake.sets.origin import Origin
+from uecwatchd.intake.sets.origin import BootFloppy, Origin
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.types import Arch, FileStamp, Reading, Role, SetId
@@ -89,6 +89,20 @@ class FromImage:
 
 
 @dataclass(frozen=True, slots=True)
+class WindowsBoot:
+    """Members of a Windows set that are made for it: memdisk as its kernel, a boot floppy as its ramdisk."""
+
+    memdisk: bool
+    floppy: BootFloppy | None = None
+
+    @property
+    def roles(self) -> Mapping[Role, str]:
+        """What is made, by role, for sentences."""
+        made: dict[Role, str] = {"kernel": "memdisk"} if self.memdisk else {}
+        return made | ({"ramdisk": str(self.floppy)} if self.floppy else {})
+
+
+@dataclass(frozen=True, slots=True)
 class PackedFiles:
     """The archive with the files of a set, and what is needed to judge them once they are unpacked.
 
@@ -114,7 +128,8 @@ class ImageSet:
     the set, with sidecar and sums. `stamp` changes whenever one of the files may have changed; `changed` is
     the time of the last change, in seconds of the epoch, by the clock of the host with the disk.
     `arch_known_by` is how `arch` is known. `owner` is a uid, None if members trust each other. `from_image`
-    is what is taken out of the machine image once it has been looked into.
+    is what is taken out of the machine image once it has been looked into, and `windows_boot` what is made
+    for it after that. `boot_folder` is the folder of its boot files, used or not.
     """
 
     name: str
@@ -137,6 +152,8 @@ class ImageSet:
     owner: int | None = None
     from_image: FromImage | None = None
     packed: PackedFiles | None = None
+    windows_boot: WindowsBoot | None = None
+    boot_folder: str = ""
 
     @property
     def id(self) -> SetId:

@@ -160,11 +160,6 @@ def sidecar_name(candidate: SetCandidate) -> str:
 def _no_kernel(candidate: SetCandidate, sidecar: Sidecar, rules: Rules, *, alone: bool) -> str:
     """Return what to do about a missing kernel; `alone` is True if its clouds would boot the disk alone."""
     metadata = _file_beside(candidate, "toml")
-    if sidecar.platform == "windows":
-        return (
-            "a kernel: such a cloud boots Windows through memdisk and a boot floppy "
-            f'(say kernel = "memdisk" and ramdisk = "…" in {metadata})'
-        )
     ways = ['kernel = "eki-…"']
     if alone or not _demanded("kernel", sidecar, rules):
         ways.append('kernel = "none"')
@@ -199,10 +194,18 @@ def _elsewhere(listing: Listing, candidate: SetCandidate, folders: Iterable[str]
 
 
 def _no_ramdisk(candidate: SetCandidate, sidecar: Sidecar, roles: Mapping[Role, str], rules: Rules) -> str:
+    metadata = _file_beside(candidate, "toml")
+    if sidecar.platform == "windows":
+        folder = f"{candidate.base}bootfiles" if candidate.base else f"{candidate.name}-bootfiles"
+        return (
+            "a boot floppy: such a cloud boots Windows through memdisk and a floppy (copy ntldr, "
+            f"ntdetect.com and sym_hi.sys into {folder}/, or add the floppy and say "
+            f'ramdisk = "…" in {metadata})'
+        )
     kernel = roles.get("kernel", sidecar.kernel or "the kernel").rsplit("/", 1)[-1]
     ways = [f"add {_file_beside(candidate, 'initrd')}"]
     if not _demanded("ramdisk", sidecar, rules):
-        ways.append(f'say ramdisk = "none" in {_file_beside(candidate, "toml")}')
+        ways.append(f'say ramdisk = "none" in {metadata}')
     return f"a ramdisk to go with {kernel} ({', or '.join(ways)})"
 
 

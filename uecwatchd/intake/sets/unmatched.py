@@ -1,5 +1,7 @@
 """Files in no set, each with the reason: users of drop folders complain most about silence."""
 
+from collections.abc import Iterator
+
 from uecwatchd.errors import UecError
 from uecwatchd.images import file_names
 from uecwatchd.intake.sets.candidates import SetCandidate, is_set_folder, role_of, set_aside, stem_of
@@ -8,6 +10,7 @@ from uecwatchd.intake.sets.records import ROLE_WORDS, UnmatchedFile
 from uecwatchd.intake.sets.requirements import place_for, sidecar_lines
 from uecwatchd.intake.sets.roles import first_fitting
 from uecwatchd.intake.sidecar import ForeignDocument, Sidecar
+from uecwatchd.intake.spool.boot_folders import boot_folder_of, is_boot_folder, set_beside
 from uecwatchd.intake.spool.file_kinds import is_sidecar, is_sums
 from uecwatchd.intake.spool.safe_open import KIND_WORDS, user_name
 from uecwatchd.intake.spool.scan import Entry, Listing
@@ -27,7 +30,17 @@ def find_unmatched(listing: Listing, used: set[str], read: set[str]) -> tuple[Un
             continue
         if ("/" in path or not is_set_folder(entry)) and (path not in used or _is_of_no_use(listing, path)):
             left.append(UnmatchedFile(path, *_reason(listing, path, entry)))
-    return tuple(left)
+    return (*left, *_unused_boot_folders(listing, used))
+
+
+def _unused_boot_folders(listing: Listing, used: set[str]) -> Iterator[UnmatchedFile]:
+    """Yield folders of boot files that no set uses or waits with. They are not news: the disk may follow."""
+    in_use = {boot_folder_of(path) for path in used}
+    for path in listing.boot_files:
+        if is_boot_folder(path) and path not in in_use:
+            beside = set_beside(path)
+            name = f"{beside or 'NAME'}.img" if beside is not None else f"{path.rpartition('/')[0]}/"
+            yield UnmatchedFile(path, f"boot files of no Windows set: they are for the disk in {name}")
 
 
 def _is_of_no_use(listing: Listing, path: str) -> bool:

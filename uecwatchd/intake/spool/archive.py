@@ -103,10 +103,10 @@ def _free_name(descriptor: int, name: str) -> str:
 
 
 def _clear_away(descriptor: int, above: list[str]) -> None:
-    """Remove a set's own folder after the last of its files, if it is empty."""
-    if above:
-        with contextlib.suppress(OSError):
-            os.rmdir(above[0], dir_fd=descriptor)
+    """Remove a set's own folders after the last of its files, the inner one first, if they are empty."""
+    for depth in reversed(range(len(above))):
+        with contextlib.suppress(OSError), _below(descriptor, above[:depth]) as outer:
+            os.rmdir(above[depth], dir_fd=outer)
 
 
 @contextlib.contextmanager

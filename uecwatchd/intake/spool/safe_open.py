@@ -114,6 +114,17 @@ def open_below(descriptor: int, path: str) -> Iterator[FileIO]:
 
 
 @contextlib.contextmanager
+def open_folder_below(descriptor: int, path: str) -> Iterator[int]:
+    """Open a folder below a folder, without following a link at any step. Raises OSError."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.ExitStack() as stack:
+        for name in path.split("/"):
+            descriptor = os.open(name, flags, dir_fd=descriptor)
+            stack.callback(os.close, descriptor)
+        yield descriptor
+
+
+@contextlib.contextmanager
 def open_member(folder: Path, path: str) -> Iterator[FileIO]:
     """Open a member of a set like `open_below`, from the path of the spool folder."""
     with folder_descriptor(folder) as descriptor, open_below(descriptor, path) as file:

@@ -1,20 +1,28 @@
 """Scan of a folder: names, ages, metadata, and facts from the first bytes of the files."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from uecwatchd.errors import Rejected, UecError, words_of
 from uecwatchd.intake.misnamed_sidecars import SidecarWords
 from uecwatchd.intake.sidecar import Sidecar
+from uecwatchd.intake.spool.boot_folders import boot_folder_of, is_boot_folder
 from uecwatchd.intake.spool.contents import Contents, FactsOrError, ReadBudget, Sums, read_contents
 from uecwatchd.intake.spool.exposure import Exposure, exposure
 from uecwatchd.intake.spool.ignored import ignored_by
 from uecwatchd.intake.spool.name_limit import MOST_NAMES_IN_A_SET, names_in
 from uecwatchd.intake.spool.output_files import SPOOL_LOCK, is_foreign, is_output
-from uecwatchd.intake.spool.safe_open import EntryKind, cannot_open, folder_descriptor, kind_of
+from uecwatchd.intake.spool.safe_open import (
+    EntryKind,
+    cannot_open,
+    folder_descriptor,
+    kind_of,
+    open_folder_below,
+)
 from uecwatchd.system.text import spelled
 from uecwatchd.types import FileStamp
 
@@ -48,7 +56,8 @@ class Listing:
     did not put there; `ignored_of` has the owners of the other ignored names. `unread` files are read by the
     next scan; for `crowded` metadata there is no memory. `left_out` is the number of names of each owner
     beyond the limit. In a member's view of a folder, `owner` is the uid of the member, and `others` has the
-    whole folder.
+    whole folder. `boot_files` are the folders of boot files for Windows, and what is in them: never read as
+    anything else.
     """
 
     folder: Path
@@ -66,10 +75,14 @@ class Listing:
     owner: int | None = None
     others: Mapping[str, Entry] = field(default_factory=dict)
     left_out: Mapping[int, int] = field(default_factory=dict)
+    boot_files: Mapping[str, Entry] = field(default_factory=dict)
+
+    def entry(self, path: str) -> Entry:
+        """Return a file, a boot file, or a file in the place of a result file."""
+        return self.entries.get(path) or self.boot_files.get(path) or self.planted[path]
 
     def stamp(self, path: str) -> FileStamp:
-        """Return the stamp of a file, or of a file in the place of a result file."""
-        return (self.entries.get(path) or self.planted[path]).stamp
+        return self.entry(path).stamp
 
     def keys_given(self, path: str) -> tuple[str, ...]:
         """Return the keys of a sidecar in a text with another name."""
@@ -101,21 +114,22 @@ def scan(
     with folder_descriptor(folder) as descriptor:
         left_out = names.take(descriptor, "", budget.names)
         closed: dict[str, FactsOrError] = {}
-        for entry in names.folders():
+        for path in chain(names.folders(), names.boot_folders()):
             try:
-                names.take_below(descriptor, entry)
+                names.take_below(descriptor, path)
             except OSError as error:
-                closed[entry.name] = words_of(cannot_open(descriptor, entry.name, error))
+                closed[path] = words_of(cannot_open(descriptor, path, error))
             except Rejected as error:
-                closed[entry.name] = words_of(error)
-        entries = {path: _with_age(path, entry, before) for path, entry in names.entries.items()}
+                closed[path] = words_of(error)
+        every = {path: _with_age(path, entry, before) for path, entry in names.entries.items()}
+        entries = {path: entry for path, entry in every.items() if not _is_boot_file(path, every)}
+        boot_files = {path: entry for path, entry in every.items() if path not in entries}
         service = os.geteuid() if owner is None else owner
         planted = _planted(descriptor, names.ignored, owner=service, since=since)
         whose = _owners(descriptor, names.ignored)
         found = Listing(folder, now, entries, names.ignored, closed, planted=planted, ignored_of=whose)
-        return _read_contents(
-            descriptor, replace(found, left_out=left_out), before or Listing(folder, now), budget
-        )
+        found = replace(found, left_out=left_out, boot_files=boot_files)
+        return _read_contents(descriptor, found, before or Listing(folder, now), budget)
 
 
 class _Names:
@@ -129,29 +143,35 @@ class _Names:
         self._budget = budget
         self._names_left: dict[int, int] = {}
 
-    def folders(self) -> list[Entry]:
+    def folders(self) -> list[str]:
         """Return the sub-folders. Each of their owners has the same share of the limit for names in them."""
-        found = [entry for entry in self.entries.values() if entry.kind == "folder"]
-        owners = {entry.owner for entry in found}
+        found = {path: entry.owner for path, entry in self.entries.items() if entry.kind == "folder"}
+        owners = set(found.values())
         self._names_left = {owner: self._budget.names // len(owners) for owner in owners}
-        return found
+        return list(found)
 
-    def take_below(self, parent: int, folder: Entry) -> None:
+    def boot_folders(self) -> Iterator[str]:
+        """Yield the folders of boot files in the sub-folders, once the names in these are known."""
+        for path, entry in list(self.entries.items()):
+            if entry.kind == "folder" and "/" in path and is_boot_folder(path):
+                yield path
+
+    def take_below(self, parent: int, path: str) -> None:
         """Add the names in a sub-folder.
 
         Raises Rejected if there are more than the limit, or than any set has.
         """
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        most, before = min(MOST_NAMES_IN_A_SET, self._names_left[folder.owner]), len(self.entries)
-        descriptor = os.open(folder.name, flags, dir_fd=parent)
+        owner, before = self.entries[path].owner, len(self.entries)
+        left = self._names_left.get(owner, 0)
+        most = min(MOST_NAMES_IN_A_SET, left)
         try:
-            if self.take(descriptor, f"{folder.name}/", most):
-                why = f"more lies in it than the {most} files that there is room for"
-                hint = "Leave the files of one set alone in it, and remove folders that are done with."
-                raise Rejected(f"{folder.name}/: it is not looked at", why, hint)
+            with open_folder_below(parent, path) as descriptor:
+                if self.take(descriptor, f"{path}/", most):
+                    why = f"more lies in it than the {most} files that there is room for"
+                    hint = "Leave the files of one set alone in it, and remove folders that are done with."
+                    raise Rejected(f"{path}/: it is not looked at", why, hint)
         finally:
-            os.close(descriptor)
-            self._names_left[folder.owner] -= len(self.entries) - before
+            self._names_left[owner] = left - (len(self.entries) - before)
 
     def take(self, descriptor: int, prefix: str, most: int) -> Mapping[int, int]:
         """Add the names in one folder; returns how many of each owner are left out."""
@@ -213,10 +233,15 @@ def _entry(name: str, status: os.stat_result, since: float) -> Entry:
 
 
 def _with_age(path: str, entry: Entry, before: Listing | None) -> Entry:
-    known = before.entries.get(path) if before else None
+    known = (before.entries.get(path) or before.boot_files.get(path)) if before else None
     if known is None or known.stamp != entry.stamp:
         return entry
     return replace(entry, since=known.since)
+
+
+def _is_boot_file(path: str, entries: Mapping[str, Entry]) -> bool:
+    folder = boot_folder_of(path)
+    return folder is not None and entries[folder].kind == "folder"
 
 
 def _read_contents(descriptor: int, listing: Listing, before: Listing, budget: ReadBudget) -> Listing:

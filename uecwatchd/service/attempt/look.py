@@ -190,6 +190,12 @@ def _without_boot_files(found: ImageSet, error: Rejected) -> UecError:
 
 def _fitting_pair(found: ImageSet, machine: Member, inspection: Inspection) -> KernelPair:
     pair = inspection.pair
+    if inspection.windows:
+        raise NoKernelPair(
+            f"{machine.path}: it has no kernel to take out",
+            "it has Windows, which boots through memdisk and a boot floppy",
+            f'Say platform = "windows" in {found.name}.toml.',
+        )
     if pair is None:
         raise inspection.no_pair or NoKernelPair(
             f"{machine.path}: it has no kernel to take out",
@@ -214,8 +220,17 @@ def _fitting_pair(found: ImageSet, machine: Member, inspection: Inspection) -> K
 
 
 def _with_evidence(job: Job, summary: ImageSummary) -> Job:
-    """Complete the set by what is in its image, and report where the sidecar says something else."""
+    """Complete the set by what is in its image, and report where the sidecar says something else.
+
+    Raises Rejected for boot files of Windows beside another system.
+    """
     found, sidecar = job.found, job.found.sidecar
+    if found.boot_folder and summary.system_id not in ("", "windows"):
+        raise Rejected(
+            f"{found.boot_folder}/: it has boot files of Windows",
+            f"the system on the disk is {summary.system}",
+            "Remove the folder, or drop it beside the disk with Windows.",
+        )
     if summary.arch and summary.arch != found.arch:
         if found.arch_known_by in ("name", "nothing"):
             found = replace(found, arch=summary.arch, arch_known_by="content")

@@ -40,6 +40,7 @@ from uecwatchd.service.attempt.prepare import (
     remove_stale_ids,
 )
 from uecwatchd.service.attempt.unpack import unpack
+from uecwatchd.service.attempt.windows import make_windows_boot
 from uecwatchd.service.conditions import reported_part
 from uecwatchd.service.retry import adjust_for_downtime, record_failure
 from uecwatchd.service.work_folder import FINAL_STATES, drop_work
@@ -55,8 +56,10 @@ def making_stages(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
 
 def stages_of(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
     """Return the stages for a set whose members are known, in order, with their names."""
+    made = (("make what Windows boots from", make_windows_boot),) if found.windows_boot else ()
     return (
         ("look into the image", look_inside),
+        *made,
         ("read the files", read_digests),
         ("withdraw what is no longer so", remove_stale_ids),
         ("check the sums", check_sums),
@@ -171,18 +174,24 @@ def _announce(job: Job, before: SetRecord | None) -> None:
     parts = [f"{m.role} {m.path} ({_describe_size(m)})" for m in found.members]
     if found.packed:
         parts = [f"archive {found.packed.path} ({format_size(found.packed.stamp.size)})"]
+    if found.windows_boot:
+        parts += [f"{role} {what}" for role, what in found.windows_boot.roles.items()]
     given = [f"{role} {i}" for role, i in (("kernel", found.kernel_id), ("ramdisk", found.ramdisk_id)) if i]
     what = f"{found.name}: attempt {record.attempt} on cloud {cloud}: {', '.join([*parts, *given])}"
     fields: Fields = {"cloud": cloud, "attempt": record.attempt}
     job.listener.tell(Event(Kind.WORKING, what, found.id, fields=fields))
-    if found.left_out:
-        unused = " and ".join(found.left_out)
+    if left_out := (*found.left_out, *([f"{found.boot_folder}/"] if _boot_files_left_out(found) else [])):
+        unused = " and ".join(left_out)
         tell(job, Kind.WORKING, f"{unused} left out: cloud {cloud} boots the disk by itself")
     for sentence in found.unread:
         tell(job, Kind.WORKING, sentence, level="warning")
     if record.idle:
         what = f"these keys have no effect yet: {', '.join(record.idle)}"
         tell(job, Kind.WORKING, what, level="warning")
+
+
+def _boot_files_left_out(found: ImageSet) -> bool:
+    return bool(found.boot_folder) and found.windows_boot is None and found.virtualization == "hvm"
 
 
 def _describe_size(member: Member) -> str:

@@ -21,6 +21,7 @@ from uecwatchd.events import Kind, Progress
 from uecwatchd.images.facts import Facts
 from uecwatchd.images.tarball.packed_stream import open_stream
 from uecwatchd.images.tarball.reader import TarballReader, TarFile
+from uecwatchd.intake.sets.origin import ArchiveMember
 from uecwatchd.intake.sets.records import ImageSet, Member, PackedFiles
 from uecwatchd.intake.sets.unpacked import judge_unpacked
 from uecwatchd.intake.spool import safe_open
@@ -90,7 +91,7 @@ def _tell_members(job: Job, found: ImageSet, unpacked: Unpacked) -> None:
     """Report used and unused files of the archive."""
     parts = [f"{member.role} {member.origin} ({format_size(member.size)})" for member in found.members]
     tell(job, Kind.WORKING, f"to be registered: {', '.join(parts)}")
-    used = {member.origin.name for member in found.members if member.origin}
+    used = {m.origin.name for m in found.members if isinstance(m.origin, ArchiveMember)}
     if others := [name for name in (*unpacked.files, *unpacked.passed_over) if name not in used]:
         tell(job, Kind.WORKING, f"left out: {', '.join(others)}")
     for sentence in found.unread:
