@@ -54,6 +54,15 @@ LINUX_KERNELS = frozenset({"bzimage", "image", "zimage"})
 COMPRESSORS = frozenset({"gzip", "xz", "lzma", "bzip2", "zstd", "lz4", "lzop"})  # each name is also a program
 
 
+# Sizes of floppies in KiB, as memdisk tells them apart (syslinux, memdisk/setup.c).
+FLOPPY_SIZES_KIB = frozenset(
+    (
+        *(160, 180, 320, 360, 640, 720, 1200, 1440, 1600, 1680),
+        *(1722, 1743, 1760, 1840, 1920, 1984, 2880, 3840),
+    )
+)
+
+
 def reason_unsuitable(
     role: Role, facts: Facts, *, size: int, keep: bool = False, name: str = "FILE", in_set: bool = False
 ) -> Reason | None:
@@ -156,6 +165,16 @@ def reason_incompatible(kernel: Facts, ramdisk: Facts) -> Reason | None:
     return (
         f"{describe_content(ramdisk)}, as memdisk starts it, and the kernel is Linux",
         "Give the kernel its own initrd, a cpio archive.",
+    )
+
+
+def reason_no_floppy(facts: Facts, size: int) -> Reason | None:
+    """Return why memdisk cannot start a boot floppy: its size in bytes says which drive it is for."""
+    if facts.format != "fat" or size in {kib * 1024 for kib in FLOPPY_SIZES_KIB}:
+        return None
+    return (
+        f"its size of {size} bytes is not that of any floppy",
+        "Copy it again, or make one of 1474560 bytes, as dd bs=512 count=2880 does.",
     )
 
 

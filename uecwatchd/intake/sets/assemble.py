@@ -55,7 +55,6 @@ from uecwatchd.intake.sets.records import (
     Rules,
     UnmatchedFile,
     Waiting,
-    WindowsBoot,
 )
 from uecwatchd.intake.sets.requirements import (
     boots_alone,
@@ -78,7 +77,6 @@ from uecwatchd.intake.sets.windows_boot import (
 )
 from uecwatchd.intake.sidecar import ForeignDocument, Sidecar, is_image_id, with_defaults
 from uecwatchd.intake.spool.scan import Listing
-from uecwatchd.types import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +213,6 @@ def complete_set(
     """
     listing = view.listing
     sidecar = _checked_sidecar(view, candidate, owned, around, rules, is_new=taken is None)
-    boot_folder = boot_folder_of_set(listing, candidate, around.boot)
-    sidecar = with_platform(sidecar, candidate, boot_folder)
     if candidate.form == "archive" and not candidate.base:
         return _archive_set(view, candidate, sidecar, around, rules, is_new=taken is None)
     roles = roles_of(listing, candidate, sidecar, owned, around.near.there)
@@ -234,43 +230,24 @@ def complete_set(
     sums = find_declared_sums(
         listing, around.lists, candidate, sidecar, paths, owned=owned, is_finished=is_finished
     )
-    boot_files = around.boot.files_of(candidate)
-    check_settled(listing, [*sums.files, *boot_files], rules.settle)
+    check_settled(listing, [*sums.files, *around.boot.files_of(candidate)], rules.settle)
     # Existing files are checked first: a truncated disk is more important than a missing kernel.
     members = members_of(listing, roles, sidecar)
     windows_boot = from_image = None
     if alone:
         check_whole_disk(sidecar, members)
     else:
-        windows_boot, from_image = _missing_members(listing, candidate, sidecar, roles, rules, around)
+        windows_boot = plan_windows_boot(listing, candidate, sidecar, roles, rules, around.boot)
+        there = {**roles, **(windows_boot.roles if windows_boot else {})}
+        from_image = check_complete(
+            listing, candidate, sidecar, there, rules, folders=around.folders, halves=around.halves
+        )
     _check_has_own_files(view, candidate, [] if "machine" in roles else paths)
     check_compatible(candidate, sidecar, members)
     unread = (*unused_nearby(listing, around.near, candidate, paths), *sums.remarks)
-    found = _image_set(
-        view, candidate, sidecar, members, sums, alone=alone, unread=unread, boot_files=boot_files
-    )
-    found = replace(found, windows_boot=windows_boot, boot_folder=boot_folder)
+    found = _image_set(view, candidate, sidecar, members, sums, alone=alone, unread=unread, boot=around.boot)
+    found = replace(found, windows_boot=windows_boot)
     return found if from_image is None else _asking_image(view, found, from_image)
-
-
-def _missing_members(
-    listing: Listing,
-    candidate: SetCandidate,
-    sidecar: Sidecar,
-    roles: Mapping[Role, str],
-    rules: Rules,
-    around: FolderContents,
-) -> tuple[WindowsBoot | None, FromImage | None]:
-    """Return what is made for a set that does not boot alone, and what is taken out of its image.
-
-    Raises NotReady, with what to add.
-    """
-    windows_boot = plan_windows_boot(listing, candidate, sidecar, roles, rules, around.boot)
-    there = {**roles, **(windows_boot.roles if windows_boot else {})}
-    from_image = check_complete(
-        listing, candidate, sidecar, there, rules, folders=around.folders, halves=around.halves
-    )
-    return windows_boot, from_image
 
 
 def _asking_image(view: OwnerView, found: ImageSet, wanted: FromImage) -> ImageSet:
@@ -329,7 +306,7 @@ def _checked_sidecar(
     sidecar = _sidecar_of(listing, candidate, rules)
     if is_new:
         _check_policy(listing, candidate, rules)
-    return sidecar
+    return with_platform(sidecar, candidate, boot_folder_of_set(listing, candidate, around.boot))
 
 
 def _check_has_own_files(view: OwnerView, candidate: SetCandidate, leading: Iterable[str]) -> None:
@@ -347,12 +324,12 @@ def _image_set(
     *,
     alone: bool,
     unread: tuple[str, ...],
-    boot_files: Iterable[str] = (),
+    boot: BootFolders = BootFolders(),  # noqa: B008 (it is frozen)
 ) -> ImageSet:
     listing = view.listing
     archives = () if candidate.base or candidate.form != "archive" else candidate.paths
     files = (*candidate.sidecars, *sums.files, *archives, *(member.path for member in members))
-    files = (*files, *boot_files)
+    files = (*files, *boot.files_of(candidate))
     arch, arch_known_by = arch_of(candidate, sidecar, members)
     return ImageSet(
         name=candidate.name,
@@ -372,6 +349,7 @@ def _image_set(
         owner=view.owner_among([*archives, *(member.path for member in reversed(members))]),
         files=files,
         stamp=set_stamp(listing, files, sums),
+        boot_folder=next(iter(boot.of(candidate)), ""),
         changed=max(listing.stamp(path).ctime_ns for path in files) / 1e9,
     )
 

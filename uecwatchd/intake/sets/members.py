@@ -69,11 +69,20 @@ def with_size(member: Member, size: int) -> Member:
 def check_compatible(candidate: SetCandidate, sidecar: Sidecar, members: Iterable[Member]) -> None:
     check_named_members(candidate, sidecar, members)
     there = {member.role: member for member in members}
+    _check_floppy(sidecar, there)
     if sidecar.platform == "windows" or not {"kernel", "ramdisk"} <= there.keys():
         return
     ramdisk = there["ramdisk"]
     if problem := suitability.reason_incompatible(there["kernel"].facts, ramdisk.facts):
         raise Rejected(f"{ramdisk.path}: it cannot be the ramdisk of {there['kernel'].name}", *problem)
+
+
+def _check_floppy(sidecar: Sidecar, there: Mapping[Role, Member]) -> None:
+    """Raise Rejected for a ramdisk that memdisk cannot start."""
+    kernel, ramdisk = there.get("kernel"), there.get("ramdisk")
+    is_memdisk = kernel.facts.format == "memdisk" if kernel else sidecar.platform == "windows"
+    if ramdisk and is_memdisk and (problem := suitability.reason_no_floppy(ramdisk.facts, ramdisk.size)):
+        raise Rejected(f"{ramdisk.path}: it cannot be the boot floppy", *problem)
 
 
 def check_named_members(candidate: SetCandidate, sidecar: Sidecar, members: Iterable[Member]) -> None:

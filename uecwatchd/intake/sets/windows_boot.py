@@ -116,8 +116,8 @@ def _check_no_floppy(roles: Mapping[Role, str], folder: str) -> None:
     if "ramdisk" in roles:
         name = roles["ramdisk"].rsplit("/", 1)[-1]
         raise Rejected(
-            f"{folder}/: there is a ramdisk beside these boot files",
-            f"{name} and a floppy made of them could both be meant",
+            f"{folder}/: there is a ramdisk beside them",
+            f"{name} and a floppy made of these boot files could both be meant",
             "Remove one of them, or name the ramdisk in the sidecar.",
         )
 
