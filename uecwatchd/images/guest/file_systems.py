@@ -33,6 +33,8 @@ OWN_READERS: Mapping[str, Callable[[BlockSource], FileSystem]] = {
     "btrfs": Btrfs,
 }
 FOLDER_FLAG = 0x10  # FAT's attribute of a folder
+# The file $Volume, its attribute with the flags of the file system, and the flag "dirty" (libfsntfs, NTFS).
+NTFS_VOLUME_ENTRY, NTFS_VOLUME_INFORMATION, NTFS_DIRTY = 3, 0x70, 0x0001
 KEPT_ENTRIES = 8  # files that are read piece by piece
 
 
@@ -45,6 +47,7 @@ class OpenedVolume:
     name: str = ""
     files: FileSystem | None = None
     problem: str = ""
+    is_dirty: bool = False  #: it was not unmounted, as it says itself; known for NTFS only
 
 
 def load_libraries() -> Mapping[str, Any]:
@@ -98,9 +101,10 @@ class VolumeOpener:
     def _open_one(self, superblock: Superblock, view: BlockSource, name: str = "") -> OpenedVolume:
         try:
             files = self._file_system(superblock.type, view)
+            is_dirty = isinstance(files, VolumeFiles) and superblock.type == "ntfs" and files.is_dirty_ntfs()
         except (Unsupported, OSError, MemoryError, ValueError) as error:
             return OpenedVolume(superblock, view.size, name, problem=_why(error))
-        return OpenedVolume(superblock, view.size, name, files)
+        return OpenedVolume(superblock, view.size, name, files, is_dirty=is_dirty)
 
     def _file_system(self, type_: str, view: BlockSource) -> FileSystem | None:
         if type_ == "luks":
@@ -147,6 +151,12 @@ class VolumeFiles:
             del self._kept[next(iter(self._kept))]
         left = max(0, found.size - offset)
         return bytes(found.read_buffer_at_offset(min(length, left), offset)) if left else b""
+
+    def is_dirty_ntfs(self) -> bool:
+        """Return True for an NTFS that Windows would check at its next start."""
+        attributes = self._volume.get_file_entry(NTFS_VOLUME_ENTRY).attributes
+        found = (one.flags for one in attributes if one.attribute_type == NTFS_VOLUME_INFORMATION)
+        return any(flags & NTFS_DIRTY for flags in found)
 
     def _find(self, path: str) -> Any:
         plain = path.rstrip("/") or "/"

@@ -21,6 +21,7 @@ from uecwatchd.images.guest.readiness import judge
 from uecwatchd.images.guest.summary import ImageSummary, ReadinessFinding, is_ready
 from uecwatchd.images.guest.volumes import UnreadableVolume, VolumeReader
 from uecwatchd.images.guest.windows import WindowsSystem, find_windows
+from uecwatchd.images.guest.windows_readiness import judge_windows
 
 INSTALL_HINT = "Install it: pip install 'uecwatchd[guest]'"
 UNREAD_HINT = "If the system is not in it, nothing has to be done."
@@ -87,7 +88,8 @@ def _inspect_system(found: Inspection) -> Inspection:
         return _inspect_linux(found, linux, unread)
     windows = find_windows(found.disk)
     if windows is not None:
-        return replace(found, system=windows.system, windows=windows)
+        findings = (*judge_windows(windows), *unread)
+        return replace(found, system=windows.system, windows=windows, findings=findings)
     none = ReadinessFinding(
         "system",
         "error",

@@ -67,6 +67,7 @@ class Reader:
                     "name": volume.name,
                     "index": index if volume.files else None,
                     "problem": volume.problem,
+                    "dirty": volume.is_dirty,
                 }
                 for index, volume in enumerate(found, start=first)
             ],

@@ -51,6 +51,7 @@ class Volume:
     name: str  #: the logical volume's, such as "vg0/root"
     problem: str  #: why it cannot be read, as "it is …"
     files: GuestFiles | None = field(repr=False, compare=False)
+    is_dirty: bool = False  #: an NTFS that was not shut down
 
 
 class VolumeReader:
@@ -116,7 +117,7 @@ class VolumeReader:
             shorten(str(said[key])) for key in ("type", "uuid", "label", "name", "problem")
         )
         files = None if said["index"] is None else RemoteFiles(self, int(said["index"]))
-        return Volume(type_, int(said["size"]), uuid, label, name, problem, files)
+        return Volume(type_, int(said["size"]), uuid, label, name, problem, files, bool(said["dirty"]))
 
     def entry(self, volume: int, path: str) -> FileEntry | None:
         """Return what is at a path, as `FileSystem` says."""
