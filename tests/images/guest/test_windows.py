@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.guest_images import MIB, Content, disk, fat, fill, ntfs, run
+from tests.support.guest_images import Content, disk, fat, fill, ntfs, run
+from tests.support.sizes import MIB
 from tests.support.windows_sets import KERNEL, MBR
 from uecwatchd.images.block_source import FileSource
 from uecwatchd.images.guest.inspection import Inspection, inspect_image
