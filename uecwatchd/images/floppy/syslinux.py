@@ -46,12 +46,21 @@ def read_modules(folders: Sequence[Path] = MODULE_FOLDERS) -> Mapping[str, bytes
     """
     for folder in folders:
         if all((folder / name).is_file() for name in MODULES):
-            return {name: (folder / name).read_bytes() for name in MODULES}
+            return {name: read_file(folder / name) for name in MODULES}
     raise Deferred(
         ", ".join(MODULES),
         f"a boot floppy for Windows needs these modules, and they are not in {_either(folders)}",
         f"Try: apt-get install {PACKAGE}",
     )
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of a file of syslinux. Raises Deferred if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        why = f"cannot read it: {error.strerror or error}"
+        raise Deferred(str(path), why, f"Try: apt-get install --reinstall {PACKAGE}") from error
 
 
 def _either(places: Sequence[Path]) -> str:

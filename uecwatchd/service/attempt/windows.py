@@ -14,7 +14,7 @@ from uecwatchd.events import Event, Kind
 from uecwatchd.images.floppy.boot_files import BootFolder
 from uecwatchd.images.floppy.boot_ini import WindowsPlace
 from uecwatchd.images.floppy.make import FLOPPY_BYTES, make_boot_floppy
-from uecwatchd.images.floppy.syslinux import find_memdisk
+from uecwatchd.images.floppy.syslinux import find_memdisk, read_file
 from uecwatchd.intake.sets.origin import BootFloppy, HostMemdisk
 from uecwatchd.intake.sets.records import ROLES, Member
 from uecwatchd.intake.spool import safe_open
@@ -70,7 +70,7 @@ def _make(job: Job, tools: AttemptTools) -> Iterator[Member]:
 
 def _memdisk(job: Job, tools: AttemptTools) -> Member:
     place = find_memdisk()
-    content = place.read_bytes()
+    content = read_file(place)
 
     def write(file: BinaryIO) -> None:
         file.write(content)
