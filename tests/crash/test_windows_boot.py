@@ -22,4 +22,4 @@ def test_a_floppy_is_made_again_after_a_crash_and_nothing_is_left_over(
         members = {member["role"]: member["file"] for member in host.report("win")["members"]}
         assert members["ramdisk"] == "win-bootfiles/boot-floppy.img"
         assert "was not tried with Microsoft's NTLDR" in (host.spool / "win.uec.log").read_text()
-        assert list((host.state / "work").iterdir()) == []
+        assert list((host.state / "work" / "sets").iterdir()) == []

@@ -76,7 +76,7 @@ def test_a_disk_and_its_boot_files_become_three_images(host: Host) -> None:
     assert "was not tried with Microsoft's NTLDR" in log
     assert "was not tried" not in run.stderr
     assert sums(host.spool / "win") == before
-    assert list((host.state / "work").iterdir()) == []
+    assert list((host.state / "work" / "sets").iterdir()) == []
     verified = host.run("verify", "win")
     assert verified.returncode == 0, verified.stdout + verified.stderr
     assert host.run("once").stderr.strip() == "Nothing to do: 1 done."
@@ -111,7 +111,7 @@ def test_what_cannot_be_a_windows_set_is_refused_with_a_hint(host: Host) -> None
         assert host.report(name)["state"] == "rejected"
     assert host.report("fits")["state"] == "done"
     assert "Boot.ini has line ends of Unix" in (host.spool / "fits.uec.log").read_text()
-    assert list((host.state / "work").iterdir()) == []
+    assert list((host.state / "work" / "sets").iterdir()) == []
 
 
 @pytest.mark.parametrize("host", ["euca4"], indirect=True)

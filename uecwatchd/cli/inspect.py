@@ -21,7 +21,7 @@ from uecwatchd.images.suitability import reason_unsuitable
 from uecwatchd.ledger.open import read_ledger
 from uecwatchd.system.file_errors import open_for_reading
 from uecwatchd.system.signals import stop_on_signals
-from uecwatchd.system.text import spelled
+from uecwatchd.system.text import shell_word, spelled
 
 LAYOUTS = {
     "disk": "whole disk",
@@ -60,12 +60,11 @@ def _image_of_set(arguments: argparse.Namespace) -> Path | None:
     """
     name = arguments.image
     try:
-        settings = load(arguments.config, environ=os.environ)
+        ledger = read_ledger(load(arguments.config, environ=os.environ).state)
     except UecError:
         if "/" in name:  # a path, rather than a set, on a machine that may have no configuration
             return None
         raise
-    ledger = read_ledger(settings.state)
     if ledger is None:
         return None
     with closing(ledger):
@@ -79,6 +78,10 @@ def _image_of_set(arguments: argparse.Namespace) -> Path | None:
     if machine is None:
         why = "it has none, or it was never complete"
         hint = "Name the file instead: uecwatchd inspect FILE"
+        raise Rejected(f"{name}: there is no machine image to look into", why, hint)
+    if machine.origin:
+        why = f"{machine.origin} was unpacked for the upload, and is removed"
+        hint = f"See what was found in it: uecwatchd status --json {shell_word(name)}"
         raise Rejected(f"{name}: there is no machine image to look into", why, hint)
     return Path(meant[0].folder) / machine.path
 

@@ -33,7 +33,7 @@ def verify(arguments: argparse.Namespace) -> int:
     cloud = connect(configured, uploads=settings.work.uploads, before=before, stop=stop)
     found: list[dict[str, object]] = []
     for finding in compared(record, cloud):
-        against = finding.source or "the ledger's digest (the file is gone)"
+        against = finding.source or "the ledger's digest (its file is gone, or it was made for the upload)"
         found.append({"role": finding.role, "id": finding.image_id, **digests.json_fields(finding.digest)})
         if not arguments.json:
             put(

@@ -118,6 +118,8 @@ def reason_unsuitable_disk(facts: Facts, disk: ContainedDisk) -> Reason | None:
         return reason_truncated(disk.facts, claimed, size, holder="the disk in it")
     if disk.facts.layout:
         return None
+    if disk.facts.format == "luks":
+        return describe_content(facts), "Decrypt it, and drop the disk that was in it."
     hint = MACHINE_HINTS.get(disk.facts.format, KEEP_HINT)
     return f"{describe_content(facts)}, not a disk", hint.format(name="it")
 
@@ -181,6 +183,9 @@ def reason_no_floppy(facts: Facts, size: int) -> Reason | None:
 def describe_content(facts: Facts) -> str:
     if facts.inside is None:
         return f"it is {DESCRIPTIONS[facts.format]}"
+    if facts.inside in ("unknown", "zeros"):
+        outside = DESCRIPTIONS[facts.format] if facts.format in CONTAINERS else f"{facts.format}-compressed"
+        return f"it is {outside}, and what is inside is of no kind known here"
     if facts.format in CONTAINERS:
         return f"it is {DESCRIPTIONS[facts.format]} with {DESCRIPTIONS[facts.inside]} inside"
     return f"it is {facts.format}-compressed, with {DESCRIPTIONS[facts.inside]} inside"

@@ -363,6 +363,13 @@ def _contradictions(sidecar: Sidecar) -> Iterator[str]:
         yield 'prepare changes the disk in a file, and with convert = "keep" that is not read'
     if sidecar.prepare and sidecar.platform == "windows":
         yield 'prepare is for Linux, and platform = "windows"'
+    if sidecar.layout == "partition":
+        if sidecar.convert == "keep":
+            yield 'layout = "partition" is read from the disk, and with convert = "keep" that is not read'
+        if sidecar.virtualization == "hvm":
+            yield 'layout = "partition" leaves no disk, and with virtualization = "hvm" a node boots one'
+    if FROM_IMAGE in (sidecar.kernel, sidecar.ramdisk) and sidecar.virtualization == "hvm":
+        yield '"from-image" is for a kernel beside the image, and with virtualization = "hvm" there is none'
     roles: dict[str, str] = {}
     for role in ("machine", "kernel", "ramdisk"):
         name = getattr(sidecar, role)

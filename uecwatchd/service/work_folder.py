@@ -41,7 +41,7 @@ def drop_work(base: Path, set_id: SetId) -> None:
 
 
 def sweep_work(base: Path, records: Iterable[SetRecord], *, running: Collection[SetId], gone: str) -> None:
-    """Remove what no set needs: sets that are done, have changed, were forgotten or have the reason `gone`.
+    """Remove what no set needs: those done, changed, forgotten or with the reason `gone`.
 
     Raises Deferred.
     """

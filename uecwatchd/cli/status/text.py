@@ -106,6 +106,8 @@ def _more(row: Row) -> Iterator[str]:
     yield f"  {before}{record.state} since {moment(record.since)} UTC{tried}"
     if record.inspection:
         yield f"  it is {describe_image(record.inspection)}"
+        errors = (finding for finding in record.inspection.findings if finding.severity == "error")
+        yield from (f"  not ready: {finding.sentence}" for finding in errors)
     yield from (_member(member, record.target.image(member.role)) for member in record.members)
     if error := record.error:
         sentences = (problem(error), error.hint)
@@ -121,4 +123,7 @@ def _more(row: Row) -> Iterator[str]:
 
 def _member(member: MemberRecord, image: TargetImage) -> str:
     place = f" {image.image_id} at {image.manifest}" if image.image_id else ""
-    return f"  {member.role}: {describe(member.how, member.path)} ({format_size(member.size)}){place}"
+    kind = f" in a {member.container}" if member.container else ""
+    changes = f", prepared with {len(member.prepared)} changes" if member.prepared else ""
+    words = f"{describe(member.how, member.path)} ({format_size(member.size)}{kind}{changes})"
+    return f"  {member.role}: {words}{place}"

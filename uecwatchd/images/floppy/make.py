@@ -1,4 +1,4 @@
-"""Make the boot floppy of a Windows set: 1.44 MB, FAT12, syslinux as the boot loader, which starts NTLDR.
+"""Make the boot floppy of a Windows set: 1.44 MB, FAT12, and syslinux, which starts NTLDR.
 
 The boot sector that Windows writes on a floppy is Microsoft's, and cannot be distributed. syslinux and its
 chain.c32 load NTLDR to the same place in memory, and give it the same registers and parameters.

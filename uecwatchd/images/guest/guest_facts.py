@@ -1,4 +1,4 @@
-"""Facts about a Linux guest that decide if it is ready for a cloud. Rules over them are in `readiness`."""
+"""Facts about a Linux guest, for the rules in `readiness`."""
 
 import posixpath
 import re
@@ -10,7 +10,13 @@ from uecwatchd.images.guest.boot_way import BootWay
 from uecwatchd.images.guest.disk import GuestDisk, LinuxSystem
 from uecwatchd.images.guest.fstab import FstabLine, PlacedVolume, is_meant
 from uecwatchd.images.guest.kernel_drivers import KernelDrivers, find_drivers
-from uecwatchd.images.guest.kernel_pair import KernelPair, NoKernelPair, find_kernel_pair
+from uecwatchd.images.guest.kernel_pair import (
+    KernelPair,
+    NoKernelPair,
+    check_architecture,
+    find_kernel_pair,
+)
+from uecwatchd.images.guest.operating_system import identify_linux
 from uecwatchd.images.guest.tree import GuestTree
 
 LeftoverKind = Literal["host key", "authorized keys", "history", "credentials"]
@@ -130,8 +136,9 @@ def gather_facts(disk: GuestDisk, system: LinuxSystem, boot_ways: tuple[BootWay,
     )
     try:
         pair = find_kernel_pair(tree)
+        check_architecture(pair, identify_linux(tree).arch)
     except NoKernelPair as error:
-        no_pair = error
+        pair, no_pair = None, error
     return GuestFacts(
         boot_ways=boot_ways,
         pair=pair,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from uecwatchd.errors import Rejected
 from uecwatchd.images.block_source import BlockSource
 from uecwatchd.images.guest.boot_way import BootWay, find_boot_ways
 from uecwatchd.images.guest.disk import (
@@ -25,6 +26,7 @@ from uecwatchd.images.guest.windows_readiness import judge_windows
 
 INSTALL_HINT = "Install it: pip install 'uecwatchd[guest]'"
 UNREAD_HINT = "If the system is not in it, nothing has to be done."
+NEEDED_HINT = "If the system is in it: put it on ext4, XFS or btrfs, and do not encrypt it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Inspection:
     pair: KernelPair | None = None
     no_pair: NoKernelPair | None = None  #: why a Linux system has none
     root: PlacedVolume | None = None  #: of a Linux system
+    trouble: Rejected | None = None  #: why it is not known which system is meant
     windows: WindowsSystem | None = None
     findings: tuple[ReadinessFinding, ...] = ()
     remarks: tuple[str, ...] = ()  #: about the image or this machine, without a remedy
@@ -54,7 +57,7 @@ class Inspection:
             system=system.name if system else "",
             system_id=system.id if system else "",
             version=system.version if system else "",
-            arch=system.arch if system else None,
+            arch=(system.arch if system else None) or (pair.kernel_facts.arch if pair else None),
             boots_by=tuple(self.boot_ways),
             kernel=pair.version if pair else "",
             findings=self.findings,
@@ -76,7 +79,7 @@ def inspect_image(source: BlockSource, *, name: str, check: Callable[[], None] =
             found = _inspect_system(found)
         except (UnreadableVolume, SeveralSystems) as error:
             finding = ReadinessFinding("system", "error", f"{error.what}: {error.why}.", error.hint)
-            found = replace(found, findings=(finding,))
+            found = replace(found, findings=(finding,), trouble=error)
         table = disk.table.remark if disk.table else ""
         return replace(found, remarks=tuple(filter(None, (table, reader.remark))))
 
@@ -116,6 +119,7 @@ def _unread_volumes(disk: GuestDisk, *, is_needed: bool) -> Iterator[ReadinessFi
     """Yield volumes that could not be read: an error if there is no system in another one."""
     for placed in disk.volumes:
         if problem := placed.volume.problem:
-            hint = INSTALL_HINT if "not installed" in problem else UNREAD_HINT
+            hint = NEEDED_HINT if is_needed else UNREAD_HINT
+            hint = INSTALL_HINT if "not installed" in problem else hint
             sentence = f"{describe_place(placed).capitalize()} could not be read: {problem}."
             yield ReadinessFinding("file-system", "error" if is_needed else "note", sentence, hint)

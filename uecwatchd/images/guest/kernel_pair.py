@@ -15,7 +15,7 @@ from uecwatchd.images.facts import Facts
 from uecwatchd.images.guest.tree import GuestFile, GuestTree
 from uecwatchd.images.guest.versions import VersionOrder, release_numbers, version_order
 from uecwatchd.images.suitability import COMPRESSORS, reason_unsuitable
-from uecwatchd.types import Role
+from uecwatchd.types import Arch, Role
 
 # Where distributions have them; the root has links to them, or on a small system the files.
 FOLDERS = ("/boot", "/")
@@ -84,6 +84,20 @@ def find_kernel_pair(tree: GuestTree) -> KernelPair:
     if ramdisk is None:
         return KernelPair(kernel.version, kernel.file, kernel.facts, None)
     return KernelPair(kernel.version, kernel.file, kernel.facts, ramdisk, _ramdisk_facts(ramdisk))
+
+
+def check_architecture(pair: KernelPair, programs: Arch | None) -> None:
+    """Raise NoKernelPair for a kernel that cannot start the guest's programs.
+
+    One for x86_64 starts those for i386 too.
+    """
+    kernel = pair.kernel_facts.arch
+    if kernel and programs and kernel != programs and (kernel, programs) != ("x86_64", "i386"):
+        raise NoKernelPair(
+            f"{pair.kernel.path}: the kernel in the image is for {kernel}",
+            f"its programs are for {programs}",
+            NAME_HINT,
+        )
 
 
 def _ramdisk_facts(ramdisk: GuestFile) -> Facts:

@@ -1,4 +1,4 @@
-"""Windows on a disk: where it is, by the files that start it, and as its own Boot.ini counts partitions."""
+"""Windows on a disk: its place, by its files, and as its Boot.ini counts partitions."""
 
 from dataclasses import dataclass
 

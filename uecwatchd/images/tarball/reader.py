@@ -54,7 +54,7 @@ TREE_HINT = "Pack the image files alone; a file tree is no image: make a disk of
 
 @dataclass(frozen=True, slots=True)
 class TarballLimits:
-    """TarballLimits of an archive: `files` in it, the bytes that are `stored` of all, and the `size` of each.
+    """Limits of an archive: `files` in it, bytes `stored` of all, and the `size` of each.
 
     A published set has ten files at most. No disk that a cloud takes is larger than some terabytes, and no
     file on ext4 larger than 16 TiB.

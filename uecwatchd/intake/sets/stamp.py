@@ -9,7 +9,7 @@ from uecwatchd.intake.spool.scan import Listing
 
 
 def set_stamp(listing: Listing, paths: Iterable[str], sums: DeclaredSums | None = None) -> str:
-    """Return a stamp that changes if a file may have changed, or if a shared list has other sums for it."""
+    """Return a stamp of the files and their shared sums: it changes if a file may have changed."""
     shared = sums.shared if sums else ()
     seen = {path: listing.stamp(path) for path in paths if path not in shared}
     stamps: list[object] = [*sorted(seen.items())]

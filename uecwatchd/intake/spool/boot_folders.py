@@ -11,7 +11,7 @@ _BEGINNING = re.compile(rf"(?:{_BESIDE.pattern}|{_INNER.pattern})(?=/|$)", re.IG
 
 
 def boot_folder_of(path: str) -> str | None:
-    """Return the folder of boot files that a path is, or lies in, by its name; None if it is none."""
+    """Return the folder of boot files of a path, by its name; None without one."""
     found = _BEGINNING.match(path)
     return found[0] if found else None
 
@@ -21,6 +21,6 @@ def is_boot_folder(path: str) -> bool:
 
 
 def set_beside(folder: str) -> str | None:
-    """Return the name of the set that a folder of boot files lies beside; None for one in a set's folder."""
+    """Return the name of the set beside a folder of boot files; None for one in a set's folder."""
     found = _BESIDE.fullmatch(folder)
     return (found["set"] or "") if found else None

@@ -13,7 +13,7 @@ from uecwatchd.events import Event, Kind
 from uecwatchd.images.guest.inspection import Inspection, inspect_image
 from uecwatchd.images.guest.kernel_pair import KernelPair, NoKernelPair
 from uecwatchd.images.guest.summary import ImageSummary, ReadinessFinding
-from uecwatchd.images.packed.source import PackedSource
+from uecwatchd.images.prepare.prepare import CannotPrepare
 from uecwatchd.images.reading import describe, with_guest_file, with_partition
 from uecwatchd.intake.sets.records import ROLES, ImageSet, Member
 from uecwatchd.intake.spool import safe_open
@@ -26,11 +26,11 @@ from uecwatchd.service.attempt.context import (
     tell,
     with_members,
 )
-from uecwatchd.service.attempt.preparation import open_member
+from uecwatchd.service.attempt.preparation import check_random_access, open_member
 from uecwatchd.system.text import format_size
 
-# What may be unpacked to reach a place, of some hundred in a look: a fifth of a second with xz.
-MAX_SKIP_BYTES = 32 << 20
+# Warnings about a system that comes up, and that nobody can log in to.
+UNREACHABLE = ("key-fetch", "sshd")
 FINDING_WORDS = {"error": "not ready", "warning": "warning", "note": "note"}
 
 
@@ -60,18 +60,15 @@ def look_inside(job: Job, tools: AttemptTools) -> Job:
 def _inspect(job: Job, machine: Member, tools: AttemptTools) -> Inspection:
     check = partial(stop_if_asked, job, tools)
     with open_member(job, machine, tools) as source, safe_open.reading(machine.path):
-        if isinstance(source, PackedSource) and source.longest_skip > MAX_SKIP_BYTES:
-            raise Rejected(
-                f"{machine.path}: it cannot be looked into",
-                "it is compressed in one piece, and read from its beginning only",
-                "Compress it in blocks: xz -T0; or drop it as it is, or as a qcow2.",
-            )
+        check_random_access(source, machine.path)
         return inspect_image(source, name=machine.path, check=check)
 
 
 def _without_inspection(job: Job, error: Rejected) -> Job:
     """Go on with an image that cannot be looked into, if nothing has to come out of it."""
     found = job.found
+    if isinstance(error, CannotPrepare):
+        raise error
     if found.from_image:
         raise _without_boot_files(found, error) from error
     if found.sidecar.layout == "partition" or found.sidecar.require:
@@ -106,13 +103,16 @@ def _event(job: Job, finding: ReadinessFinding) -> Event:
 
 
 def _check_ready(job: Job, summary: ImageSummary) -> None:
-    errors = [finding for finding in summary.findings if finding.severity == "error"]
-    if job.found.sidecar.require == "ready" and errors:
-        raise Rejected(
-            f"{job.found.name}: it is not ready for a cloud",
-            " ".join(finding.sentence for finding in errors).removesuffix("."),
-            errors[0].remedy,
-        )
+    """Raise Rejected if the sidecar requires an image that comes up, and can be reached."""
+    found = job.found
+    if found.sidecar.require != "ready":
+        return
+    needs = [one for one in summary.findings if one.severity == "error" or one.key in UNREACHABLE]
+    if found.virtualization == "hvm" and summary.layout == "disk" and not summary.boots_by:
+        needs += [one for one in summary.findings if one.key == "boot-loader"]
+    if needs:
+        why = " ".join(one.sentence for one in needs).removesuffix(".")
+        raise Rejected(f"{found.name}: it is not ready for a cloud", why, needs[0].remedy)
 
 
 # --- what is taken out ------------------------------------------------------------------------------------
@@ -159,10 +159,12 @@ def _boot_members(found: ImageSet, machine: Member, inspection: Inspection) -> I
     pair = _pair(found, machine, inspection)
     if "kernel" in wanted.roles:
         size, how = pair.kernel.entry.size, with_guest_file(machine.reading, pair.kernel.path)
-        yield Member("kernel", machine.path, size, machine.stamp, pair.kernel_facts, how)
+        part = replace(machine, role="kernel", size=size, facts=pair.kernel_facts, reading=how)
+        yield replace(part, container="")
     if "ramdisk" in wanted.roles and pair.ramdisk and pair.ramdisk_facts:
         size, how = pair.ramdisk.entry.size, with_guest_file(machine.reading, pair.ramdisk.path)
-        yield Member("ramdisk", machine.path, size, machine.stamp, pair.ramdisk_facts, how)
+        part = replace(machine, role="ramdisk", size=size, facts=pair.ramdisk_facts, reading=how)
+        yield replace(part, container="")
 
 
 def _pair(found: ImageSet, machine: Member, inspection: Inspection) -> KernelPair:
@@ -189,7 +191,9 @@ def _without_boot_files(found: ImageSet, error: Rejected) -> UecError:
 
 
 def _fitting_pair(found: ImageSet, machine: Member, inspection: Inspection) -> KernelPair:
-    pair = inspection.pair
+    pair, trouble = inspection.pair, inspection.trouble
+    if trouble:
+        raise NoKernelPair(trouble.what, trouble.why, trouble.hint)
     if inspection.windows:
         raise NoKernelPair(
             f"{machine.path}: it has no kernel to take out",

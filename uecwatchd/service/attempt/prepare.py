@@ -13,6 +13,7 @@ from uecwatchd.errors import Halted, NotYet, Rejected
 from uecwatchd.events import Kind, Progress
 from uecwatchd.images.detect import CONTAINERS
 from uecwatchd.images.digests import Digest, FlatDigest
+from uecwatchd.images.file_names import is_versioned, pairing_by_name
 from uecwatchd.images.packed.open import UNPACKED
 from uecwatchd.images.reading import is_prepared, whole
 from uecwatchd.intake.sets.members import with_size
@@ -242,6 +243,7 @@ def preflight(job: Job, tools: AttemptTools) -> Job:
     for member in job.found.members:
         _check_size(job, member)
     _check_kernel_and_ramdisk(job)
+    _compare_versions(job)
     _check_share(job)
     for role, image_id in (("kernel", job.found.kernel_id), ("ramdisk", job.found.ramdisk_id)):
         if image_id:
@@ -278,6 +280,17 @@ def _check_kernel_and_ramdisk(job: Job) -> None:
             "it is paravirtual, and this generation of cloud refuses those that lack one",
             'Add the file, name one that is registered ("eki-…", "eri-…"), or drop a disk that boots alone.',
         )
+
+
+def _compare_versions(job: Job) -> None:
+    """Warn about a kernel and a ramdisk whose names have different versions."""
+    kernel, ramdisk = job.found.member("kernel"), job.found.member("ramdisk")
+    if kernel is None or ramdisk is None:
+        return
+    ours, theirs = (pairing_by_name(member.name) for member in (kernel, ramdisk))
+    if is_versioned(ours) and is_versioned(theirs) and ours != theirs:
+        what = f"{ramdisk.name} does not seem to belong to {kernel.name}: it may not have its modules"
+        tell(job, Kind.WORKING, what, level="warning")
 
 
 def _check_share(job: Job) -> None:

@@ -86,7 +86,7 @@ def _floppy(job: Job, tools: AttemptTools, origin: BootFloppy) -> Member:
     files = {path.rsplit("/", 1)[-1]: SpoolFile(found.folder, path, stamp) for path, stamp in origin.sources}
 
     def write(file: BinaryIO) -> None:
-        parent = work_folder(tools.state_folder, found.id, found.stamp)
+        parent = work_folder(tools.work_folder, found.id, found.stamp)
         with TemporaryDirectory(dir=parent, prefix=".floppy-") as scratch:
             made = make_boot_floppy(BootFolder(origin.folder, files), Path(scratch), windows=_place(job))
         _tell_remarks(job, made.remarks)  # before the floppy is there, so that no crash comes between
