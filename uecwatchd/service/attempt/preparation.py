@@ -13,7 +13,9 @@ from pathlib import Path
 from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.events import Kind, Progress
 from uecwatchd.images.block_source import BlockSource
+from uecwatchd.images.detect import CONTAINERS
 from uecwatchd.images.digests import read_digest
+from uecwatchd.images.packed.open import UNPACKED
 from uecwatchd.images.packed.source import PackedSource
 from uecwatchd.images.parts import open_part
 from uecwatchd.images.prepare.prepare import ImageToPrepare, Prepared, prepare_image
@@ -70,6 +72,9 @@ def open_member(job: Job, member: Member, tools: AttemptTools) -> Iterator[Block
     """
     folder, check = folder_of(job, member, tools), partial(stop_if_asked, job, tools)
     path, how = member.path, member.reading
+    is_packed = member.facts.format in UNPACKED and member.facts.inside not in CONTAINERS
+    if is_packed and tools.ledger.digest(member.stamp, how) and not tools.access.surveys.get(member.stamp):
+        tell(job, Kind.WORKING, f"{path} is unpacked again from its beginning, to find its holes")
 
     def progress(done: int) -> None:
         job.listener.progress(Progress(job.found.id, job.record.stage, member.name, done, member.stamp.size))

@@ -85,8 +85,6 @@ def _measure(job: Job, member: Member, tools: AttemptTools) -> Job:
     """
     if member.facts.format not in UNPACKED or member.facts.inside in CONTAINERS:
         return job
-    if tools.access.surveys.get(member.stamp) is None:
-        tell(job, Kind.WORKING, f"{member.path} is unpacked again from its beginning, to find its holes")
     with open_member(job, member, tools) as source:
         return with_member(job, with_size(member, source.size))
 
