@@ -10,6 +10,8 @@ import pytest
 from tests.booted.conftest import Instance, Machine
 from uecwatchd.sandbox.server import Sandbox
 
+pytestmark = pytest.mark.exhaustive
+
 AS_SERVICE = ("runuser", "-u", "uecwatchd", "--")
 VARIABLES = {"access_key": "EC2_ACCESS_KEY", "secret_key": "EC2_SECRET_KEY"}
 ADDRESSES = {"ec2_url": "EC2_URL", "s3_url": "S3_URL"}

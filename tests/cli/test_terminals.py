@@ -11,6 +11,8 @@ import pytest
 from tests.support.host import Host
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.exhaustive
+
 # As Python is where the locale is an old one; it has UTF-8 by itself in the locale C.
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 NAMES = (b"caf\xc3\xa9 \xe2\x98\x83.img", b"latin-\xe9.img", b"\xe2\x80\xa6.iso.part.img")

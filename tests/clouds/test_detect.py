@@ -21,6 +21,8 @@ from uecwatchd.errors import CloudAway, Halted
 from uecwatchd.sandbox.rules.generations import RULES
 from uecwatchd.sandbox.server import Sandbox
 
+pytestmark = pytest.mark.exhaustive
+
 WHY = {
     "sandbox": "its answers come from uecwatchd-sandbox",
     "uec": "it refuses a filter with",

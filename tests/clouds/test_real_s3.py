@@ -33,6 +33,8 @@ from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import Deferred, Halted, Rejected
 from uecwatchd.types import StoredObject
 
+pytestmark = pytest.mark.exhaustive
+
 PART_BYTES = 10 * 1024 * 1024
 
 # Which server is asked as what: the first three with V4, and a UEC's client signs with V2.

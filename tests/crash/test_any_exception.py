@@ -28,6 +28,8 @@ from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.sandbox.server import Sandbox
 
+pytestmark = pytest.mark.exhaustive
+
 BREAKER = Path(__file__).parent / "breaker.py"
 FAULTS = tuple(runpy.run_path(str(BREAKER))["FAULTS"])
 EVERY = os.environ.get("EVERY", "")

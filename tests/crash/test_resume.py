@@ -27,6 +27,8 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.daemon import Service
 from uecwatchd.system import failpoints
 
+pytestmark = pytest.mark.exhaustive
+
 HOUR = 3600.0
 DISK_BYTES = 15 << 20  # two parts: it is noise
 KEPT = 'kernel = "none"\nramdisk = "none"\nconvert = "keep"\n'

@@ -25,6 +25,8 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service.daemon import Service
 
+pytestmark = pytest.mark.exhaustive
+
 HOUR = 3600.0
 DISK_BYTES = 25 << 20  # three parts: it is noise
 

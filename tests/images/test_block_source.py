@@ -23,6 +23,8 @@ from uecwatchd.images.block_source import BlockSource, FileSource, View
 from uecwatchd.images.digests import BlockDigest, FlatDigest, read_digest
 from uecwatchd.system.extents import HOLE_BYTES, Extent
 
+pytestmark = pytest.mark.exhaustive
+
 PAGE_BYTES = 4096
 THREADS = 8
 SECRET = Secret(b"k" * 16, b"i" * 16)

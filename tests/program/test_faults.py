@@ -15,6 +15,8 @@ import pytest
 
 from tests.support.host import Host
 
+pytestmark = pytest.mark.exhaustive
+
 # By hand: FAULT_SETS=200 pytest tests/program/test_faults.py -s
 SETS = int(os.environ.get("FAULT_SETS", "20"))
 SEED = int(os.environ.get("FAULT_SEED", "8"))

@@ -31,6 +31,8 @@ from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.daemon import Service
 from uecwatchd.service.loop import LEAST_PAUSE_SECONDS
 
+pytestmark = pytest.mark.exhaustive
+
 HOUR = 3600.0
 LINES_AN_HOUR = 20
 # Every 5 s for three minutes, then less and less up to 5 minutes; and one that begins before the first.

@@ -28,6 +28,8 @@ from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool import output_files, safe_open, scan
 from uecwatchd.sandbox.server import Sandbox
 
+pytestmark = pytest.mark.exhaustive
+
 SERVICE = 4711
 SECRET = b"root:$6$secret:19000:0:99999:7:::\n"
 KEEP = 'kernel = "none"\nconvert = "keep"\n'

@@ -24,6 +24,8 @@ from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.intake.spool.name_limit import MOST_NAMES_IN_A_SET
 from uecwatchd.ledger.sqlite import open_ledger
 
+pytestmark = pytest.mark.exhaustive
+
 
 def test_ten_thousand_worst_sidecars_in_256_mib_keep_nobody_from_an_image(host: Host) -> None:
     for number, (suffix, data) in zip(range(10_000), itertools.cycle(WORST.values()), strict=False):

@@ -17,6 +17,8 @@ from uecwatchd.clouds.objects import ensure_bucket, list_objects
 from uecwatchd.clouds.registration import register
 from uecwatchd.errors import CloudAway, Deferred, Halted, Rejected, UecError
 
+pytestmark = pytest.mark.exhaustive
+
 LOCATION = "images/karmic.manifest.xml"
 ITEM = (
     "<item><imageId>{id}</imageId><imageLocation>{location}</imageLocation><imageState>available</imageState>"

@@ -13,6 +13,8 @@ from tests.support.containers import CONTAINERS, Container
 from tests.support.reading import opened, read_disk, read_extents
 from tests.support.sizes import KIB, MIB, SECTOR
 
+pytestmark = pytest.mark.exhaustive
+
 IMAGES = 104  # of each format
 MAX_SECTORS = 6 * MIB // SECTOR
 COMPRESSED_BYTES = 64 * KIB  # what qemu-io compresses at once: one cluster

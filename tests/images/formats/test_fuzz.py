@@ -20,6 +20,8 @@ from tests.support.reading import opened, read, read_extents
 from tests.support.sizes import KIB, MIB, SECTOR
 from uecwatchd.errors import Rejected
 
+pytestmark = pytest.mark.exhaustive
+
 CUTS = 20
 # Small enough to be read again for each change, with an end that is not zero.
 DISK = (b"karmic" * 20_000 + os.urandom(30_000)).ljust(MIB, b"\0") + b"koala".ljust(8 * SECTOR, b"k")

@@ -18,6 +18,8 @@ from uecwatchd.images.guest import reader_process
 from uecwatchd.images.guest.files import FileSystem
 from uecwatchd.images.guest.volumes import UnreadableVolume, Volume, VolumeReader
 
+pytestmark = pytest.mark.exhaustive
+
 FILES = {
     "etc/os-release": Link("../usr/lib/os-release"),
     "usr/lib/os-release": "ID=debian\n",

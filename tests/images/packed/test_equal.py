@@ -27,6 +27,8 @@ from uecwatchd.images.packed.source import KEPT_BLOCKS, PackedSource
 from uecwatchd.images.packed.survey import survey
 from uecwatchd.system.extents import HOLE_BYTES
 
+pytestmark = pytest.mark.exhaustive
+
 DISK = make_disk()
 
 

@@ -14,6 +14,8 @@ from uecwatchd.intake.sets.records import FolderSets, Rules
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool import scan
 
+pytestmark = pytest.mark.exhaustive
+
 BOTH = frozenset({"kernel", "ramdisk"})
 UEC = Rules(0.0, Sidecar(), {"default": frozenset({"kernel"})}, {"default": BOTH}, frozenset())
 
