@@ -43,6 +43,8 @@ platform    = "linux"
 virtualization = "paravirtual"
 hypervisor = "xen"
 convert     = "raw"
+layout      = "disk"
+require     = "ready"
 prepare     = true
 clouds      = ["default", "lab"]
 bucket      = "images"
@@ -95,6 +97,8 @@ def test_every_key_is_read() -> None:
         hypervisor="xen",
         virtualization="paravirtual",
         convert="raw",
+        layout="disk",
+        require="ready",
         prepare=True,
         clouds=("default", "lab"),
         bucket="images",
@@ -205,6 +209,19 @@ def test_only_the_disk_of_a_linux_is_prepared() -> None:
     assert toml("prepare = true").prepare
     assert "prepare is for Linux" in complaint('prepare = true\nplatform = "windows"')
     assert 'convert = "keep"' in complaint('prepare = true\nconvert = "keep"')
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('layout = "partition"\nconvert = "keep"', 'with convert = "keep" that is not read'),
+        ('layout = "partition"\nvirtualization = "hvm"', 'with virtualization = "hvm" a node boots one'),
+        ('kernel = "from-image"\nvirtualization = "hvm"', 'with virtualization = "hvm" there is none'),
+        ('ramdisk = "from-image"\nvirtualization = "hvm"', 'with virtualization = "hvm" there is none'),
+    ],
+)
+def test_keys_that_exclude_each_other_are_a_mistake(text: str, words: str) -> None:
+    assert words in complaint(text)
 
 
 def test_json_is_recognized_by_its_name_and_has_the_same_schema() -> None:
@@ -373,11 +390,10 @@ def test_a_mistake_in_the_defaults_is_ours_and_halts() -> None:
     [
         ("", ()),
         (WHOLE, ("clouds",)),
-        ('kernel = "from-image"\nramdisk = "from-image"', ("kernel", "ramdisk")),
         ('kernel = "none"\nclouds = ["lab"]\non_existing = "reuse"\nconvert = "keep"', ()),
         ('platform = "windows"\non_existing = "fail"\npublic = true', ()),
     ],
-    ids=["empty", "whole", "from the image", "effective", "given to the image"],
+    ids=["empty", "whole", "effective", "given to the image"],
 )
 def test_idle_keys_are_those_that_change_nothing_yet(text: str, idle: tuple[str, ...]) -> None:
     assert idle_keys(toml(text)) == idle

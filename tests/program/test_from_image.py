@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.guest_images import Content, bzimage, disk, ext, fill
+from tests.support.guest_images import Content, bzimage, disk, ext, fill, run
 from tests.support.host import Host
 from tests.support.sizes import MIB
 from uecwatchd.sandbox.server import Sandbox
@@ -24,6 +25,11 @@ SYSTEM: dict[str, Content] = {
     "etc/os-release": 'ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n',
     "etc/fstab": "LABEL=root / ext4 defaults 0 1\n",
     "bin/sh": "#!",
+}
+REACHABLE: dict[str, Content] = {
+    "usr/sbin/sshd": "#!",
+    "usr/lib/systemd/system-generators/cloud-init-generator": "#!",
+    "usr/bin/cloud-init": "#!",
 }
 MBR = "label: dos\nstart=2048, size=131072, type=83, bootable\n"
 
@@ -163,6 +169,48 @@ def test_an_image_that_is_not_ready_is_rejected_if_the_sidecar_requires_that(hos
     asked = host.run("inspect", "karmic", "--json")
     assert asked.returncode == EX_DATAERR
     assert {one["key"] for one in json.loads(asked.stdout)["findings"] if one["severity"] == "error"}
+
+
+@pytest.mark.parametrize("host", ["euca4"], indirect=True)
+def test_a_disk_that_starts_by_no_boot_loader_is_not_ready_for_a_cloud_that_starts_disks(host: Host) -> None:
+    image = disk(host.folder / "disk", MBR, (1, root(host, SYSTEM | BOOT | REACHABLE)), size=80 * MIB)
+    drop(host, image, sidecar='require = "ready"')
+    assert host.run("once").returncode == EX_DATAERR
+    assert "It does not boot by itself" in host.report("karmic")["error"]["why"]
+
+
+def test_an_image_that_nobody_can_log_in_to_is_not_ready(host: Host) -> None:
+    drop(host, root(host, SYSTEM | BOOT), sidecar='require = "ready"')
+    assert host.run("once").returncode == EX_DATAERR
+    assert "no SSH server" in host.report("karmic")["error"]["why"]
+
+
+def test_a_kernel_for_another_architecture_is_not_taken_out(host: Host) -> None:
+    arm = b"\x7fELF\x02\x01\x01" + bytes(9) + (2).to_bytes(2, "little") + (183).to_bytes(2, "little")
+    programs: dict[str, Content] = {"bin/sh": arm + bytes(4096), "sbin/init": arm + bytes(4096)}
+    drop(host, root(host, SYSTEM | BOOT | programs), sidecar='kernel = "from-image"')
+    assert host.run("once").returncode == EX_DATAERR
+    error = host.report("karmic")["error"]
+    assert error["what"].endswith("the kernel in the image is for x86_64")
+    assert error["why"] == "its programs are for arm64"
+
+
+def test_kernel_and_ramdisk_are_taken_out_of_the_image_in_an_archive(host: Host) -> None:
+    image = root(host, SYSTEM | BOOT)
+    subprocess.run(["tar", "-C", host.folder, "-cSf", host.spool / "karmic.tar", image.name], check=True)
+    assert host.run("once").returncode == 0
+    members = {member["role"]: member for member in host.report("karmic")["members"]}
+    assert members["kernel"]["sha256"] == sha256(KERNEL)
+    assert {member["origin"] for member in members.values()} == {"root.img in karmic.tar"}
+
+
+def test_an_image_that_cannot_be_prepared_is_rejected_and_waits_for_no_kernel(host: Host) -> None:
+    rules: dict[str, Content] = {"etc/udev/rules.d/70-persistent-net.rules": 'NAME="eth0"\n'}
+    image = root(host, SYSTEM | BOOT | rules)
+    run("debugfs", "-w", "-R", "feature needs_recovery", image)
+    drop(host, image, sidecar="prepare = true")
+    assert host.run("once").returncode == EX_DATAERR
+    assert "journal" in host.report("karmic")["error"]["why"]
 
 
 def test_an_image_that_cannot_be_looked_into_is_registered_all_the_same(host: Host) -> None:

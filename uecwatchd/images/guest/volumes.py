@@ -81,16 +81,21 @@ class VolumeReader:
         with theirs:
             # Isolated from the environment, which may have keys, and from a terminal's signals.
             command = [sys.executable, "-I", "-X", "utf8", "-m", MODULE, str(theirs.fileno())]
-            self._process = subprocess.Popen(
-                [*command, str(self._source.size)],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                env={},
-                process_group=0,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [*command, str(self._source.size)],
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    cwd="/",
+                    env={},
+                    process_group=0,
+                )
+            except OSError as error:
+                self._connection.close()
+                why = f"its reader cannot be started ({error.strerror or error})"
+                raise UnreadableVolume(*self._words(why)) from error
         self.remark = shorten(str(self._wait_for(messages.ANSWER)))
         return self
 
