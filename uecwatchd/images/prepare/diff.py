@@ -7,10 +7,11 @@ from typing import Literal
 
 from uecwatchd.images.prepare.edits import MakeLink, RemoveEntry
 from uecwatchd.images.prepare.placing import PlacedEdit
-from uecwatchd.system.text import shorten
+from uecwatchd.system.text import printable, shorten
 
 ChangeWord = Literal["added", "changed", "emptied", "removed", "linked"]
 MAX_LINES = 100  # the hook has half of them
+MAX_LINE_CHARS = 400  # far more than one of the hook has, but a file may be one line
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,4 +45,4 @@ def _lines(before: bytes, after: bytes) -> Iterator[str]:
         if number == MAX_LINES:
             yield "…"
             return
-        yield shorten(line)
+        yield printable(line[:MAX_LINE_CHARS])
