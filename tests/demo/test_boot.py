@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.disks import whole_disk
 from tests.support.host import Host
+from tests.support.qemu import convert_compressed
 from uecwatchd.bundle.folder import SparseFile
 from uecwatchd.clouds.client import make_cloud
 from uecwatchd.clouds.credentials.account import gather
@@ -71,14 +72,27 @@ def test_a_set_taken_back_out_of_the_cloud_boots(
     host: Host, made: material.RealSet, boot: Boot, tmp_path: Path
 ) -> None:
     host.drop_set(made, "m")
+    assert material.USERSPACE_LINE in boot(*registered(host, tmp_path)).splitlines()
+
+
+def test_a_qcow2_whose_kernel_is_in_it_boots_after_it_was_taken_back_out_of_the_cloud(
+    host: Host, made: material.RealSet, boot: Boot, tmp_path: Path
+) -> None:
+    convert_compressed(made.machine, host.spool / "m.qcow2")
+    kernel, ramdisk, machine = registered(host, tmp_path)
+    assert kernel.read_bytes() == made.kernel.read_bytes()
+    assert material.USERSPACE_LINE in boot(kernel, ramdisk, machine).splitlines()
+
+
+def registered(host: Host, folder: Path) -> tuple[Path, Path, Path]:
+    """Register the set m, and return its kernel, ramdisk and machine, downloaded into a folder."""
     assert host.run("once").returncode == 0
     settings = load(host.config, environ={})
     cloud = make_cloud(gather(settings.clouds["default"]), DIALECTS["sandbox"], uploads=1)
     taken = {}
     for member in host.report("m")["members"]:
-        taken[member["role"]] = tmp_path / member["role"]
+        taken[member["role"]] = folder / member["role"]
         with taken[member["role"]].open("wb") as file:
             download_bundle(cloud, member["manifest"], SparseFile(file))
             file.truncate(member["size"])
-    console = boot(taken["kernel"], taken["ramdisk"], taken["machine"])
-    assert material.USERSPACE_LINE in console.splitlines()
+    return taken["kernel"], taken["ramdisk"], taken["machine"]
