@@ -57,6 +57,7 @@ def test_a_prepared_image_is_registered_says_so_and_is_found_again(host: Host) -
     before = dropped.read_bytes(), dropped.stat().st_mtime_ns
     assert host.run("once").returncode == 0
     assert (dropped.read_bytes(), dropped.stat().st_mtime_ns) == before
+    assert "what is registered was prepared" in host.run("inspect", "m").stdout
     (member,) = host.report("m")["members"]
     assert (member["container"], member["size"]) == ("qcow2", SIZE + 2 * MIB)
     assert member["prepared"][0] == "/etc/rc.local added: fetches the SSH key of root at boot"

@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from uecwatchd.system.file_errors import open_for_reading
 from uecwatchd.system.signals import stop_on_signals
 from uecwatchd.system.text import shell_word, spelled
 
+PREPARED = "this is the dropped file; what is registered was prepared, as the log of the set says"
 LAYOUTS = {
     "disk": "whole disk",
     "partition": "one file system",
@@ -39,12 +41,13 @@ def add_inspect_options(verb: argparse.ArgumentParser) -> None:
 
 def inspect(arguments: argparse.Namespace) -> int:
     stop = stop_on_signals(code=os.EX_TEMPFAIL)
-    path = Path(arguments.image)
+    path, remarks = Path(arguments.image), tuple[str, ...]()
     if not path.exists() and (image := _image_of_set(arguments)):
-        path = image
+        path, remarks = image
     with open_for_reading(path) as file:
         disk = _open_image(file, path, stop.may_go_on)
         found = inspect_image(disk.source, name=path.name, check=stop.may_go_on)
+    found = replace(found, remarks=(*found.remarks, *remarks))
     if arguments.json:
         put_json(_as_json(disk.format, found))
     else:
@@ -53,8 +56,8 @@ def inspect(arguments: argparse.Namespace) -> int:
     return os.EX_OK if found.is_ready else os.EX_DATAERR
 
 
-def _image_of_set(arguments: argparse.Namespace) -> Path | None:
-    """Return the machine image of the set that is meant; None if there is no such set.
+def _image_of_set(arguments: argparse.Namespace) -> tuple[Path, tuple[str, ...]] | None:
+    """Return the machine image of the set that is meant, with remarks; None if there is no such set.
 
     Raises Rejected if it has none, Ambiguous if several sets could be meant.
     """
@@ -83,7 +86,7 @@ def _image_of_set(arguments: argparse.Namespace) -> Path | None:
         why = f"{machine.origin} was unpacked for the upload, and is removed"
         hint = f"See what was found in it: uecwatchd status --json {shell_word(name)}"
         raise Rejected(f"{name}: there is no machine image to look into", why, hint)
-    return Path(meant[0].folder) / machine.path
+    return Path(meant[0].folder) / machine.path, (PREPARED,) if machine.prepared else ()
 
 
 def _open_image(file: FileIO, path: Path, check: Callable[[], None]) -> OpenedDisk:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.system.made_files import remove_folder
+from uecwatchd.system.made_files import list_folder, remove_folder
 from uecwatchd.types import SetId
 
 FOLDER = "sets"
@@ -45,7 +45,7 @@ def sweep_work(base: Path, records: Iterable[SetRecord], *, running: Collection[
 
     Raises Deferred.
     """
-    if not (base / FOLDER).is_dir():
+    if not list_folder(base / FOLDER):
         return
     kept = {folder_of_set(base, set_id).name for set_id in running}
     unfinished: Mapping[str, str] = {
@@ -59,7 +59,6 @@ def sweep_work(base: Path, records: Iterable[SetRecord], *, running: Collection[
 
 
 def _remove_all_but(folder: Path, kept: Collection[str]) -> None:
-    if folder.is_dir():
-        for each in sorted(folder.iterdir()):
-            if each.name not in kept:
-                remove_folder(each, what=WHAT)
+    for each in list_folder(folder):
+        if each.name not in kept:
+            remove_folder(each, what=WHAT)

@@ -77,10 +77,19 @@ def sync_folder(folder: Path) -> None:
 
 def remove_folder(folder: Path, *, what: str) -> None:
     """Remove a folder with all that is in it, if it is there. Raises Deferred."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 (Path.is_dir raises PermissionError)
         return
     with failpoints.effect(f"remove {what}"), _translate_errors(folder):
         shutil.rmtree(folder)
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """Return what is in a folder, sorted; nothing if it is not there. Raises Deferred."""
+    with _translate_errors(folder):
+        try:
+            return sorted(folder.iterdir())
+        except FileNotFoundError:
+            return []
 
 
 def _temporary_name(path: str) -> str:

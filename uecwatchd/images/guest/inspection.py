@@ -70,7 +70,7 @@ class Inspection:
 def inspect_image(source: BlockSource, *, name: str, check: Callable[[], None] = lambda: None) -> Inspection:
     """Look into an image. `name` is its name in messages; `check` may raise to stop.
 
-    Raises Rejected if its partitions cannot be read, OSError.
+    Raises Rejected if its partitions cannot be read, or its files only in order; OSError.
     """
     with VolumeReader(source, name=name, check=check) as reader:
         disk = read_disk(source, reader)

@@ -19,6 +19,7 @@ from uecwatchd.errors import Rejected
 from uecwatchd.images.block_source import BlockSource, read_exactly
 from uecwatchd.images.guest import messages
 from uecwatchd.images.guest.files import MAX_NAMES, MAX_READ_BYTES, EntryType, FileEntry, GuestFiles
+from uecwatchd.images.packed.source import check_random_access
 from uecwatchd.system.text import shorten
 
 Talk = TypeVar("Talk")
@@ -77,6 +78,7 @@ class VolumeReader:
         self.remark = ""  #: what confines the process less than usual
 
     def __enter__(self) -> Self:
+        check_random_access(self._source, self._name)
         self._connection, theirs = socket.socketpair()
         with theirs:
             # Isolated from the environment, which may have keys, and from a terminal's signals.

@@ -26,7 +26,7 @@ from uecwatchd.service.attempt.context import (
     tell,
     with_members,
 )
-from uecwatchd.service.attempt.preparation import check_random_access, open_member
+from uecwatchd.service.attempt.preparation import open_member
 from uecwatchd.system.text import format_size
 
 # Warnings about a system that comes up, and that nobody can log in to.
@@ -60,7 +60,6 @@ def look_inside(job: Job, tools: AttemptTools) -> Job:
 def _inspect(job: Job, machine: Member, tools: AttemptTools) -> Inspection:
     check = partial(stop_if_asked, job, tools)
     with open_member(job, machine, tools) as source, safe_open.reading(machine.path):
-        check_random_access(source, machine.path)
         return inspect_image(source, name=machine.path, check=check)
 
 

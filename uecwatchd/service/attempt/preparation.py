@@ -10,13 +10,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from uecwatchd.errors import Deferred, Rejected
+from uecwatchd.errors import Deferred
 from uecwatchd.events import Kind, Progress
 from uecwatchd.images.block_source import BlockSource
 from uecwatchd.images.detect import CONTAINERS
 from uecwatchd.images.digests import read_digest
 from uecwatchd.images.packed.open import UNPACKED
-from uecwatchd.images.packed.source import PackedSource
 from uecwatchd.images.parts import open_part
 from uecwatchd.images.prepare.prepare import ImageToPrepare, Prepared, prepare_image
 from uecwatchd.images.reading import is_prepared
@@ -32,19 +31,6 @@ from uecwatchd.service.attempt.context import (
 )
 from uecwatchd.types import ContentDigest
 
-# What may be unpacked to reach a place, of some hundred in a look: a fifth of a second with xz.
-MAX_SKIP_BYTES = 32 << 20
-
-
-def check_random_access(source: BlockSource, path: str) -> None:
-    """Raise Rejected for a compressed disk whose files cannot be looked at in a reasonable time."""
-    if isinstance(source, PackedSource) and source.longest_skip > MAX_SKIP_BYTES:
-        raise Rejected(
-            f"{path}: it cannot be looked into",
-            "it is compressed in one piece, and read from its beginning only",
-            "Compress it in blocks (xz -T0), or drop it uncompressed.",
-        )
-
 
 @contextmanager
 def open_prepared(
@@ -58,7 +44,6 @@ def open_prepared(
     _ensure_folder(tools.work_folder)
     path, stamp, access = member.path, member.stamp, tools.access
     with safe_open.open_image(folder, path, "disk", stamp=stamp, access=access, check=check) as source:
-        check_random_access(source, path)
         with safe_open.reading(path):
             prepared = prepare_image(ImageToPrepare(source, path, check), tools.work_folder)
         yield prepared
