@@ -27,6 +27,7 @@ LOADER = Facts("elf", "kernel", "i386")
 MEMDISK = Facts("memdisk", "kernel")
 RAMDISK = Facts("gzip", "ramdisk", inside="cpio")
 FLOPPY = Facts("fat", "ramdisk", layout="partition")
+FLOPPY_BYTES = 1440 * 1024
 TEXT = Facts("text")
 OPAQUE = Facts("zstd")
 TAR = Facts("gzip", inside="tar")
@@ -44,7 +45,8 @@ def listing(files: Files) -> Listing:
     found = Listing(Path("/spool"), 100.0, {}, {}, {}, {}, {})
     for path, content in files.items():
         kind: EntryKind = content if content in (FOLDER, LINK) else "file"  # type: ignore[assignment]
-        found.entries[path] = Entry(path.rsplit("/", 1)[-1], kind, MIB, stamp(path), 0.0)  # type: ignore[index]
+        size = FLOPPY_BYTES if content == FLOPPY else MIB
+        found.entries[path] = Entry(path.rsplit("/", 1)[-1], kind, size, stamp(path), 0.0)  # type: ignore[index]
         if isinstance(content, Facts):
             found.facts[path] = content  # type: ignore[index]
         elif isinstance(content, bytes):
