@@ -22,7 +22,7 @@ def made(state: Path, found: ImageSet, writes: list[str]) -> Member:
 
     return make_member(
         SimpleNamespace(found=found),
-        SimpleNamespace(state_folder=state),
+        SimpleNamespace(work_folder=state),
         role="machine",
         path="karmic.tar/karmic.img",
         origin=ArchiveMember("karmic.tar", SOURCE, "karmic.img"),
