@@ -180,12 +180,18 @@ def reason_no_floppy(facts: Facts, size: int) -> Reason | None:
     )
 
 
+UNKNOWN_INSIDE = {
+    "unknown": "what is inside is of no kind known here",
+    "zeros": "inside are zeros where a header should be",
+}
+
+
 def describe_content(facts: Facts) -> str:
     if facts.inside is None:
         return f"it is {DESCRIPTIONS[facts.format]}"
-    if facts.inside in ("unknown", "zeros"):
+    if facts.inside in UNKNOWN_INSIDE:
         outside = DESCRIPTIONS[facts.format] if facts.format in CONTAINERS else f"{facts.format}-compressed"
-        return f"it is {outside}, and what is inside is of no kind known here"
+        return f"it is {outside}, and {UNKNOWN_INSIDE[facts.inside]}"
     if facts.format in CONTAINERS:
         return f"it is {DESCRIPTIONS[facts.format]} with {DESCRIPTIONS[facts.inside]} inside"
     return f"it is {facts.format}-compressed, with {DESCRIPTIONS[facts.inside]} inside"

@@ -42,7 +42,7 @@ def test_layout_and_size_are_those_of_the_disk() -> None:
     ("disk", "why"),
     [
         (disk_with_partition(4096), "its partition table claims 2.004 MiB, the disk in it has 1 MiB"),
-        (bytes(MIB), "it is a qcow2 disk image with nothing but zeros where a header should be inside"),
+        (bytes(MIB), "it is a qcow2 disk image, and inside are zeros where a header should be, not a disk"),
         (b"text\n" * 4096, "it is a qcow2 disk image with a text file inside"),
     ],
     ids=["cut", "empty", "no disk"],
