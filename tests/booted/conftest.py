@@ -49,6 +49,8 @@ mount -t tmpfs -o size=1g,mode=755 tmpfs "$1"
 mkdir "$1/upper" "$1/work" "$1/tree"
 mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" overlay "$1/tree"
 mkdir -p "$1/tree/opt/uecwatchd" "$1/tree/etc/uecwatchd"
+# What a service of this host has is not there: it would be another user's.
+rm -rf "$1/tree/var/lib/uecwatchd" "$1/tree/var/cache/uecwatchd"
 for group in %s; do
     [ ! -d "$group" ] || { mkdir "$group/$2" && echo $$ > "$group/$2/cgroup.procs"; }
 done
