@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.disks import DISK_BYTES, write_disk
 from tests.support.host import Host
 from uecwatchd.clouds.connect import connect
 from uecwatchd.config.load import load
@@ -16,8 +17,6 @@ from uecwatchd.delivery.verify import verify
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 
-MIB = 1 << 20
-DISK_BYTES = 16 * MIB
 EX_DATAERR = 65
 # Shell commands that read `disk` and write the file of that name.
 COMMANDS = {
@@ -37,18 +36,6 @@ def host(tmp_path: Path, host_class: type[Host]) -> Iterator[Host]:
         host = host_class.made(tmp_path / "host", cloud)
         host.configure(host.config.read_text().replace('"sandbox"', '"euca4"'))
         yield host
-
-
-def write_disk(path: Path) -> bytes:
-    """Write a whole disk with data, a hole, and a partition that claims all of it; return its content."""
-    path.touch()
-    os.truncate(path, DISK_BYTES)
-    script = "label: dos\nstart=2048, type=83, bootable\n"
-    subprocess.run(["sfdisk", "-q", path], input=script, text=True, check=True, capture_output=True)
-    with path.open("r+b") as file:
-        file.seek(3 * MIB)
-        file.write(hashlib.shake_128(path.name.encode()).digest(2 * MIB) + b"text" * MIB)
-    return path.read_bytes()
 
 
 def drop_packed(host: Host, name: str, command: str, disk: str = "disk") -> Path:

@@ -1,7 +1,9 @@
 """Preparation of real file systems, in real disks: the result is sound, and the file is not touched."""
 
 import hashlib
+import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -252,12 +254,28 @@ def test_a_work_folder_that_is_gone_defers_the_set(folder: Path, tmp_path: Path)
         prepare_image(ImageToPrepare(source, "image"), tmp_path / "gone")
 
 
-def test_a_missing_debugfs_names_its_package(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_debugfs_names_its_package(folder: Path, tmp_path: Path) -> None:
+    """Something that is no program lies over debugfs, in a mount namespace of its own."""
     image = ext("-t", "ext4", size=SIZE)(tmp_path / "image", folder)
-    monkeypatch.setattr("uecwatchd.system.programs.SYSTEM_FOLDERS", "/nowhere")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Deferred) as deferred:
-        prepare(image, tmp_path / "work")
-    assert deferred.value.hint == "Try: apt-get install e2fsprogs"
+    debugfs = shutil.which("debugfs", path="/usr/sbin:/sbin")
+    assert debugfs
+    script = f'mount --bind /dev/null {debugfs} && exec "$@"'
+    program = [sys.executable, "-c", PREPARES, str(image), str(tmp_path)]
+    hidden = ["unshare", "--mount", "sh", "-c", script, "sh", *program]
+    done = subprocess.run(hidden, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "Try: apt-get install e2fsprogs"
+
+
+PREPARES = """
+import sys
+from io import FileIO
+from pathlib import Path
+from uecwatchd.errors import Deferred
+from uecwatchd.images.formats.open import open_disk
+from uecwatchd.images.prepare.prepare import ImageToPrepare, prepare_image
+image, work = sys.argv[1:]
+try:
+    prepare_image(ImageToPrepare(open_disk(FileIO(image), name=image).source, image), Path(work))
+except Deferred as error:
+    print(error.hint)
+"""
