@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.support.host import Host
-from uecwatchd.cli.images import MADE_HERE, ListedImage, Origin, as_json, rows, with_origins
+from uecwatchd.cli.images import ListedImage, Origin, as_json, rows, with_origins
+from uecwatchd.cli.options import MADE_HERE
 from uecwatchd.clouds.images import Device, Image
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger.records import BundleRecord, SetRecord, TargetImage, TargetRecord

@@ -1,4 +1,4 @@
-"""A verb loads what it needs: none waits for a cloud's client that asks no cloud."""
+"""A verb loads what it needs: a client only if it asks a cloud, and nothing for its help."""
 
 import json
 import subprocess
@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.support.host import Host
+from uecwatchd.cli.verbs import VERBS
 
 CLIENTS = ["boto3", "botocore", "cryptography"]
 # Runs a verb as the program does, and tells on the last line which of the named modules it has loaded.
@@ -20,6 +21,14 @@ except SystemExit as end:
 loaded = [name for name in json.loads(sys.argv[1]) if name in sys.modules]
 print()
 print(json.dumps([ended, loaded]))
+"""
+# Prints the options of each verb in the whole parser, and which of the named modules were loaded for it.
+OPTIONS = """
+import argparse, json, sys
+from uecwatchd.cli.verbs import build_parser
+(verbs,) = [each for each in build_parser()._actions if isinstance(each, argparse._SubParsersAction)]
+options = {name: list(parser._option_string_actions) for name, parser in verbs.choices.items()}
+print(json.dumps([options, [name for name in json.loads(sys.argv[1]) if name in sys.modules]]))
 """
 
 
@@ -39,10 +48,25 @@ def test_a_verb_that_asks_no_cloud_loads_no_client(verb: str, host: Host) -> Non
     assert loaded_by(host, verb, *names, "--config", str(host.config), of=[*CLIENTS, "isal"]) == []
 
 
-@pytest.mark.parametrize("question", ["--help", "--version"])
-def test_version_and_help_load_no_verb(question: str, host: Host) -> None:
+QUESTIONS = [["--help"], ["--version"], *([verb.name, "--help"] for verb in VERBS)]
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=" ".join)
+def test_version_and_help_load_no_verb(question: list[str], host: Host) -> None:
     of = [*CLIENTS, "pydantic", "structlog", "sqlite3", "uecwatchd.config.load", "uecwatchd.service.daemon"]
-    assert loaded_by(host, question, of=of) == []
+    of += [f"uecwatchd.{verb.module}" for verb in VERBS]
+    assert loaded_by(host, *question, of=of) == []
+
+
+def test_the_whole_parser_is_built_without_a_verb() -> None:
+    """What writes completions and manual pages reads every option of every verb from it."""
+    command = [sys.executable, "-c", OPTIONS, json.dumps([f"uecwatchd.{verb.module}" for verb in VERBS])]
+    options, loaded = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert loaded == []
+    assert options.keys() == {verb.name for verb in VERBS}
+    assert "--dry-run" in options["once"]
+    assert "--fault" in options["sandbox"]
+    assert all("--config" in of_one for of_one in options.values())
 
 
 def test_a_verb_that_asks_a_cloud_loads_a_client(host: Host) -> None:

@@ -62,8 +62,8 @@ MAY_ASK = {
     Asking("clouds/connect.py", "connect_as", "reading"): "prints it",
     Asking("clouds/images.py", "_useful", "reading"): "prints it",
     Asking("clouds/registration.py", "_fitting_id", "reading"): "prints it",
-    Asking("cli/main.py", "", "word"): "has a verb of the embedded cloud's own name",
-    Asking("cli/sandbox.py", "add_sandbox_options", "word"): "has a default of that name",
+    Asking("cli/verbs.py", "", "word"): "has a verb of the embedded cloud's own name",
+    Asking("cli/options.py", "add_sandbox_options", "word"): "has a default of that name",
     Asking("cli/sandbox.py", "installed_by", "word"): "names the extra that is called like it",
 }
 

@@ -34,7 +34,8 @@ README = Path(__file__).parents[2] / "README.md"
 LOOKED_AT_SECONDS = 50  # less than from one full scan to the next
 AS_SERVICE = f"""
 import locale, os, sys, encodings.idna, encodings.utf_8_sig
-from uecwatchd.cli.main import VERBS, main
+from uecwatchd.cli.main import main
+from uecwatchd.cli.verbs import VERBS
 for verb in VERBS:
     verb.load()
 os.setgroups([{GROUP}]); os.setgid({SERVICE}); os.setuid({SERVICE})

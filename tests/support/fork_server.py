@@ -24,6 +24,7 @@ from typing import Any
 import uecwatchd.cli.main
 import uecwatchd.demo.run
 import uecwatchd.sandbox.server
+from uecwatchd.cli.verbs import VERBS
 from uecwatchd.clouds.client import make_client
 
 REQUEST_BYTES = 1 << 20
@@ -31,7 +32,7 @@ REQUEST_BYTES = 1 << 20
 
 def load_program() -> None:
     """Load what every run needs: the verbs, and what botocore reads of its models."""
-    for verb in uecwatchd.cli.main.VERBS:
+    for verb in VERBS:
         verb.load()
     for service in ("s3", "ec2"):
         make_client(service, region_name="x", aws_access_key_id="x", aws_secret_access_key="x")

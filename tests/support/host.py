@@ -40,7 +40,8 @@ NOBODY = 65534
 # Imports first: the interpreter may lie where only root can read.
 AS_NOBODY = """
 import locale, os, sys, encodings.idna, encodings.utf_8_sig
-from uecwatchd.cli.main import VERBS, main
+from uecwatchd.cli.main import main
+from uecwatchd.cli.verbs import VERBS
 for verb in VERBS:
     verb.load()
 os.setgroups([]); os.setgid(65534); os.setuid(65534)

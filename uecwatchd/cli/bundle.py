@@ -3,10 +3,9 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from uecwatchd.bundle.folder import (
     BundleCredentials,
@@ -26,7 +25,6 @@ from uecwatchd.images.facts import Facts
 from uecwatchd.images.file_names import arch_by_name, role_by_name
 from uecwatchd.images.suitability import KEEP_HINT, reason_unsuitable
 from uecwatchd.intake.sets.records import ROLE_WORDS
-from uecwatchd.intake.sidecar import is_image_id
 from uecwatchd.intake.spool.contents import detect_file
 from uecwatchd.outputs.log import open_log
 from uecwatchd.system.file_errors import open_for_reading
@@ -38,41 +36,6 @@ class BadOptions(UecError):
     """Options that contradict each other, or the file."""
 
     exit_code = 64
-
-
-def add_bundle_options(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("file", type=Path, metavar="FILE")
-    verb.add_argument("folder", type=Path, metavar="DIR")
-    verb.add_argument(
-        "--type", choices=("machine", "kernel", "ramdisk"), help="default: from content and name"
-    )
-    verb.add_argument(
-        "--arch", choices=get_args(Arch), metavar="ARCH", help="default: from content, then from the name"
-    )
-    verb.add_argument("--kernel", type=_id_of("ki"), metavar="ID", help="a machine image's kernel: eki-…")
-    verb.add_argument("--ramdisk", type=_id_of("ri"), metavar="ID", help="a machine image's ramdisk: eri-…")
-    verb.add_argument("--keep", action="store_true", help="accept a machine image as it is, bootable or not")
-    verb.add_argument("--cloud", default="default", metavar="NAME", help="whose certificates to use")
-    verb.add_argument("--json", action="store_true", help="print what was made as JSON")
-
-
-def add_unbundle_options(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("manifest", type=Path, metavar="MANIFEST")
-    verb.add_argument("folder", type=Path, metavar="DIR")
-    verb.add_argument("--cloud", default="default", metavar="NAME", help="whose keys to use")
-    verb.add_argument(
-        "--cloud-key", type=Path, metavar="FILE", help="open it with the cloud's private key instead of ours"
-    )
-    verb.add_argument("--json", action="store_true", help="print what was made as JSON")
-
-
-def _id_of(kind: Literal["ki", "ri"]) -> Callable[[str], str]:
-    def check(text: str) -> str:
-        if is_image_id(text) and text[1:3] == kind:
-            return text
-        raise argparse.ArgumentTypeError(f"{text!r} is not an id like e{kind}-0123ABCD or a{kind}-0123abcd")
-
-    return check
 
 
 def bundle(arguments: argparse.Namespace) -> int:

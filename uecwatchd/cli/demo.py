@@ -9,11 +9,6 @@ from uecwatchd.cli.output import put
 from uecwatchd.cli.sandbox import sandbox_class
 
 
-def add_demo_options(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("files", nargs="*", type=Path, metavar="FILE", help="drop these instead")
-    verb.add_argument("--dir", type=Path, help="do it in this new folder (default: a temporary one)")
-
-
 def demo(arguments: argparse.Namespace) -> int:
     sandbox_class()
     from uecwatchd.demo.run import show

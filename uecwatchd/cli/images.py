@@ -21,6 +21,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from uecwatchd.cli.options import MADE_HERE
 from uecwatchd.cli.output import put_json, put_row, say
 from uecwatchd.clouds.connect import connect
 from uecwatchd.clouds.images import Device, Image
@@ -37,24 +38,8 @@ from uecwatchd.types import ContentDigest
 
 Row = tuple[str, ...]
 
-MADE_HERE = "here"
-COLUMNS = f"""Fields are separated by tabs and may be empty: IMAGE, id, location (BUCKET/MANIFEST), owner,
-state, public or private, architecture, type, kernel, ramdisk, platform, root device type, virtualization,
-hypervisor. A fifteenth field, "{MADE_HERE}", marks images that this host made. Block devices and tags follow
-in separate lines."""
-
 
 # --- the verb ---------------------------------------------------------------------------------------------
-
-
-def add_images_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "cloud", nargs="?", metavar="CLOUD", help="default: the cloud for sets without `clouds`"
-    )
-    parser.add_argument("--all", action="store_true", help="also images of others that we may see")
-    parser.add_argument("--made-here", action="store_true", help="only what this host made")
-    parser.add_argument("--json", action="store_true", help="print the images as JSON")
-    parser.epilog = COLUMNS
 
 
 def images(arguments: argparse.Namespace) -> int:

@@ -25,11 +25,6 @@ from uecwatchd.system.signals import handle_stop_signals
 WORST_FIRST = ("halted", "rejected", "deferred", "waiting", "queued", "working")
 
 
-def add_once_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
-
-
 def once(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, environ=os.environ)
     if arguments.dry_run:

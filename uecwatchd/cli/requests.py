@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Self, get_args
 
+from uecwatchd.cli import options
 from uecwatchd.cli.output import put_json, say
 from uecwatchd.cli.status.rows import Row, about
 from uecwatchd.cli.status.survey import Survey, survey
@@ -30,11 +31,11 @@ from uecwatchd.outputs.wording import command, duration, moment, next_attempt
 from uecwatchd.service.cleanup import clear_traces
 from uecwatchd.service.work_folder import drop_work
 from uecwatchd.system import lockfile, wakeup
-from uecwatchd.system.text import shell_word, spelled
+from uecwatchd.system.text import shell_word
 
 Verb = Literal["retry", "forget", "hold", "release"]
 
-HOW_NAMED = "its name, or FOLDER/NAME"
+HOW_NAMED = options.HOW_NAMED
 # Long enough for another verb to end; a daemon keeps its lock while it runs.
 LOCK_PATIENCE_SECONDS = 0.1
 
@@ -70,14 +71,6 @@ def _no_effect(sentence: str, exit_code: int = os.EX_OK) -> VerbEffect:
 
 
 # --- the verbs --------------------------------------------------------------------------------------------
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("set", metavar="SET", type=spelled, help=HOW_NAMED)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-
-
-add_retry_options = add_forget_options = add_hold_options = add_release_options = add_options
 
 
 def _run(verb: Verb, arguments: argparse.Namespace) -> int:

@@ -15,24 +15,6 @@ from uecwatchd.system.signals import ENDING, handle_signals
 from uecwatchd.system.text import shell_word
 
 
-def add_sandbox_options(verb: Any) -> None:
-    verb.add_argument("--port", type=int, default=8773, help="port on 127.0.0.1; 0 chooses a free one")
-    verb.add_argument("--dir", type=Path, help="keep its buckets and images here")
-    verb.add_argument("--dialect", default="sandbox", metavar="NAME", help="be as strict as that generation")
-    verb.add_argument(
-        "--no-administrator", action="store_true", help="give its user the rights of a normal user"
-    )
-    verb.add_argument(
-        "--fault",
-        action="append",
-        default=[],
-        metavar="NAME[=VALUE]",
-        help="make something go wrong; may be repeated",
-    )
-    verb.formatter_class = argparse.RawDescriptionHelpFormatter
-    verb.appendix = _dialects_and_faults
-
-
 def sandbox(arguments: argparse.Namespace) -> int:
     cloud_class = sandbox_class()
     from uecwatchd.sandbox.faults import Faults
@@ -55,14 +37,6 @@ def sandbox(arguments: argparse.Namespace) -> int:
         say(f"The embedded cloud keeps everything in {folder}. End it with Ctrl-C.")
         ended.wait()
     return os.EX_OK
-
-
-def _dialects_and_faults() -> str:
-    from uecwatchd.sandbox.faults import described
-    from uecwatchd.sandbox.rules.generations import RULES
-
-    lines = "\n".join(f"  {line}" for line in described())
-    return f"dialects: {', '.join(RULES)}\n\nfaults:\n{lines}"
 
 
 def sandbox_class() -> Any:

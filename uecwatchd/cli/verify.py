@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 from uecwatchd.cli.output import put, put_json
-from uecwatchd.cli.requests import HOW_NAMED, Ambiguous
+from uecwatchd.cli.requests import Ambiguous
 from uecwatchd.clouds.connect import connect
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
@@ -16,13 +16,8 @@ from uecwatchd.images import digests
 from uecwatchd.ledger.open import read_ledger
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.system.signals import stop_on_signals
-from uecwatchd.system.text import format_size, spelled
+from uecwatchd.system.text import format_size
 from uecwatchd.types import DetectedCloud
-
-
-def add_verify_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("set", metavar="SET", type=spelled, help=HOW_NAMED)
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
 def verify(arguments: argparse.Namespace) -> int:

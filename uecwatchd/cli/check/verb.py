@@ -14,10 +14,6 @@ from uecwatchd.config.load import load
 from uecwatchd.system.signals import stop_on_signals
 
 
-def add_check_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-
-
 def check(arguments: argparse.Namespace) -> int:
     unit, settings = arguments.given, load(arguments.config, environ=os.environ)
     wanted = needs(settings)

@@ -6,21 +6,11 @@ import time
 from collections.abc import Sequence
 
 from uecwatchd.cli.output import put, put_json, say
-from uecwatchd.cli.requests import HOW_NAMED
 from uecwatchd.cli.status.rows import Row, about
 from uecwatchd.cli.status.survey import survey
 from uecwatchd.cli.status.text import details, row_json, table
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
-from uecwatchd.system.text import spelled
-
-BESIDES = "; or read the files beside yours: NAME.uec.error, NAME.uec.json, NAME.uec.log."
-
-
-def add_status_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("set", nargs="?", metavar="SET", type=spelled, help=f"{HOW_NAMED}, or a file")
-    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
-    parser.set_defaults(besides=BESIDES)
 
 
 def status(arguments: argparse.Namespace) -> int:

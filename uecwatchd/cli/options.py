@@ -1,0 +1,154 @@
+"""Options of each verb, apart from the modules of the verbs.
+
+Help, completion and manual pages can be made from them without loading a verb, a cloud's client or pydantic.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, get_args
+
+from uecwatchd.system.text import spelled
+from uecwatchd.types import Arch, Role
+
+HOW_NAMED = "its name, or FOLDER/NAME"
+BESIDES = "; or read the files beside yours: NAME.uec.error, NAME.uec.json, NAME.uec.log."
+MADE_HERE = "here"
+COLUMNS = f"""Fields are separated by tabs and may be empty: IMAGE, id, location (BUCKET/MANIFEST), owner,
+state, public or private, architecture, type, kernel, ramdisk, platform, root device type, virtualization,
+hypervisor. A fifteenth field, "{MADE_HERE}", marks images that this host made. Block devices and tags follow
+in separate lines."""
+
+
+def add_common_options(parser: argparse.ArgumentParser, *, unset: str | None) -> None:
+    """Add the options of all verbs. `unset` is the value of an option that is not given."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=unset,
+        metavar="FILE",
+        help="configuration file, instead of /etc/uecwatchd/uecwatchd.toml",
+    )
+    parser.add_argument(
+        "--unit",
+        default=unset,
+        metavar="NAME",
+        help="unit with the environment, credentials and user to use: uecwatchd.service",
+    )
+
+
+def add_no_options(_parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+def add_once_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+
+
+def add_check_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def add_status_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("set", nargs="?", metavar="SET", type=spelled, help=f"{HOW_NAMED}, or a file")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    parser.set_defaults(besides=BESIDES)
+
+
+def add_verify_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("set", metavar="SET", type=spelled, help=HOW_NAMED)
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def add_request_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `retry`, `forget`, `hold` and `release`."""
+    parser.add_argument("set", metavar="SET", type=spelled, help=HOW_NAMED)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_images_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "cloud", nargs="?", metavar="CLOUD", help="default: the cloud for sets without `clouds`"
+    )
+    parser.add_argument("--all", action="store_true", help="also images of others that we may see")
+    parser.add_argument("--made-here", action="store_true", help="only what this host made")
+    parser.add_argument("--json", action="store_true", help="print the images as JSON")
+    parser.epilog = COLUMNS
+
+
+def add_bundle_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("--type", choices=get_args(Role), help="default: from content and name")
+    parser.add_argument(
+        "--arch", choices=get_args(Arch), metavar="ARCH", help="default: from content, then from the name"
+    )
+    parser.add_argument("--kernel", type=_id_of("ki"), metavar="ID", help="a machine image's kernel: eki-…")
+    parser.add_argument("--ramdisk", type=_id_of("ri"), metavar="ID", help="a machine image's ramdisk: eri-…")
+    parser.add_argument(
+        "--keep", action="store_true", help="accept a machine image as it is, bootable or not"
+    )
+    parser.add_argument("--cloud", default="default", metavar="NAME", help="whose certificates to use")
+    parser.add_argument("--json", action="store_true", help="print what was made as JSON")
+
+
+def _id_of(kind: Literal["ki", "ri"]) -> Callable[[str], str]:
+    """Make the check of an id. It loads pydantic, but only if an id is given."""
+
+    def check(text: str) -> str:
+        from uecwatchd.intake.sidecar import is_image_id
+
+        if is_image_id(text) and text[1:3] == kind:
+            return text
+        raise argparse.ArgumentTypeError(f"{text!r} is not an id like e{kind}-0123ABCD or a{kind}-0123abcd")
+
+    return check
+
+
+def add_unbundle_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("manifest", type=Path, metavar="MANIFEST")
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("--cloud", default="default", metavar="NAME", help="whose keys to use")
+    parser.add_argument(
+        "--cloud-key", type=Path, metavar="FILE", help="open it with the cloud's private key instead of ours"
+    )
+    parser.add_argument("--json", action="store_true", help="print what was made as JSON")
+
+
+def add_inspect_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", type=spelled, metavar="FILE|SET", help=f"a file, or a set: {HOW_NAMED}")
+    parser.add_argument("--json", action="store_true", help="print what was found as JSON")
+
+
+def add_sandbox_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=int, default=8773, help="port on 127.0.0.1; 0 chooses a free one")
+    parser.add_argument("--dir", type=Path, help="keep its buckets and images here")
+    parser.add_argument(
+        "--dialect", default="sandbox", metavar="NAME", help="be as strict as that generation"
+    )
+    parser.add_argument(
+        "--no-administrator", action="store_true", help="give its user the rights of a normal user"
+    )
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="make something go wrong; may be repeated",
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+
+
+def dialects_and_faults() -> str:
+    """Return the end of the help of `sandbox`. It loads the rules of the embedded cloud."""
+    from uecwatchd.sandbox.faults import described
+    from uecwatchd.sandbox.rules.generations import RULES
+
+    lines = "\n".join(f"  {line}" for line in described())
+    return f"dialects: {', '.join(RULES)}\n\nfaults:\n{lines}"
+
+
+def add_demo_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="drop these instead")
+    parser.add_argument("--dir", type=Path, help="do it in this new folder (default: a temporary one)")
