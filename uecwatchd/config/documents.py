@@ -176,14 +176,10 @@ def _word_mistake(details: "ErrorDetails", *, noun: str, known: Callable[[KeyPat
         return f"unknown {noun} {dotted(path)}{did_you_mean(str(path[-1]), known(path[:-1]))}"
     if kind == "literal_error":
         return f"{dotted(path)} {_not_listed(details['input'], context['expected'])}"
-    template = _WORDS.get(kind, "is not acceptable")
-    return f"{_place(path)} {template.format(**context)}"
-
-
-def _place(path: KeyPath) -> str:
     # pydantic adds "[key]" if the key itself is wrong and not its value, and gives no place for a key that is
     # not Unicode.
-    return dotted(path[:-1] if path[-1:] == ("[key]",) else path) or "a name"
+    place = dotted(path[:-1] if path[-1:] == ("[key]",) else path) or "a name"
+    return f"{place} {_WORDS.get(kind, 'is not acceptable').format(**context)}"
 
 
 def _not_listed(value: object, expected: str) -> str:

@@ -86,7 +86,8 @@ def read_file(folder: Path) -> sqlite3.Connection | None:
         try:
             _check_integrity(connection, path)
             version = _version(connection)
-            if version == 0 and _is_empty(connection):  # another process is just creating it
+            objects = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            if version == 0 and objects == 0:  # another process is just creating it
                 connection.close()
                 return None
             if version != len(MIGRATIONS):
@@ -162,10 +163,6 @@ def _check_integrity(connection: sqlite3.Connection, path: Path) -> None:
     found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
     if found != "ok":
         raise damaged(path, found)
-
-
-def _is_empty(connection: sqlite3.Connection) -> bool:
-    return not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -135,7 +135,8 @@ def _read(word: str) -> tuple[str, float]:
     name, _, number = word.partition("=")
     what = f"{word}: cannot make this go wrong"
     if name not in FAULTS:
-        raise Rejected(what, "there is no such fault", f"Use {_names()}.")
+        *most, last = FAULTS
+        raise Rejected(what, "there is no such fault", f"Use {', '.join(most)} or {last}.")
     unit, value = FAULTS[name].unit, FAULTS[name].value
     hint = f"Try: {name}={value:g}."
     try:
@@ -152,8 +153,3 @@ def _read(word: str) -> tuple[str, float]:
 def described() -> tuple[str, ...]:
     """Return a line for each fault: how to write it, and its effect."""
     return tuple(f"{name}[={fault.unit.name}]: {fault.text}" for name, fault in FAULTS.items())
-
-
-def _names() -> str:
-    *most, last = FAULTS
-    return f"{', '.join(most)} or {last}"

@@ -19,6 +19,8 @@ from uecwatchd.sandbox.state.registry import Tag
 
 KEY_LENGTH, VALUE_LENGTH = 127, 255  # characters, as EC2 had it at first
 RESERVED = ("aws:", "euca:")
+# The filter for each element of DescribeTags.
+FILTERS = {"resourceId": "resource-id", "resourceType": "resource-type", "key": "key", "value": "value"}
 
 
 def create(backend: Backend, parameters: Parameters) -> Payload:
@@ -55,13 +57,10 @@ def describe(backend: Backend, parameters: Parameters) -> Payload:
         {"resourceId": tag.resource, "resourceType": "image", "key": tag.key, "value": tag.value}
         for tag in backend.registry.tags()
     )
-    found = tuple(item for item in items if matches(_facts(item), filters))
+    found = tuple(
+        item for item in items if matches({FILTERS[name]: value for name, value in item.items()}, filters)
+    )
     return {"tagSet": {"item": found}}
-
-
-def _facts(item: Mapping[str, str]) -> dict[str, str]:
-    names = {"resourceId": "resource-id", "resourceType": "resource-type", "key": "key", "value": "value"}
-    return {names[name]: value for name, value in item.items()}
 
 
 ACTIONS: Mapping[str, Action] = {

@@ -107,7 +107,8 @@ class ConnectionHandler(WSGIRequestHandler):
             try:
                 response = self.server.answer(request)
             except ConnectionDropped:
-                self._reset()
+                self.close_connection = True
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
                 return
             with response:
                 chunked = "Transfer-Encoding" in self.headers
@@ -174,10 +175,6 @@ class ConnectionHandler(WSGIRequestHandler):
             self.wfile.write(chunk)
         self.wfile.flush()
         self.close_connection = self.close_connection or over
-
-    def _reset(self) -> None:
-        self.close_connection = True
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
 
     def _linger(self) -> None:
         """Read and discard input until the client stops sending."""

@@ -28,7 +28,8 @@ def create_bucket(backend: Backend, request: S3Request) -> Response:
     rules = backend.rules.s3
     if not rules.bucket_name.fullmatch(request.bucket):
         raise ApiError("InvalidBucketName", "Bucket names have 3 to 63 lower-case letters, digits and dashes")
-    acl, takes_acls = canned_acl(backend, request.headers), _takes_acls(backend, request)
+    acl = canned_acl(backend, request.headers)
+    takes_acls = request.headers.get(OWNERSHIP, ENFORCED if rules.owner_enforced else "") != ENFORCED
     if acl != "private" and not takes_acls:
         raise ApiError(
             "InvalidBucketAclWithObjectOwnership",
@@ -42,11 +43,6 @@ def create_bucket(backend: Backend, request: S3Request) -> Response:
         own_bucket_code=rules.own_bucket_code,
     )
     return Response(headers={"Location": f"/{request.bucket}"})
-
-
-def _takes_acls(backend: Backend, request: S3Request) -> bool:
-    default = ENFORCED if backend.rules.s3.owner_enforced else ""
-    return request.headers.get(OWNERSHIP, default) != ENFORCED
 
 
 def head_bucket(backend: Backend, request: S3Request) -> Response:

@@ -23,7 +23,9 @@ def cut_page(keys: Iterable[str], *, prefix: str, delimiter: str, after: str, li
     for key in keys:
         if not key.startswith(prefix):
             continue
-        entry, shared = _entry(key, prefix, delimiter)
+        end = key.find(delimiter, len(prefix)) if delimiter else -1
+        shared = end >= 0
+        entry = key[: end + len(delimiter)] if shared else key
         if entry in found or key <= after or (shared and after.startswith(entry)):
             continue
         if len(found) == limit:
@@ -31,11 +33,6 @@ def cut_page(keys: Iterable[str], *, prefix: str, delimiter: str, after: str, li
         found[entry] = shared
         last = entry
     return _page(found, None)
-
-
-def _entry(key: str, prefix: str, delimiter: str) -> tuple[str, bool]:
-    cut = key.find(delimiter, len(prefix)) if delimiter else -1
-    return (key, False) if cut < 0 else (key[: cut + len(delimiter)], True)
 
 
 def _page(found: dict[str, bool], last: str | None) -> Page:

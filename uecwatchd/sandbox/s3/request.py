@@ -3,9 +3,10 @@
 import base64
 import binascii
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from werkzeug.wrappers import Request, Response
 
@@ -107,18 +108,13 @@ def check_key(key: str) -> None:
 
 def receive(backend: Backend, request: S3Request) -> ReceivedFile:
     """Receive the body into a file, and compare it with the digests that were declared."""
-    upload = backend.store.receive(_chunks(request.http))
+    upload = backend.store.receive(iter(partial(request.http.stream.read, CHUNK), b""))
     try:
         check_digests(backend, request, md5=bytes.fromhex(upload.md5), sha256=upload.sha256)
     except ApiError:
         backend.store.discard(upload)
         raise
     return upload
-
-
-def _chunks(request: Request) -> Iterator[bytes]:
-    while chunk := request.stream.read(CHUNK):
-        yield chunk
 
 
 def check_digests(backend: Backend, request: S3Request, *, md5: bytes, sha256: str) -> None:

@@ -107,8 +107,8 @@ def _attempt(job: Job, before: SetRecord | None, tools: AttemptTools) -> SetReco
                     job = _run_stage(stage, job, tools)
             return _succeed(job, tools)
     except Stopped as stopped:
-        queued = replace(job.reached(), state="queued")
-        return _end(job, queued, tools, _stop_event(stopped, tools))
+        kind = Kind.STOPPING if tools.stopping.is_set() else Kind.ASKED
+        return _end(job, replace(job.reached(), state="queued"), tools, Event(kind, str(stopped)))
     except NotYet as wait:
         return _defer_open_files(job, wait, tools)
     except Pending as pending:
@@ -180,7 +180,10 @@ def _announce(job: Job, before: SetRecord | None) -> None:
     what = f"{found.name}: attempt {record.attempt} on cloud {cloud}: {', '.join([*parts, *given])}"
     fields: Fields = {"cloud": cloud, "attempt": record.attempt}
     job.listener.tell(Event(Kind.WORKING, what, found.id, fields=fields))
-    if left_out := (*found.left_out, *([f"{found.boot_folder}/"] if _boot_files_left_out(found) else [])):
+    left_out = list(found.left_out)
+    if found.boot_folder and found.windows_boot is None and found.virtualization == "hvm":
+        left_out.append(f"{found.boot_folder}/")
+    if left_out:
         unused = " and ".join(left_out)
         tell(job, Kind.WORKING, f"{unused} left out: cloud {cloud} boots the disk by itself")
     for sentence in found.unread:
@@ -188,10 +191,6 @@ def _announce(job: Job, before: SetRecord | None) -> None:
     if record.idle:
         what = f"these keys have no effect yet: {', '.join(record.idle)}"
         tell(job, Kind.WORKING, what, level="warning")
-
-
-def _boot_files_left_out(found: ImageSet) -> bool:
-    return bool(found.boot_folder) and found.windows_boot is None and found.virtualization == "hvm"
 
 
 def _describe_size(member: Member) -> str:
@@ -261,11 +260,6 @@ def _is_known(record: SetRecord, before: SetRecord | None) -> bool:
     errors = (before.error, record.error)
     earlier, now = (cause_of(error.why) if error else "" for error in errors)
     return earlier == now
-
-
-def _stop_event(stopped: Stopped, tools: AttemptTools) -> Event:
-    kind = Kind.STOPPING if tools.stopping.is_set() else Kind.ASKED
-    return Event(kind, str(stopped))
 
 
 def _end(job: Job, record: SetRecord, tools: AttemptTools, event: Event) -> SetRecord:
