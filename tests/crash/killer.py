@@ -29,6 +29,7 @@ from uecwatchd.events import Event, Progress
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.daemon import Service
+from uecwatchd.service.service_context import Clocks
 from uecwatchd.system import failpoints
 
 HASTE = 1000
@@ -85,8 +86,7 @@ def hasty() -> int:
             settings,
             listener=Silent(),
             ledger=book,
-            now=clock,
-            monotonic=clock,
+            clocks=Clocks(now=clock, monotonic=clock),
             patience=RetryPolicy(looks=()),
         )
         service.run(turning)

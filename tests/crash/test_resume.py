@@ -25,6 +25,7 @@ from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.schema import FILE_NAME
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.daemon import Service
+from uecwatchd.service.service_context import Clocks
 from uecwatchd.system import failpoints
 
 pytestmark = pytest.mark.exhaustive
@@ -163,7 +164,11 @@ def turn(host: Host, listener: Recorder) -> Turn:
         with closing(open_ledger(settings.state.dir)) as book:
             now = time.time() + hours * HOUR
             records = Service(
-                settings, listener=listener, ledger=book, now=lambda: now, patience=RetryPolicy(tries=())
+                settings,
+                listener=listener,
+                ledger=book,
+                clocks=Clocks(now=lambda: now),
+                patience=RetryPolicy(tries=()),
             ).once()
             return next(record for record in records if record.name == name)
 

@@ -24,6 +24,7 @@ from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service.daemon import Service
+from uecwatchd.service.service_context import Clocks
 
 pytestmark = pytest.mark.exhaustive
 
@@ -53,7 +54,7 @@ def turn(host: Host, listener: Recorder, noise: bytes) -> Turn:
             now = time.time() + hours * HOUR
             patience = RetryPolicy(tries=tries)
             (record,) = Service(
-                settings, listener=listener, ledger=book, now=lambda: now, patience=patience
+                settings, listener=listener, ledger=book, clocks=Clocks(now=lambda: now), patience=patience
             ).once()
             return record
 

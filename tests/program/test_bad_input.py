@@ -22,6 +22,7 @@ from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.daemon import Service
+from uecwatchd.service.service_context import Clocks
 
 
 @dataclass(frozen=True)
@@ -285,7 +286,9 @@ def test_a_full_state_directory_defers_a_set_which_resumes_by_itself(
         _stem("karmic")(host, real_set)
         filler = small_disk / "filler"
         filler.write_bytes(bytes(os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize))
-        (record,) = Service(settings, listener=listener, ledger=book, now=lambda: 1000.0).once()
+        (record,) = Service(
+            settings, listener=listener, ledger=book, clocks=Clocks(now=lambda: 1000.0)
+        ).once()
         assert record.state == "deferred"
         error = (host.spool / "karmic.uec.error").read_text()
         assert "disk is full" in error
@@ -293,7 +296,9 @@ def test_a_full_state_directory_defers_a_set_which_resumes_by_itself(
         assert any("karmic is deferred" in event.sentence for event in listener.events)
         assert not (host.spool / "karmic.emi").exists()
         filler.unlink()
-        (record,) = Service(settings, listener=listener, ledger=book, now=lambda: 1100.0).once()
+        (record,) = Service(
+            settings, listener=listener, ledger=book, clocks=Clocks(now=lambda: 1100.0)
+        ).once()
     assert record.state == "done"
     assert (host.spool / "karmic.emi").exists()
     assert len(host.cloud.calls("RegisterImage")) == 3

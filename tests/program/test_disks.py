@@ -25,6 +25,7 @@ from uecwatchd.demo.material import RealSet
 from uecwatchd.events import Kind
 from uecwatchd.intake.spool.output_files import SPOOL_LOCK
 from uecwatchd.ledger.sqlite import open_ledger
+from uecwatchd.service import service_context
 from uecwatchd.service.daemon import Service
 from uecwatchd.system.disk_space import MIN_FREE_BYTES, MIN_FREE_INODES, Space, check_space, reason_too_full
 
@@ -234,7 +235,12 @@ def assert_resumed(host: Host, disk: Disk, files: dict[str, bytes]) -> None:
 def daemon(host: Host, listener: Recorder, clocks: Clocks) -> Iterator[Service]:
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        made = Service(settings, listener=listener, ledger=book, now=clocks.now, monotonic=clocks.monotonic)
+        made = Service(
+            settings,
+            listener=listener,
+            ledger=book,
+            clocks=service_context.Clocks(now=clocks.now, monotonic=clocks.monotonic),
+        )
         with daemon_thread(made):
             until(lambda: bool(listener.sentences(Kind.READY)), "the first round")
             yield made

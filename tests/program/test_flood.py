@@ -30,6 +30,7 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.daemon import Service
 from uecwatchd.service.loop import LEAST_PAUSE_SECONDS
+from uecwatchd.service.service_context import Clocks
 
 pytestmark = pytest.mark.exhaustive
 
@@ -106,10 +107,8 @@ def one_hour(host: Host, lines: Lines, *, at: Mapping[float, Callable[[], object
             settings,
             listener=lines,
             ledger=book,
-            now=hour.now,
-            monotonic=hour.monotonic,
+            clocks=Clocks(now=hour.now, monotonic=hour.monotonic, wait=hour.wait),
             patience=RetryPolicy(tries=()),
-            wait=hour.wait,
         )
         hour.service.run(Notifier({}))
 

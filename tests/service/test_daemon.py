@@ -41,6 +41,7 @@ from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.attempt.context import AttemptTools
 from uecwatchd.service.daemon import Service
 from uecwatchd.service.policy import is_due
+from uecwatchd.service.service_context import Clocks
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler import Spooler
 from uecwatchd.types import SetId
@@ -127,7 +128,7 @@ def test_once_waits_for_what_is_written_while_it_works(
     writer.start()
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        records = Service(settings, listener=listener, ledger=book, monotonic=clock).once()
+        records = Service(settings, listener=listener, ledger=book, clocks=Clocks(monotonic=clock)).once()
     writer.join()
     assert {record.name: record.state for record in records} == {"karmic": "done", "late": "done"}
 
@@ -415,7 +416,7 @@ def test_a_loop_that_hangs_is_no_longer_vouched_for(host: Host, listener: Record
         closing(open_ledger(settings.state.dir)) as book,
     ):
         systemd.bind(address)
-        made = Service(settings, listener=listener, ledger=book, monotonic=monotonic)
+        made = Service(settings, listener=listener, ledger=book, clocks=Clocks(monotonic=monotonic))
         notifier = Notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"})
         loop = threading.Thread(target=made.run, args=(notifier,))
         loop.start()

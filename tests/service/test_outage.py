@@ -23,6 +23,7 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.attempt.context import AttemptTools
 from uecwatchd.service.daemon import Service
 from uecwatchd.service.retry import GIVE_UP_SECONDS
+from uecwatchd.service.service_context import Clocks
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler import Spooler
 
@@ -40,7 +41,7 @@ def once(host: Host, listener: Recorder, *, now: Callable[[], float] = time.time
     """A run of the service; the states of the sets."""
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        records = Service(settings, listener=listener, ledger=book, now=now).once()
+        records = Service(settings, listener=listener, ledger=book, clocks=Clocks(now=now)).once()
     return [record.state for record in records]
 
 

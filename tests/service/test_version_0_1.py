@@ -29,6 +29,7 @@ from uecwatchd.outputs.result_files import read_report
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service.daemon import Service
 from uecwatchd.service.policy import is_due, make_rules
+from uecwatchd.service.service_context import Clocks
 from uecwatchd.service.set_owners import folder_history, folder_rules
 from uecwatchd.types import FileStamp
 
@@ -78,7 +79,9 @@ def once(host: Host, listener: Recorder) -> dict[str, SetRecord]:
     """Do all that can be done, a quarter of an hour after the last record of version 0.1."""
     now = max(record.since for record in records(host).values()) + 900
     with closing(open_ledger(host.state)) as book:
-        service = Service(load(host.config, environ={}), listener=listener, ledger=book, now=lambda: now)
+        service = Service(
+            load(host.config, environ={}), listener=listener, ledger=book, clocks=Clocks(now=lambda: now)
+        )
         return {record.name: record for record in service.once()}
 
 

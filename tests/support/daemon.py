@@ -18,6 +18,7 @@ from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.daemon import Service
+from uecwatchd.service.service_context import Clocks
 
 
 @contextmanager
@@ -81,7 +82,11 @@ def opened_service(
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
         yield Service(
-            settings, listener=listener, ledger=book, now=now, monotonic=monotonic, patience=patience
+            settings,
+            listener=listener,
+            ledger=book,
+            clocks=Clocks(now=now, monotonic=monotonic),
+            patience=patience,
         )
 
 

@@ -19,6 +19,7 @@ from uecwatchd.config.records import Settings
 from uecwatchd.ledger.open import open_ledger
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.service.daemon import Service
+from uecwatchd.service.service_context import Clocks
 from uecwatchd.system.signals import handle_stop_signals
 
 # States that decide the exit code: the first of them that any set has.
@@ -34,7 +35,9 @@ def once(arguments: argparse.Namespace) -> int:
         before = {
             r.id: r for r in ledger.sets()
         }  # all, to report the changed ones; the service reads all too
-        service = Service(settings, listener=log, tracker=log.tracker, ledger=ledger, spread=random.random)
+        service = Service(
+            settings, listener=log, tracker=log.tracker, clocks=Clocks(random=random.random), ledger=ledger
+        )
         handle_stop_signals(service.stop, code=os.EX_TEMPFAIL)
         records = service.once()
     changed = [r for r in records if before.get(r.id) != r]

@@ -19,6 +19,7 @@ from uecwatchd.outputs.systemd import Notifier, show_work
 from uecwatchd.outputs.wording import problem
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.daemon import Service
+from uecwatchd.service.service_context import Clocks
 from uecwatchd.system.internal_errors import internal_error
 from uecwatchd.system.signals import handle_signals, handle_stop_signals
 
@@ -39,7 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
     if ledger is None:
         return os.EX_OK
     with closing(ledger):
-        service = Service(settings, listener=log, tracker=log.tracker, ledger=ledger, spread=random.random)
+        service = Service(
+            settings, listener=log, tracker=log.tracker, clocks=Clocks(random=random.random), ledger=ledger
+        )
         ends.append(service.stop)
         if stopped.is_set():  # asked while the ledger was opened
             service.stop()

@@ -1,8 +1,6 @@
 """The service: start and end, one run or a loop, and another configuration."""
 
 import contextlib
-import threading
-import time
 from collections.abc import Callable, Container, Iterator
 from functools import partial
 
@@ -35,12 +33,10 @@ DETECT_SECONDS = 5.0
 
 
 class Service:
-    """The daemon. `now` is the wall clock for stored times, `monotonic` the clock for ages of files.
+    """The daemon.
 
-    `spread` returns numbers from 0 to 1, so that retries do not come at the same moment. `patience` is how
-    long a worker stays with a cloud that is not ready. `wait` waits for an event, or for some seconds by the
-    clock, and returns True if the event has come. `tracker` is the one that `listener` passes progress to;
-    without it, the service has one of its own.
+    `tracker` is the one that `listener` passes progress to; without it, the service has one of its own.
+    `patience` is how long a worker stays with a cloud that is not ready.
     """
 
     def __init__(
@@ -50,29 +46,18 @@ class Service:
         listener: Listener,
         ledger: Ledger,
         tracker: ProgressTracker | None = None,
-        now: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-        spread: Callable[[], float] = lambda: 0.5,
+        clocks: Clocks = Clocks(),  # noqa: B008 (it is frozen)
         patience: RetryPolicy = RetryPolicy(),  # noqa: B008 (it is frozen)
-        wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
     ) -> None:
-        clocks = Clocks(now, monotonic, spread, wait)
         self._settings = settings
         if tracker is None:
-            tracker = ProgressTracker(clock=monotonic, now=now)
+            tracker = ProgressTracker(clock=clocks.monotonic, now=clocks.now)
             listener = Tee((tracker, listener))
         conditions = Conditions(listener)
         self._shared = Shared(
-            listener,
-            conditions,
-            tracker,
-            ledger,
-            clocks,
-            patience,
-            started=now(),
-            state_folder=settings.state.dir,
+            listener, conditions, tracker, ledger, clocks, patience, clocks.now(), settings.state.dir
         )
-        self._heartbeat = Heartbeat(conditions, monotonic=monotonic)
+        self._heartbeat = Heartbeat(conditions, monotonic=clocks.monotonic)
         self._tools = self._shared.tools_for(settings)
         self._probes = ProbeThread(
             self._tools.clouds,
@@ -86,7 +71,7 @@ class Service:
             states=SetStates(ledger),
             tools=self._tools,
             conditions=conditions,
-            monotonic=monotonic,
+            monotonic=clocks.monotonic,
             ended=self._shared.signals.wake.set,
             progressed=self._heartbeat.progressed,
         )

@@ -28,6 +28,7 @@ from uecwatchd.intake.spool import safe_open, writers
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.attempt.prepare import FRESH_SECONDS
 from uecwatchd.service.daemon import Service
+from uecwatchd.service.service_context import Clocks
 from uecwatchd.system.mounts import file_system_of_open
 from uecwatchd.types import BLOCKS_MARK, FileStamp
 
@@ -229,7 +230,9 @@ def turn(host: Host, listener: Recorder) -> Turn:
         settings = load(host.config, environ={})
         with closing(open_ledger(settings.state.dir)) as book:
             now = time.time() + later
-            (record,) = Service(settings, listener=listener, ledger=book, now=lambda: now).once()
+            (record,) = Service(
+                settings, listener=listener, ledger=book, clocks=Clocks(now=lambda: now)
+            ).once()
             return record
 
     return once

@@ -21,6 +21,7 @@ from uecwatchd.ledger.records import BundleRecord, BundleState, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.attempt.members import LOOK_SECONDS
 from uecwatchd.service.daemon import Service
+from uecwatchd.service.service_context import Clocks
 from uecwatchd.system import failpoints
 from uecwatchd.types import ContentDigest, SetId
 
@@ -152,7 +153,7 @@ def test_the_upload_of_a_machine_ends_when_its_kernel_has_failed_meanwhile(
     with closing(open_ledger(openstack.state)) as book:
         settings = load(openstack.config, environ={})
         clock = lambda: time.time() + advance[0]  # noqa: E731
-        (record,) = Service(settings, listener=listener, ledger=book, now=clock).once()
+        (record,) = Service(settings, listener=listener, ledger=book, clocks=Clocks(now=clock)).once()
     assert record.state == "rejected"
     assert record.error
     assert "registering uec-images/vmlinuz-" in record.error.what

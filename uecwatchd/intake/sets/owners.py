@@ -5,9 +5,8 @@ rules of sets use one view at a time, so that no file of one member is used for 
 name is decided in one view only: that of the member whose set had it first.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
 
 from uecwatchd.images import file_names
 from uecwatchd.intake.sets.candidates import (
@@ -15,23 +14,25 @@ from uecwatchd.intake.sets.candidates import (
     is_loose,
     is_set_folder,
     key_of,
-    named_files,
     role_of,
     set_keys,
     stem_of,
 )
+from uecwatchd.intake.sets.name_claims import (
+    FilesOfSets,
+    Owner,
+    named_by,
+    owner_of,
+    owners_of_keys,
+    owners_on,
+    path_parts,
+)
 from uecwatchd.intake.sets.records import FolderSets, FolderUsers, NotReady, UnmatchedFile
 from uecwatchd.intake.sets.stray_metadata import is_metadata
-from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.file_kinds import is_sums
-from uecwatchd.intake.spool.scan import Entry, Listing
+from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.system.text import shell_word
-from uecwatchd.types import FileStamp
 
-MemberFiles = Sequence[tuple[str, FileStamp]]
-FilesOfSets = Mapping[str, MemberFiles]
-# None stands for root and the service, whose files are there for all.
-Owner = int | None
 BOOT_ROLES = ("kernel", "ramdisk")
 
 ONE_OWNER = "only files of one owner make a set"
@@ -72,7 +73,7 @@ class OwnerView:
         """Raise NotReady for a file that others than its owner may have written or named."""
         if self.users is None:
             return
-        for path in dict.fromkeys(part for file in files for part in _parts(file)):
+        for path in dict.fromkeys(part for file in files for part in path_parts(file)):
             if found := self.listing.entry(path).exposed:
                 where = shell_word(str(self.listing.folder / path))
                 remedy = f"try: {found.command} {where}" if found.command else "copy it again"
@@ -134,10 +135,6 @@ def join_views(parts: Sequence[ViewDecisions], left_out: Mapping[str, UnmatchedF
     )
 
 
-def owner_of(entry: Entry, users: FolderUsers) -> Owner:
-    return None if entry.owner in users.common else entry.owner
-
-
 def _spelled(owner: Owner, users: FolderUsers) -> str:
     return "root or the service" if owner is None else users.name(owner)
 
@@ -157,135 +154,22 @@ def views_of(
 
     `holders` are the uids that own the names of known sets, `taken` the files of finished sets.
     """
-    keys = set_keys(listing)
-    owners = _owners_of_keys(listing, users, keys, holders=holders, taken=taken)
-    out = {path: key for path, key in keys.items() if _is_foreign(listing, path, owners[key], users)}
-    paths: dict[Owner, list[str]] = {None: []}
-    for path, entry in listing.entries.items():
-        paths.setdefault(owner_of(entry, users), []).append(path)
-    decided: dict[Owner, set[str]] = {owner: set() for owner in paths}
-    for key, owner in owners.items():
-        decided.setdefault(owner, set()).add(key)
-    foreign: dict[str, list[str]] = {}
-    for path in sorted(out):
-        foreign.setdefault(out[path], []).append(path)
-    for path in sorted(listing.boot_files):
-        key = boot_file_key(path)
-        if _owners_on(listing, path, users) - {owners.get(key)}:
-            foreign.setdefault(key, []).append(path)
-    images = [path for path in paths[None] if path in keys and role_of(listing, path) == "machine"]
-    split = _Split(listing, users, paths, keys, out, frozenset(keys[path] for path in images))
+    split = _split_folder(listing, users, holders=holders, taken=taken)
     loose = [path for path in sorted(listing.entries) if split.serves_any(path)]
-    views = [
-        OwnerView(
-            _seen_by(owner, split, decided[owner]),
-            frozenset(decided[owner]),
-            foreign,
-            next((path for path in loose if owner_of(listing.entries[path], users) not in (owner, None)), ""),
-            users,
-        )
-        for owner in paths
-    ]
-    shown: dict[str, str] = {}
-    for path in sorted(keys, key=lambda path: path in out):
-        shown.setdefault(keys[path], _stem(listing, path))
+    foreign, decided = split.foreign(), split.keys_by_owner()
+    views = []
+    for owner in split.paths:
+        others = (path for path in loose if owner_of(listing.entries[path], users) not in (owner, None))
+        seen = _seen_by(owner, split, decided[owner])
+        views.append(OwnerView(seen, frozenset(decided[owner]), foreign, next(others, ""), users))
+    names = split.names()
     return views, {
-        path: _unmatched_file(listing, path, shown[key], owners[key], users) for path, key in out.items()
+        path: _unmatched_file(listing, path, names[key], split.owners[key], users)
+        for path, key in split.out.items()
     }
 
 
-# --- whose a name is --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class _Claim:
-    """One owner's claim to a name; the least of several is the best."""
-
-    is_new: bool  # none of its files is in the finished set with this name
-    no_machine: bool
-    since: int  # change time of its oldest file, which no user can set
-    uid: int
-
-    def joined(self, other: "_Claim") -> "_Claim":
-        return _Claim(
-            self.is_new and other.is_new,
-            self.no_machine and other.no_machine,
-            min(self.since, other.since),
-            self.uid,
-        )
-
-
-def _owners_of_keys(
-    listing: Listing,
-    users: FolderUsers,
-    keys: Mapping[str, str],
-    *,
-    holders: Mapping[str, int],
-    taken: FilesOfSets,
-) -> Mapping[str, Owner]:
-    made_of = {(file_names.fold_name(name), file) for name, files in taken.items() for file in files}
-    held = {file_names.fold_name(name): uid for name, uid in holders.items()}
-    claims: dict[str, dict[Owner, _Claim]] = {key: {} for key in keys.values()}
-    for key, path, by in _claiming(listing, users, keys):
-        entry = listing.entries[path]
-        owner = next(iter(_owners_on(listing, path, users)), None)
-        new = (key, (path, entry.stamp)) not in made_of
-        no_machine = role_of(listing, path) != "machine" or owner_of(entry, users) != owner
-        claim = _Claim(new, no_machine, listing.entries[by].stamp.ctime_ns, -1 if owner is None else owner)
-        found = claims[key]
-        found[owner] = found[owner].joined(claim) if owner in found else claim
-    return {key: _owner_of_key(found, held.get(key), users) for key, found in claims.items()}
-
-
-def _claiming(
-    listing: Listing, users: FolderUsers, keys: Mapping[str, str]
-) -> Iterator[tuple[str, str, str]]:
-    """Yield (key, path, by): a file that supports its owner's claim to a key, and its link to the key.
-
-    `by` is the file itself, or a sidecar that names it. Sums support no claim, and files that others put into
-    a member's folder neither. A sidecar of root supports the claim of any owner.
-    """
-    for path, key in keys.items():
-        owners = _owners_on(listing, path, users)
-        if is_sums(path) or len(owners) > 1:
-            continue
-        yield key, path, path
-        for named in _named_by(listing, path):
-            if named in listing.entries and owners <= _owners_on(listing, named, users):
-                yield key, named, path
-
-
-def _owners_on(listing: Listing, path: str, users: FolderUsers) -> frozenset[int]:
-    """Return the members among the owners of a path and of its folder."""
-    owners = (owner_of(listing.entry(part), users) for part in _parts(path))
-    return frozenset(owner for owner in owners if owner is not None)
-
-
-def _parts(path: str) -> list[str]:
-    """Return the folders that a path leads through, from the outermost in, and the path itself."""
-    return [*(str(folder) for folder in reversed(PurePosixPath(path).parents) if folder.name), path]
-
-
-def _named_by(listing: Listing, path: str) -> Iterator[str]:
-    """Yield the paths that a sidecar names."""
-    found = listing.sidecars.get(path)
-    folder, slash, _ = path.rpartition("/")
-    if isinstance(found, Sidecar):
-        yield from (f"{folder}{slash}{name}" for name in named_files(found).values())
-
-
-def _owner_of_key(found: Mapping[Owner, _Claim], holder: int | None, users: FolderUsers) -> Owner:
-    """Return the owner of a name.
-
-    Root's own image belongs to no member; otherwise the first owner keeps the name while the set exists.
-    """
-    members = {owner: claim for owner, claim in found.items() if owner is not None}
-    if holder is not None:
-        gone = holder not in members and None in found
-        return None if gone or holder in users.common else holder
-    if not members or (None in found and not found[None].no_machine):
-        return None
-    return min(members.values()).uid
+# --- files that are not used ------------------------------------------------------------------------------
 
 
 def _is_foreign(listing: Listing, path: str, owner: Owner, users: FolderUsers) -> bool:
@@ -293,15 +177,10 @@ def _is_foreign(listing: Listing, path: str, owner: Owner, users: FolderUsers) -
 
     A sidecar, a kernel, a ramdisk or sums can be there for all; an image of root is not for a member's set.
     """
-    if _owners_on(listing, path, users) - {owner}:
+    if owners_on(listing, path, users) - {owner}:
         return True
     of_all = owner_of(listing.entries[path], users) is None
     return owner is not None and of_all and role_of(listing, path) == "machine"
-
-
-def _stem(listing: Listing, path: str) -> str:
-    top = path.partition("/")[0]
-    return top if is_set_folder(listing.entries[top]) else stem_of(file_names.checksums_target(top) or top)
 
 
 def _unmatched_file(
@@ -327,18 +206,43 @@ def _unmatched_file(
 
 @dataclass(frozen=True, slots=True)
 class _Split:
-    """A folder's paths by owner.
-
-    `keys` are the keys of sets by path, `out` those of paths that are not used; `with_image` are the keys of
-    images that are there for all.
-    """
+    """A folder's paths by owner."""
 
     listing: Listing
     users: FolderUsers
-    paths: Mapping[Owner, Sequence[str]]
-    keys: Mapping[str, str]
-    out: Mapping[str, str]
-    with_image: Collection[str]
+    paths: Mapping[Owner, Sequence[str]]  #: of all owners of files; always with None
+    keys: Mapping[str, str]  #: keys of sets by path
+    owners: Mapping[str, Owner]  #: owners of sets by key
+    out: Mapping[str, str]  #: keys by path, of files that are not used for the set with their name
+    with_image: Collection[str]  #: keys of images that are there for all
+
+    def keys_by_owner(self) -> Mapping[Owner, set[str]]:
+        """Return the keys of the sets that belong to each owner of files."""
+        found: dict[Owner, set[str]] = {owner: set() for owner in self.paths}
+        for key, owner in self.owners.items():
+            found.setdefault(owner, set()).add(key)
+        return found
+
+    def foreign(self) -> Mapping[str, Sequence[str]]:
+        """Return the files that are not used for the set with their name, by its key."""
+        found: dict[str, list[str]] = {}
+        for path in sorted(self.out):
+            found.setdefault(self.out[path], []).append(path)
+        for path in sorted(self.listing.boot_files):
+            key = boot_file_key(path)
+            if owners_on(self.listing, path, self.users) - {self.owners.get(key)}:
+                found.setdefault(key, []).append(path)
+        return found
+
+    def names(self) -> Mapping[str, str]:
+        """Return the name of each set by its key, as its own files spell it if it has any."""
+        found: dict[str, str] = {}
+        for path in sorted(self.keys, key=lambda path: path in self.out):
+            top = path.partition("/")[0]
+            is_folder = is_set_folder(self.listing.entries[top])
+            name = top if is_folder else stem_of(file_names.checksums_target(top) or top)
+            found.setdefault(self.keys[path], name)
+        return found
 
     def serves_any(self, path: str) -> bool:
         """Return True for a kernel or ramdisk without the name of a set, or a published one."""
@@ -347,13 +251,26 @@ class _Split:
         return is_loose(path) or role_of(self.listing, path) in BOOT_ROLES
 
 
+def _split_folder(
+    listing: Listing, users: FolderUsers, *, holders: Mapping[str, int], taken: FilesOfSets
+) -> _Split:
+    keys = set_keys(listing)
+    owners = owners_of_keys(listing, users, keys, holders=holders, taken=taken)
+    out = {path: key for path, key in keys.items() if _is_foreign(listing, path, owners[key], users)}
+    paths: dict[Owner, list[str]] = {None: []}
+    for path, entry in listing.entries.items():
+        paths.setdefault(owner_of(entry, users), []).append(path)
+    images = [path for path in paths[None] if path in keys and role_of(listing, path) == "machine"]
+    return _Split(listing, users, paths, keys, owners, out, frozenset(keys[path] for path in images))
+
+
 def _seen_by(owner: Owner, split: _Split, decided: Collection[str]) -> Listing:
     listing = split.listing
     seen = [path for path in split.paths[owner] if "/" not in path or path not in split.out]
     if owner is not None:
         # Of the files for all, only those that may matter here: there may be many of them, and many members.
         seen += [path for path in split.paths[None] if _matters(path, split, decided)]
-        named = {name for path in seen for name in _named_by(listing, path)}
+        named = {name for path in seen for name in named_by(listing, path)}
         seen += [path for path in split.paths[None] if path in named] if named else []
     entries = {path: listing.entries[path] for path in sorted(set(seen))}
     ignored = {path: why for path, why in listing.ignored.items() if _may_see_ignored(path, owner, split)}
@@ -370,7 +287,7 @@ def _seen_by(owner: Owner, split: _Split, decided: Collection[str]) -> Listing:
         boot_files={
             path: entry
             for path, entry in listing.boot_files.items()
-            if _owners_on(listing, path, split.users) <= {owner}
+            if owners_on(listing, path, split.users) <= {owner}
         },
     )
 

@@ -75,6 +75,10 @@ class NearbyFiles:
         found = (stray for key in keys for stray in self.strays.get(key, ()))
         return (stray for stray in dict.fromkeys(found) if stray.path not in candidate.sidecars)
 
+    def visible_of(self, candidate: SetCandidate, paths: Iterable[str]) -> list[str]:
+        """Return the paths of these strays without hidden files."""
+        return [stray.path for stray in self.of(candidate, paths) if not stray.hidden]
+
 
 def find_nearby(
     listing: Listing,

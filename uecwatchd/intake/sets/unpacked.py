@@ -12,8 +12,8 @@ from typing import TypeVar
 from uecwatchd.errors import Rejected
 from uecwatchd.images import file_names
 from uecwatchd.images.facts import Facts
-from uecwatchd.intake.sets.assemble import FolderContents, complete_set
 from uecwatchd.intake.sets.candidates import FOLDER_SIDECARS, TAR_SUFFIXES, SetCandidate
+from uecwatchd.intake.sets.complete import FolderContents, complete_set
 from uecwatchd.intake.sets.declared_sums import find_checksum_lists
 from uecwatchd.intake.sets.origin import ArchiveMember
 from uecwatchd.intake.sets.owners import OwnerView
@@ -62,10 +62,10 @@ def judge_unpacked(found: ImageSet, packed: PackedFiles, unpacked: Listing) -> I
 
 def _judge(candidate: SetCandidate, listing: Listing, packed: PackedFiles) -> ImageSet:
     there = {file_names.fold_name(path): path for path in listing.entries}
-    around = FolderContents(NearbyFiles(there=there), find_checksum_lists(listing), (), frozenset(), (), None)
-    owned = list(candidate.paths)
+    near, lists = NearbyFiles(there=there), find_checksum_lists(listing)
+    folder = FolderContents(OwnerView(listing), packed.rules, near, lists)
     try:
-        return complete_set(OwnerView(listing), candidate, owned, around, rules=packed.rules, taken=None)
+        return complete_set(folder, candidate, list(candidate.paths), taken=None)
     except NotReady as wait:
         hint = f"Pack it again with that, or drop the files themselves, in a folder {candidate.name}/."
         raise Rejected(f"{packed.path}: it is not a complete set", f"it lacks {wait.reason}", hint) from wait
