@@ -69,7 +69,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def fuse(tmp_path: Path) -> Iterator[Path]:
-    """A file system behind which stands a process: NTFS, by way of ntfs-3g."""
+    """A file system served by a process: NTFS, by way of ntfs-3g."""
     if not Path("/dev/fuse").exists() or not shutil.which("ntfs-3g"):
         pytest.skip("there is no FUSE here")
     image, folder = tmp_path / "ntfs", tmp_path / "fuse"

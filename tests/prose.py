@@ -1,11 +1,12 @@
 """Measure the prose and the plan of the package, and the wording of its tests.
 
-`python tests/prose.py` prints the figures, and with `--all` every place of (a) and (b). Nine figures, each
+`python tests/prose.py` prints the figures, and with `--all` every place of (a) and (b). Ten figures, each
 with the worst places (file:line):
 
 (a) Function docstrings whose first line does not begin with an imperative verb.
 (b) Decodable words per thousand words of prose: words that readers of English as a second language decode
-    instead of read. Prose is docstrings, comments, string literals with a space, and the files in TEXTS.
+    instead of read, or old ones. Prose is docstrings, comments, string literals with a space, and the files
+    in TEXTS.
     The tests are counted apart, with the names of their functions.
 (c) Private functions and methods with exactly one reference.
 (d) Classes with more than MOST_ATTRIBUTES attributes.
@@ -14,8 +15,9 @@ with the worst places (file:line):
 (g) Docstrings whose first line has more than MOST_WORDS words.
 (h) Relative clauses in the first lines of docstrings.
 (i) `Raises X` of a docstring, with an X that is no class of the package, of its imports or of Python.
+(j) First lines that begin with a question word, such as `What` or `Whether`. The tests are counted too.
 
-`tests/test_prose.py` asserts bounds for (a), (b), (g), (h) and (i). The others are for a reviewer to read.
+`tests/test_prose.py` asserts bounds for (a), (b) and (g) to (j). The others are for a reviewer to read.
 """
 
 import ast
@@ -90,12 +92,15 @@ DECODABLE = re.compile(
     r"|there(?:of|in|by|upon|from|to)|here(?:in|by|of)|unto|upon|whilst|amongst|nought|naught"
     r"|put down|told of|tells? of|speaks? of|nobody needs?|be (?:it|they)|as yet|or other"
     r"|has a say|have a say|heed(?:s|ed)?|comes? to naught|came of|becomes? of|goes? for|by that name"
-    r"|it be|needs? be"
+    r"|it be|needs? be|lies?|stands? for|stood for|meanwhile"
+    r"|told(?! (?:to|not to|what|which|how|that|so|about|who|whose|otherwise)\b)"
     r")\b",
     re.IGNORECASE,
 )
 WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*")
 
+# A noun clause in the place of a plain noun: "Progress of one upload" is plainer than "How far an upload is".
+QUESTION = re.compile(r"(?:what|how|where|whether|which|whose|who|why)\b", re.IGNORECASE)
 # A relative pronoun and the word before it. `that` is none after these: "so that", "check that", "with that".
 RELATIVE = re.compile(r"([\w`)']+),? (which|who|whose|whom|where|that)\b", re.IGNORECASE)
 BEFORE_OTHER_THAT = frozenset(
@@ -215,6 +220,11 @@ def _clauses(line: str) -> int:
         match[2].lower() != "that" or match[1].strip("`").lower() not in BEFORE_OTHER_THAT
         for match in RELATIVE.finditer(line)
     )
+
+
+def noun_clauses(lines: Iterable[Place]) -> list[Place]:
+    """Return the lines that begin with a question word."""
+    return [line for line in lines if QUESTION.match(line.text)]
 
 
 def unknown_errors(modules: Iterable[Source]) -> list[Place]:
@@ -387,7 +397,7 @@ def report() -> Iterator[str]:
     yield from (f"    {place}" for place in wide)
     yield f"(e) modules and packages at the top level: {len(top)}"
     yield f"    {' '.join(top)}"
-    yield f"(f) classes whose name stands twice: {len(twins)}"
+    yield f"(f) classes with the name of another: {len(twins)}"
     yield from (f"    {place}" for place in twins)
     long, (relative, share, most) = (
         long_first_lines(first_lines(modules)),
@@ -400,6 +410,9 @@ def report() -> Iterator[str]:
     unknown = unknown_errors(modules)
     yield f"(i) raised classes that do not exist: {len(unknown)}"
     yield from (f"    {place}" for place in unknown)
+    clauses = noun_clauses([*first_lines(modules), *first_lines(sources(TESTS))])
+    yield f"(j) first lines that begin with a question word: {len(clauses)}"
+    yield from (f"    {place}" for place in clauses)
 
 
 def _by_word(words: Iterable[Place]) -> list[tuple[str, int]]:

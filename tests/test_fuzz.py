@@ -110,7 +110,7 @@ BYTES = st.binary(max_size=300) | st.text(max_size=200).map(
 
 
 def outcome(read: Callable[[], Any]) -> Any:
-    """What was read, or the refusal, which must be a sentence of ours and no copy of the input."""
+    """Return the result, or the refusal, which must be a sentence of ours and no copy of the input."""
     try:
         return read()
     except Rejected as error:
@@ -283,7 +283,7 @@ RULES = st.builds(
 
 @dataclass(frozen=True)
 class Lying:
-    """What lies in a folder, by path: content, the text of a sidecar, and since when."""
+    """Contents of a folder, by path: content, the text of a sidecar, and since when."""
 
     files: tuple[tuple[str, tuple[str, str, float]], ...]
     planted: tuple[str, ...]

@@ -59,7 +59,7 @@ class FileStamp(NamedTuple):
 
 
 class ContentDigest(str):
-    """What identifies a content: its SHA-256 in hex, or the digest of its blocks, marked as such.
+    """Identity of a content: its SHA-256 in hex, or the digest of its blocks, marked as such.
 
     `uecwatchd.images.digests` makes both, and says which content has which. Empty before the content is read.
     """

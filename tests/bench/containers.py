@@ -1,4 +1,4 @@
-"""What a disk inside a container costs, beside the same disk as a raw image."""
+"""Cost of a disk inside a container, beside the same disk as a raw image."""
 
 import statistics
 import subprocess

@@ -1,7 +1,7 @@
-"""What many starts, stops and reloads leave behind, in figures. Run by hand: `python -m tests.bench.cycles`.
+"""Leftovers of many starts, stops and reloads, in figures. Run by hand: `python -m tests.bench.cycles`.
 
-One set lies in a spool of this machine, beside the embedded cloud. The real program is started and stopped at
-random moments of a list that the seed decides, then `once` ends the work. After that a daemon is told to
+One set is in a spool of this machine, beside the embedded cloud. The real program is started and stopped at
+random moments of a list that the seed decides, then `once` ends the work. After that a daemon is ordered to
 reload again and again, and its descriptors and threads are counted before and after.
 """
 
@@ -117,7 +117,7 @@ def reload_often(folder: Path, config: Path, reloads: int) -> None:
 
 
 def held(pid: int) -> tuple[int, int]:
-    """How many descriptors and threads a process has."""
+    """Count the descriptors and threads of a process."""
     place = Path("/proc") / str(pid)
     return len(list((place / "fd").iterdir())), len(list((place / "task").iterdir()))
 

@@ -49,7 +49,7 @@ id. The embedded cloud does that on the same processors; of rclone, a real S3 se
 measured.
 """
 PROFILE = """
-Who had the processors meanwhile, in seconds. The last row of each image is the least that the same work can
+Use of the processors in that time, in seconds. The last row of each image is the least that the same work can
 take of them, in stages that overlap without end: a target below it cannot be reached.
 """
 STAGES = ("before the upload", "bundle and upload", "registration")
@@ -128,7 +128,7 @@ def drops(images: dict[str, Path], folder: Path, cores: int) -> Iterator[str]:
 
 
 def profile(begun: str, run: Drop, cores: int, alone: float) -> Iterator[str]:
-    """What each stage takes of the processors, and what all of them would take if none were ever idle."""
+    """Measure the processor time of each stage, and of all of them if none were ever idle."""
     for stage, one in run.stages().items():
         took = f"{one.seconds:.2f} | {one.ours:.2f} | {one.theirs:.2f} | {one.idle(cores):.2f}"
         yield f"{begun} {stage} | {took} | {one.seconds / alone:.2f} |"

@@ -1,4 +1,4 @@
-"""What holes cost, beside the same data without one."""
+"""Cost of holes, beside the same data without one."""
 
 import statistics
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""How the service bears a load, in figures. Run by hand: `python -m tests.bench.load [--sets N]`.
+"""The service under load, in figures. Run by hand: `python -m tests.bench.load [--sets N]`.
 
 Everything runs on this machine against the embedded cloud, in a folder that is removed in the end. The
 default of 1,000 sets takes a few minutes; what else runs here shows in the figures.
@@ -202,7 +202,7 @@ def idle(bench: Bench) -> str:
 
 
 def switches(pid: int) -> int:
-    """How often the threads of a process have gone to sleep by themselves."""
+    """Count how often the threads of a process have gone to sleep by themselves."""
     texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
     lines = (line for text in texts for line in text.splitlines())
     return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))

@@ -1,4 +1,4 @@
-"""What is bundled."""
+"""The images to be bundled."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What a compressed disk costs, beside the same disk as a raw image."""
+"""Cost of a compressed disk, beside the same disk as a raw image."""
 
 import shlex
 import subprocess

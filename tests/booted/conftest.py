@@ -107,7 +107,7 @@ class Machine:
         return self.run("sh", "-euc", script, check=check)
 
     def path(self, inside: str | Path) -> Path:
-        """Where this system sees a file of the container."""
+        """Return the path by which this system sees a file of the container."""
         return Path(f"/proc/{self.leader}/root{inside}")
 
     def write(self, inside: str | Path, text: str, *, mode: int = 0o644) -> None:
@@ -121,7 +121,7 @@ class Machine:
 def booted(folder: Path) -> Iterator[Machine]:
     """Boot a container with our program as /usr/bin/uecwatchd.
 
-    It is run by the system's Python, since the one that runs the tests may lie where only root can read.
+    It is run by the system's Python, since only root may be able to read the one that runs the tests.
     """
     environment = folder.with_name(f"{folder.name}-environment")
     subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", environment], check=True)
@@ -268,7 +268,7 @@ class Instance:
         self.machine.write(f"{place}.d/test.conf", f"[Service]\n{own}{dropin}")
 
     def check(self) -> list[dict[str, str]]:
-        """What `check` finds, asked as root."""
+        """Return the findings of `check`, run as root."""
         ended = self.verb("check", "--json", check=False)
         assert ended.stdout, ended.stderr
         found: list[dict[str, str]] = json.loads(ended.stdout)

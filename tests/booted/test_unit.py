@@ -1,4 +1,4 @@
-"""What the service does under the shipped unit, with each setting of its configuration."""
+"""The service under the shipped unit, with each setting of its configuration."""
 
 import re
 import shlex
@@ -207,7 +207,7 @@ def test_a_set_is_registered_under_the_shipped_unit_once_check_has_no_findings(
         assert until_gone.exists()
 
 
-def test_what_is_archived_lies_under_its_day_with_the_group_of_the_spool(tried: Mapping[str, Tried]) -> None:
+def test_what_is_archived_is_under_its_day_with_the_group_of_the_spool(tried: Mapping[str, Tried]) -> None:
     one = tried["archiving"].instance
     one.drop("second")
     one.until(lambda: list(one.machine.path(f"{one.spool}/done").glob("*/*/*/second.img")))

@@ -60,7 +60,7 @@ def ours(machine: Machine, *arguments: str, code: int = 0, **environ: str) -> Co
 
 
 def of_root(one: Instance) -> str:
-    """What root owns in the service's folders."""
+    """List the files of root in the service's folders."""
     return one.machine.shell(f"find {one.state} {one.spool} -user root").stdout
 
 

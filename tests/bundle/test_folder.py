@@ -189,7 +189,7 @@ def test_only_regular_files_of_a_bundle_are_read(
 def test_a_file_that_was_swapped_while_it_was_written_is_not_published(
     made: Path, tmp_path: Path, user
 ) -> None:
-    """Who may write to the folder cannot have another file take the image's name."""
+    """A person with the right to write to the folder cannot put another file under the image's name."""
     out, other = tmp_path / "out", tmp_path / "other"
     out.mkdir()
     other.write_bytes(b"another's")

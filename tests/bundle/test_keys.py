@@ -23,7 +23,7 @@ def openssl(*arguments: str | Path) -> None:
 
 @pytest.fixture(scope="module")
 def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One RSA pair in the forms that keys and certificates lie about in, made by openssl."""
+    """One RSA pair in the usual forms of keys and certificates, made by openssl."""
     folder = tmp_path_factory.mktemp("pems")
     new = ("req", "-x509", "-nodes", "-subj", "/CN=admin", "-days", "9")
     key, cert = folder / "pkcs8.pem", folder / "plain.pem"
@@ -120,7 +120,7 @@ def as_somebody_else() -> Iterator[None]:
 
 @pytest.fixture
 def public_folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp())  # not tmp_path, which lies in a folder that is closed to others
+    folder = Path(tempfile.mkdtemp())  # not tmp_path, which is in a folder that is closed to others
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)

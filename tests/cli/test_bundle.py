@@ -26,7 +26,7 @@ def disk(tmp_path: Path, real_set: RealSet) -> Path:
 
 
 def refused(ended: "subprocess.CompletedProcess[str]", code: int) -> str:
-    """What a verb said that ended as it should have; data it gave none."""
+    """Return the messages of a verb that ended with this code, and printed no data."""
     assert "Traceback" not in ended.stderr
     assert (ended.returncode, ended.stdout) == (code, "")
     return ended.stderr

@@ -1,4 +1,4 @@
-"""What a cloud lists, as a script reads it that was written for euca-describe-images."""
+"""The list of a cloud's images, read by a script for euca-describe-images."""
 
 import json
 import shutil

@@ -59,7 +59,7 @@ def test_version_and_help_load_no_verb(question: list[str], host: Host) -> None:
 
 
 def test_the_whole_parser_is_built_without_a_verb() -> None:
-    """What writes completions and manual pages reads every option of every verb from it."""
+    """Completions and manual pages can be made from it: it has every option of every verb."""
     command = [sys.executable, "-c", OPTIONS, json.dumps([f"uecwatchd.{verb.module}" for verb in VERBS])]
     options, loaded = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     assert loaded == []

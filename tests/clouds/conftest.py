@@ -127,7 +127,7 @@ class Request:
 
 
 class Script:
-    """Answers requests one by one with what it was told; keeps every request."""
+    """Answers requests one by one with prepared answers; keeps every request."""
 
     def __init__(self) -> None:
         self.replies: list[Reply | None] = []  # None: it closes the connection without a word
@@ -286,7 +286,7 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory, account: Account) -> Itera
     credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
     identity = {"name": "user", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List"]}
     (folder / "identities.json").write_text(json.dumps({"identities": [identity]}))
-    # Its gRPC ports lie 10000 above the others.
+    # Its gRPC ports are 10000 above the others.
     master, volume, filer, s3 = (free_port(below=55536) for _ in range(4))
     sockets = [f"-filer.localSocket={folder}/filer.sock", f"-s3.localSocket={folder}/s3.sock"]
     ports = [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}"]

@@ -358,7 +358,7 @@ def test_a_halt_after_an_outage_is_passed_on_by_each_probe(tmp_path: Path, clock
         )
         server.stop()
         access.detect()
-        assert missed == [], "an outage is told with the sets that wait"
+        assert missed == [], "an outage is reported with the sets that wait"
         server.start()
         for _ in range(4):
             clock.now += 2 * FIRST_DELAY_SECONDS

@@ -13,7 +13,7 @@ from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted
 from uecwatchd.sandbox.server import Sandbox
 
-# The embedded cloud answers whatever host is asked for, so it can stand for a proxy that knows them all.
+# The embedded cloud answers whatever host is asked for, so it can be a proxy that knows them all.
 HOSTS = ["_front_end_:8773", "Front_End.EXAMPLE:80", "bücher_1.example"]
 
 

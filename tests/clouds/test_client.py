@@ -1,4 +1,4 @@
-"""What goes over the wire: recorded by a server, and the signatures made again from what it saw."""
+"""Requests on the wire: recorded by a server, with the signatures made again from them."""
 
 import base64
 import contextlib

@@ -1,4 +1,4 @@
-"""What `check` says of a bucket that is closed to us, by what else the store lets on."""
+"""`check` of a bucket that is closed to us, by the other answers of the store."""
 
 from typing import Any
 

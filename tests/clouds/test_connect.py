@@ -1,4 +1,4 @@
-"""Which questions a cloud is asked on the way in, when something is known of it from earlier."""
+"""Questions to a cloud on connecting, when its dialect is known from earlier."""
 
 import contextlib
 import socket

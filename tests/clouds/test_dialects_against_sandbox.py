@@ -2,7 +2,7 @@
 
 The two are written apart, so that a mistake must be made twice to stay hidden. Here they meet, fact by fact.
 Each fact is put as a liberty, which one takes and the other gives: a number, a set, or whether at all, so
-that `<=` holds where no more is taken than given. Where more is taken all the same, or less, stands below
+that `<=` holds where no more is taken than given. Where more is taken all the same, or less, is below
 with the reason; any other difference is a mistake in one of the tables.
 """
 
@@ -66,14 +66,14 @@ class Liberty:
 
 
 def known_by(pattern: re.Pattern[str] | None) -> frozenset[str]:
-    """Which of a number, a name, the number of a UEC's eucarc and a project's id an image is shared with."""
+    """Return which forms of an account an image can be shared with: number, name, UEC number, project id."""
     named = ("123456789012", "alice", "8" * 38, "bob.smith-2", "1234-5678-9012", "")
     return frozenset(one for one in named if pattern and pattern.fullmatch(one))
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What is `taken` instead of what is given, and `why`."""
+    """A difference: `taken` instead of what is given, and `why`."""
 
     taken: Any
     why: str
@@ -210,7 +210,7 @@ APART = {
 
 NO_KERNEL = Difference({"ramdisk"}, "would take a machine that has no kernel, which boots nowhere")
 SENDS_ACL = Difference({"aws-exec-read"}, "is asked once for each bucket whether it has ACLs, by sending one")
-NO_PLATFORM = Difference(USED - {"Platform"}, "is told the kind of machine instead")
+NO_PLATFORM = Difference(USED - {"Platform"}, "gets the kind of machine instead")
 UNKNOWN = "may be any cloud, which is asked for no more than it needs"
 # By liberty and generation.
 DIFFERENCES: Mapping[tuple[str, str], Difference] = {

@@ -52,7 +52,7 @@ MAY_ASK = {
     ): "presumes the generation that wants the most, until it is known",
     Asking("clouds/client_cache.py", "connect", "choosing"): "sees whether it is another one than before",
     Asking("cli/check/cloud.py", "", "constant"): "judges clocks by the strictest, until it is known",
-    # People are told, or tell it
+    # People read it, or write it
     Asking("cli/check/cloud.py", "examine_cloud", "reading"): "prints it",
     Asking("cli/check/bucket.py", "_missing", "reading"): "prints it",
     Asking("service/cloud_reports.py", "detected", "reading"): "writes it into the ledger",

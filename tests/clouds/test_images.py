@@ -1,4 +1,4 @@
-"""What is read of a cloud's list of images beside ids and locations, and who is asked about."""
+"""Fields of a cloud's list of images beside ids and locations, and whose images are asked for."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Which proxy a cloud is asked through, and what is said of one that does not let us through."""
+"""The proxy to a cloud, and messages about one that does not let us through."""
 
 import threading
 from collections.abc import Iterator

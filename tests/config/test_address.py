@@ -1,4 +1,4 @@
-"""Which addresses are taken, how each is written, and what is said of the others."""
+"""Accepted addresses, their plain form, and messages about the others."""
 
 import pytest
 from hypothesis import given

@@ -40,7 +40,7 @@ def test_a_toml_error_names_line_and_column(text: str, position: str) -> None:
         pytest.param('{"a": {"b": 1, "b": 2}}', '"b" is given twice', id="inner key twice"),
         pytest.param('{"a": NaN}', "NaN is no JSON value", id="NaN"),
         pytest.param("[1]", "must be one JSON object", id="not an object"),
-        pytest.param(r'{"a": "\ud800"}', "an escape stands for no character", id="half a surrogate pair"),
+        pytest.param(r'{"a": "\ud800"}', "an escape is no character", id="half a surrogate pair"),
     ],
 )
 def test_bad_json_says_why(text: str, why: str) -> None:

@@ -247,7 +247,7 @@ def test_an_unreadable_file_is_reported_as_missing_permission(tmp_path: Path) ->
         pytest.param("[spool]\nfolders = []", "spool.folders must not be empty", id="no folder"),
         pytest.param(
             '[spool]\nfolders = ["/a", "/a/b"]',
-            "spool.folders must lie apart: /a/b lies in /a",
+            "spool.folders must be apart: /a/b is in /a",
             id="folder in folder",
         ),
         pytest.param(

@@ -129,19 +129,19 @@ def test_a_folder_inside_another_is_refused_by_any_path(
     (tmp_path / "real").mkdir()
     inner = way(tmp_path / "real", mounts)
     message = complaint(configured(tmp_path, *["real", inner][::order]))
-    assert f"must lie apart: {tmp_path}/{inner} lies in {tmp_path}/real" in message
+    assert f"must be apart: {tmp_path}/{inner} is in {tmp_path}/real" in message
 
 
 @pytest.mark.parametrize("way", [*INSIDE, a_link, a_bind_mount, dots])
-def test_the_state_directory_never_lies_in_a_spool(
+def test_the_state_directory_is_never_in_a_spool(
     tmp_path: Path, mounts: Callable[[Path, Path], None], way: Second
 ) -> None:
     (tmp_path / "real").mkdir()
     message = complaint(configured(tmp_path, "real", state=way(tmp_path / "real", mounts)))
-    assert "state.dir must lie outside spool.folders" in message
+    assert "state.dir must be outside spool.folders" in message
 
 
-def test_a_spool_may_lie_in_the_state_directory_and_beside_a_name_that_begins_alike(tmp_path: Path) -> None:
+def test_a_spool_may_be_in_the_state_directory_and_beside_a_name_that_begins_alike(tmp_path: Path) -> None:
     (tmp_path / "state" / "spool").mkdir(parents=True)
     (tmp_path / "state" / "spool2").mkdir()
     assert load(configured(tmp_path, "state/spool", "state/spool2"), environ={}).spool.folders

@@ -66,12 +66,12 @@ BREAKABLE = (
 )
 # How anything at all is made, shown and ended.
 SOUND = ("__init__", "__str__", "__repr__", "__enter__", "__exit__", "close")
-# Nothing stands around the first function of a thread: each guards what it calls.
+# Nothing surrounds the first function of a thread: each guards what it calls.
 FIRST = ("uecwatchd.system.wakeup:_listen", "uecwatchd.clouds.connections:_Exchange.run")
 
 
 class Breaking:
-    """What the stubs in place of functions ask: called with a function's name, it raises or returns."""
+    """Decision for the stubs in place of functions: called with a function's name, it raises or returns."""
 
     def __init__(self, name: str, fault: str, called: str) -> None:
         self._name, self._fault = name, FAULTS.get(fault)

@@ -60,7 +60,7 @@ class Killer:
         return int(self._line())
 
     def ended(self) -> int:
-        """How the child that was begun last has ended: an exit code, or a signal's number below zero."""
+        """Return the end of the last child: an exit code, or a signal's number below zero."""
         return int(self._line())
 
     def run(self, host: Host, *arguments: str, at: Crossing | None = None) -> int:
@@ -118,7 +118,7 @@ class Scene:
         return (self.host.folder / "stderr").read_text()
 
     def puts(self) -> Counter[str]:
-        """How often each object was stored with success in this case, by its key."""
+        """Count how often each object was stored with success in this case, by its key."""
         seen = self.host.cloud.requests[self.asked :]
         paths = (one.path for one in seen if one.action == "PutObject" and not one.code)
         return Counter(path.rsplit("/", 1)[-1] for path in paths)
@@ -219,5 +219,5 @@ def scene(
 
 @pytest.fixture(scope="session")
 def scene_class() -> type[Scene]:
-    """For a host that lies on a disk of its own."""
+    """For a host that is on a disk of its own."""
     return Scene

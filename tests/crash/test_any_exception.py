@@ -69,7 +69,7 @@ class Breaker:
         return int(self._line())
 
     def ended(self, pid: int) -> int:
-        """How it ended; with a signal's number below zero where it had to be ended."""
+        """Return the exit code; a signal's number below zero if it had to be ended."""
         if not self._has_spoken():
             os.kill(pid, signal.SIGKILL)
         return int(self._line())
@@ -135,7 +135,7 @@ def sentences(words: str) -> list[str]:
 
 
 def wrong(stage: Stage, number: int, breaks: str, fault: str) -> Iterator[str]:
-    """What is not as it should be when a function fails for good, and when it works again."""
+    """Return the mistakes when a function fails for good, and when it works again."""
     name, breaker = f"set{number}", stage.free.get()
     host = stage.host(name)
     try:
@@ -184,7 +184,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, host_class: type[Host]) -> I
 
 @pytest.fixture(scope="module")
 def breakable(stage: Stage) -> Sequence[str]:
-    """What is called while a daemon registers one set, and by the verbs."""
+    """Return the functions that are called while a daemon registers one set, and by the verbs."""
     host, breaker, called = stage.host("first"), stage.free.get(), stage.folder / "called"
     breaker.run(host, "once", called=str(called))
     breaker.watch(host, called=str(called))

@@ -38,7 +38,7 @@ MUST_BE_CROSSED = (
 
 @dataclass(frozen=True)
 class Gap:
-    """Where to kill: between the end of one effect and the beginning of the next, at the nth time."""
+    """Place to kill: between the end of one effect and the beginning of the next, at the nth time."""
 
     after: str
     before: str
@@ -54,7 +54,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Clean:
-    """What a run does that nobody kills."""
+    """A run that nobody kills."""
 
     crossed: list[str]
     puts: Counter[str]
@@ -72,7 +72,7 @@ def effect(moment: str) -> str:
 
 
 def cases(crossed: list[str]) -> list[tuple[Gap, ...]]:
-    """Which gaps are tried together: a few in the order of the run, and those at the largest member alone."""
+    """Return the gaps to be tried together: a few in their order, and each at the largest member alone."""
     count = Counter(gaps(["", *crossed]))
     found = list(count)
     last = [replace(gap, nth=count[gap]) for gap in found if gap.after in AGAIN and gap.before in AGAIN]

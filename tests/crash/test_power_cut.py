@@ -1,6 +1,6 @@
 """The power fails: what was written and not brought to the disk is lost, and it goes on from the rest.
 
-Spool and state lie on a file system of their own, in a file. At a chosen moment the program is killed, and
+Spool and state are on a file system of their own, in a file. At a chosen moment the program is killed, and
 the file is copied as it is: what that file system still held in memory is not in it. Its mount options keep
 it from writing by itself what nobody asked it to write.
 """
@@ -104,7 +104,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 def make(
     scene_class: type[Scene], host_class: type[Host], disk: Disk, cloud: Sandbox, tmp_path: Path
 ) -> Callable[[Path], Scene]:
-    """Makes the host whose spool lies on the disk; its state directory is given."""
+    """Make the host with its spool on the disk; its state directory is given."""
 
     def make(state: Path) -> Scene:
         spool = disk.mount / "spool"
@@ -146,7 +146,7 @@ def test_a_power_cut_loses_nothing_that_was_announced(
 def test_ids_are_there_when_the_ledger_on_another_disk_says_so(
     make: Callable[[Path], Scene], killer: Killer, disk: Disk, tmp_path: Path
 ) -> None:
-    """Nothing that is flushed for the ledger takes what lies in the spool along."""
+    """Nothing that is flushed for the ledger takes the files in the spool along."""
     cut = make(tmp_path / "state")
     assert killer.run(cut.host, "once") == 0, cut.said()
     disk.fail()

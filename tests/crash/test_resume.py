@@ -249,7 +249,7 @@ def test_a_member_that_changes_is_not_registered_and_leaves_nothing(
     assert f"removed {len(before)} objects" in (host.spool / "karmic.uec.log").read_text()
 
 
-def test_no_machine_is_registered_when_its_kernel_changes_meanwhile(
+def test_no_machine_is_registered_when_its_kernel_has_changed(
     host: Host, turn: Turn, real_set: RealSet, at_moment: Callable[..., None]
 ) -> None:
     host.drop_set(real_set, "k")

@@ -278,7 +278,7 @@ def test_a_ramdisk_that_fails_while_its_kernel_is_pending_is_made_again_at_the_n
     ]
 
 
-def test_no_machine_is_registered_with_a_kernel_that_another_set_registers_again_meanwhile(
+def test_no_machine_is_registered_with_a_kernel_that_another_set_registers_again(
     host: Host, listener: Recorder, real_set: RealSet
 ) -> None:
     host.drop_set(real_set, "tiny")

@@ -1,4 +1,4 @@
-"""What the service makes of a cloud in trouble: nothing is lost, and nothing is registered twice."""
+"""The service with a cloud in trouble: nothing is lost, and nothing is registered twice."""
 
 import logging
 import os
@@ -43,7 +43,7 @@ def noise() -> bytes:
 def turn(host: Host, listener: Recorder, noise: bytes) -> Turn:
     """Drops one disk; each call is a run of `once` as many hours later, and gives the set's record.
 
-    It does not try again in place unless told.
+    It tries again in place only as often as `tries` says.
     """
     (host.spool / "karmic.toml").write_text('kernel = "none"\nconvert = "keep"\n')
     (host.spool / "karmic.img").write_bytes(noise)

@@ -1,4 +1,4 @@
-"""What names say: the last resort, after the sidecar and the content."""
+"""Facts from names: the last resort, after the sidecar and the content."""
 
 import pytest
 

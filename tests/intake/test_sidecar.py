@@ -68,7 +68,7 @@ def complaint(text: str, name: str = "karmic.toml") -> str:
 
 
 def outcome(read: Callable[[], object]) -> str:
-    """What a reader says: nothing, or why it refuses. Any other exception is the test's failure."""
+    """Return a reader's message: nothing, or why it refuses. Any other exception is the test's failure."""
     try:
         read()
     except Rejected as error:

@@ -1,4 +1,4 @@
-"""Whose a name and an image is, as the ledger keeps it, also from before it did."""
+"""Owners of names and images in the ledger, also in one from before it had them."""
 
 import math
 import os
@@ -112,7 +112,7 @@ def test_another_owner_of_the_present_file_does_not_get_an_older_image() -> None
     ("changes", "holds"),
     [
         ({}, True),
-        ({"reason": GONE}, True),  # its ids lie there
+        ({"reason": GONE}, True),  # its ids are there
         ({"targets": (), "state": "waiting", "reason": "a kernel"}, True),
         ({"targets": (), "state": "rejected"}, True),
         ({"targets": (), "reason": GONE}, False),
@@ -121,7 +121,7 @@ def test_another_owner_of_the_present_file_does_not_get_an_older_image() -> None
         ({"owner": ROOT, "targets": (), "state": "waiting"}, False),  # for any member's image
     ],
 )
-def test_a_name_is_its_owners_while_files_or_ids_lie_there(
+def test_a_name_is_its_owners_while_files_or_ids_are_there(
     changes: dict[str, object], *, holds: bool
 ) -> None:
     record = replace(record_of(STEM, owner=ALICE), **changes)  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ REJECTED = Event(
 
 
 class Sent(list[tuple[str, dict[str, Any]]]):
-    """Stands where systemd.journal.send does."""
+    """Stub in the place of systemd.journal.send."""
 
     def __call__(self, message: str, **fields: Any) -> None:
         self.append((message, fields))
@@ -56,7 +56,7 @@ BELL = "\a"
 
 @pytest.fixture
 def terminal() -> Iterator[tuple[TextIO, Callable[[], str]]]:
-    """A terminal to write to, and a way to read what it was told to show since it was asked last."""
+    """A terminal to write to, and a way to read its output since the last time."""
     ours, theirs = pty.openpty()
     with os.fdopen(theirs, "w", encoding="utf-8") as stream:
         yield stream, lambda: _until_bell(ours, stream)
@@ -116,12 +116,12 @@ def test_the_journal_gets_a_sentence_and_its_data_as_fields(stderr: TextIO) -> N
     assert said(stderr) == []
 
 
-def test_the_journal_learns_which_line_told_the_event(stderr: TextIO) -> None:
+def test_the_journal_has_the_line_of_code_of_an_event(stderr: TextIO) -> None:
     journal, sent = native(stderr)
     Tee((journal,)).tell(DONE)
     fields = sent[0][1]
     assert fields["CODE_FILE"] == __file__
-    assert fields["CODE_FUNC"] == "test_the_journal_learns_which_line_told_the_event"
+    assert fields["CODE_FUNC"] == "test_the_journal_has_the_line_of_code_of_an_event"
 
 
 def test_the_journal_takes_a_set_whose_name_is_not_utf8(stderr: TextIO) -> None:

@@ -1,4 +1,4 @@
-"""Every kind of bad input, all of it at once beside one good set: each is told in words, none stops the others.
+"""Every kind of bad input, all of it at once beside one good set: each is reported in words, none stops the others.
 
 One spool, one run of the program, one cloud for each way in which our own side can be wrong.
 """
@@ -164,7 +164,7 @@ def _certificate(key: Path, cert: Path) -> None:
 
 @dataclass(frozen=True)
 class Ran:
-    """What was left after the one run."""
+    """The state after the one run."""
 
     host: Host
     returncode: int

@@ -84,7 +84,7 @@ def small_set(real_set: RealSet, tmp_path_factory: pytest.TempPathFactory) -> Re
 
 
 def drop(host: Host, made: RealSet) -> dict[str, bytes]:
-    """Drop the set `karmic`; what lies there then, that must lie there ever after."""
+    """Drop the set `karmic`; what is there then must stay there."""
     names = [f"karmic.{ending}" for ending in ("img", "vmlinuz", "initrd")]
     host.drop_set(made)
     return {name: (host.spool / name).read_bytes() for name in names}

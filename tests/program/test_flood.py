@@ -135,7 +135,7 @@ def judge(kind: str, lines: Lines, requests: int) -> None:
     assert not [sentence for sentence in sentences if "a fault of uecwatchd itself" in sentence]
 
 
-# --- clouds and what stands before them --------------------------------------------------------------------
+# --- clouds and what is in front of them -------------------------------------------------------------------
 
 
 @contextmanager

@@ -353,7 +353,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(host: Host, real_set
     assert not host.state.exists()
 
 
-def test_the_manifest_lies_where_servers_look_and_under_a_name_they_understand(done: Host) -> None:
+def test_the_manifest_is_where_servers_look_and_under_a_name_they_understand(done: Host) -> None:
     prefixes = {"kernel": "vmlinuz-", "ramdisk": "initrd-", "machine": "tiny-"}
     for member in done.report("tiny")["members"]:
         bucket, key = member["manifest"].split("/")

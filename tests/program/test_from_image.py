@@ -1,4 +1,4 @@
-"""What is inside a machine image, under the real program: its kernel, its root partition, its readiness."""
+"""Contents of a machine image, under the real program: its kernel, its root partition, its readiness."""
 
 import hashlib
 import json

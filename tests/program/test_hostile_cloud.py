@@ -30,7 +30,7 @@ MOMENTS = random.Random(11)  # noqa: S311 (only not to be regular)
 
 @dataclass
 class Front:
-    """Stands before the embedded cloud. Each request that `wrong` picks is treated as `act` does."""
+    """Proxy in front of the embedded cloud. Each request that `wrong` picks is treated as `act` does."""
 
     server: ThreadingHTTPServer
     wrong: Callable[[str], bool] = lambda _action: False

@@ -125,7 +125,7 @@ def test_once_says_all_there_is_to_say(host: Host) -> None:
     assert len(list(host.spool.glob("folder*.uec.json"))) == 15
 
 
-def test_that_files_are_to_lie_still_is_written_down_at_the_end_alone(host: Host) -> None:
+def test_the_wait_for_unchanged_files_is_written_down_at_the_end_alone(host: Host) -> None:
     host.configure(host.config.read_text().replace("settle = 0.3", "settle = 3600"))
     image(host.spool, "karmic")
     with served(host) as daemon:
@@ -144,5 +144,5 @@ def test_what_is_left_out_is_reported_once(host: Host) -> None:
         image(host.spool, "good")
         until_come((host.spool / "good.emi").exists, daemon)
         until_come((host.spool / "new.uec.error").exists, daemon)
-    assert "more lies in it than the 1000 files" in (host.spool / "new.uec.error").read_text()
+    assert "it has more than the 1000 files" in (host.spool / "new.uec.error").read_text()
     assert (host.folder / "log").read_text().count("new is rejected") == 1

@@ -60,7 +60,7 @@ class Generation:
     disk_alone: bool = True
     windows_alone: bool = True
     virtualization: bool = True  # whether it lists kinds of machines
-    platform: bool = True  # whether it can be told that an image is Windows
+    platform: bool = True  # whether a request can say that an image is Windows
     acls: bool = True  # whether its S3 takes the ACL that lets others' clouds read a bundle
     kernel_needed: bool = True  # whether a paravirtual machine must have a kernel
     ramdisk_needed: bool = False  # the same of a ramdisk, with any kernel
@@ -185,7 +185,7 @@ def lend(cloud: Sandbox) -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class Run:
-    """What one `once` has asked for and left behind. `images`: what `images` shows of the cloud, by id, but
+    """Requests and results of one `once`. `images`: what `images` shows of the cloud, by id, but
     for what was `lent`, whose ids are by role."""
 
     wanted: Generation
@@ -212,14 +212,14 @@ class Run:
         return ids
 
     def waits(self, name: str) -> str:
-        """What a set waits for that has cost nothing yet, but perhaps a look into its image."""
+        """The reason why a set waits, before any cost but perhaps a look into its image."""
         report = self.host.report(name)
         assert report["state"] == "waiting", report
         assert {f"{name}.uec.json"} <= set(self.outputs(name)) <= {f"{name}.uec.json", f"{name}.uec.log"}
         return str(report["waiting_for"])
 
     def mappings(self) -> Mapping[str, Mapping[str | None, str | None]]:
-        """What the manifests that lie in the bucket say of devices, by location."""
+        """The devices in the manifests in the bucket, by location."""
         stored = [one for one in self.host.cloud.objects(BUCKET) if one.key.endswith(".manifest.xml")]
         roots = {f"{BUCKET}/{one.key}": ElementTree.fromstring(one.path.read_text()) for one in stored}  # noqa: S314 (our own)
         return {
@@ -390,7 +390,7 @@ def asks_for_acl(seen: RecordedRequest) -> bool:
 
 
 def check_questions(ran: Run) -> None:
-    """What only a refusal tells is asked once: whether there is a bucket, and whether its store has ACLs.
+    """Check that questions with a refusal as the answer are asked once: for a bucket, and for ACLs.
     Sets that are under way by then may ask as well, but not with a manifest and not with another bundle."""
     assert len([seen for seen in refused(ran) if asks_for_bucket(seen)]) == 1
     paths = [seen.path for seen in refused(ran) if asks_for_acl(seen)]

@@ -42,7 +42,7 @@ ROLES = ("eki", "emi", "eri")
 
 
 def reported(host: Host, key: str) -> str:
-    """What the report says, "" before there is one."""
+    """Return a value of the report, "" before there is one."""
     return str(host.report("karmic")[key] or "") if (host.spool / "karmic.uec.json").exists() else ""
 
 
@@ -101,13 +101,13 @@ def registered(count: int) -> Callable[[Host], bool]:
 MACHINE = "deliver the machine image"
 MOMENTS = {
     "reading the files": Moment("read the files"),
-    "entering the cloud": Moment("enter the cloud"),
+    "connecting to the cloud": Moment("connect to the cloud"),
     "uploading": Moment(MACHINE, before=in_stage(MACHINE)),
     "uploading the machine": Moment(MACHINE, before=uploading),
     "registration pending": Moment(
         MACHINE, before=in_stage(MACHINE), now=registered(3), fault="pending", value=LOOKS
     ),
-    "finishing": Moment("give it tags and permissions", before=registered(3)),
+    "finishing": Moment("set tags and permissions", before=registered(3)),
 }
 
 
@@ -132,7 +132,7 @@ def test_a_stop_in_any_stage_is_soon_and_loses_nothing(host: Host, real_set: Rea
 def has_open(pid: int, path: Path) -> bool:
     try:
         return any(entry.resolve() == path for entry in (Path("/proc") / str(pid) / "fd").iterdir())
-    except FileNotFoundError:  # one that was closed meanwhile
+    except FileNotFoundError:  # one that was closed by now
         return False
 
 

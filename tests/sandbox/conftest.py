@@ -409,5 +409,5 @@ def refusal() -> Callable[..., Refusal]:
 
 @pytest.fixture(scope="session")
 def contents() -> Mapping[str, bytes]:
-    """What images begin with, as far as a cloud can tell."""
+    """Return beginnings of images that a cloud can distinguish."""
     return {"partition": partition(), "disk": disk(), "kernel": bzimage(), "ramdisk": cpio()}

@@ -63,7 +63,7 @@ def test_the_command_makes_its_user_an_administrator_or_not(
     refusal: Any,
     contents: Any,
 ) -> None:
-    """As the registration of a kernel shows, which lies in the folder from before."""
+    """As the registration of a kernel shows, which is in the folder from before."""
     with Sandbox(tmp_path, dialect="euca5") as before:
         location, identity = make_forge(before).bundle(contents["kernel"], type="kernel"), before.identity
     command = [sys.executable, "-m", "uecwatchd", "sandbox", "--port", "0", "--dir", str(tmp_path)]

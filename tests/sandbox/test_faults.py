@@ -1,4 +1,4 @@
-"""What can be made to go wrong: how it looks from outside, and that it goes right again."""
+"""Faults: each as it looks from outside, and the way back."""
 
 import hashlib
 import math

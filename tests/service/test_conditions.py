@@ -1,4 +1,4 @@
-"""A condition is told once while it lasts, and again after it was over."""
+"""A condition is reported once while it lasts, and again after it was over."""
 
 from contextlib import closing
 from pathlib import Path

@@ -201,7 +201,7 @@ def test_a_cloud_that_takes_a_call_and_never_answers_does_not_keep_the_others_wa
             silent.close()  # or the stop would wait for an answer until the time is up
 
 
-def test_sets_of_one_name_in_two_folders_are_told_apart(host: Host, listener: Recorder) -> None:
+def test_sets_of_one_name_in_two_folders_are_distinct(host: Host, listener: Recorder) -> None:
     other = host.folder / "other"
     other.mkdir()
     host.configure(host.config.read_text().replace("folders = [", f'folders = ["{other}", '))
@@ -455,7 +455,7 @@ def test_a_look_that_takes_long_is_reported_once(host: Host, listener: Recorder)
     assert len([s for s in listener.sentences(Kind.FAULT) if "to scan it once" in s]) == 1
 
 
-def test_a_ledger_that_is_damaged_meanwhile_ends_the_daemon_so_that_it_is_started_again(
+def test_a_ledger_that_is_damaged_at_run_time_ends_the_daemon_so_that_it_is_started_again(
     host: Host, listener: Recorder
 ) -> None:
     (host.spool / "d.toml").write_text('kernel = "none"\nconvert = "keep"\n')

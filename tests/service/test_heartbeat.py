@@ -1,4 +1,4 @@
-"""What systemd hears, at a real socket."""
+"""Messages to systemd, at a real socket."""
 
 import socket
 from collections.abc import Callable, Iterator

@@ -74,7 +74,7 @@ ARRIVALS = st.lists(st.tuples(st.sampled_from([1, SMALL, LARGE_BYTES, LARGE]), s
 def test_every_set_is_begun_within_a_bounded_number_of_starts(
     first: list[tuple[int, bool]], stream: list[tuple[int, bool]], slots: int, begun: int
 ) -> None:
-    """However many arrive meanwhile: at each completion of the oldest set at work, another one arrives."""
+    """However many arrive: at each completion of the oldest set at work, another one arrives."""
     waiting = [QueueEntry(("/s", f"{i:03}"), size, float(i), kind) for i, (size, kind) in enumerate(first)]
     bound = {
         c.key: len(CYCLE) * sum(o.again == c.again and o.since <= c.since for o in waiting) for c in waiting

@@ -117,7 +117,7 @@ def test_a_stop_and_a_hold_are_heard_in_the_pause_between_two_tries(
 
 
 class QuietNotifier:
-    """Nobody is told."""
+    """Nothing is reported."""
 
     watchdog_seconds = None
 
@@ -158,7 +158,7 @@ def test_an_upload_without_progress_has_longer_pauses(host: Host, listener: Reco
 
 
 class Script:
-    """What is answered in turn, and the pauses in between."""
+    """Answers in turn, and the pauses in between."""
 
     def __init__(self, *answers: str | Exception) -> None:
         self._answers = iter(answers)

@@ -1,4 +1,4 @@
-"""What people ask for: of a running daemon, of a stopped one, and as different users."""
+"""Requests of people: to a running daemon, to a stopped one, and as different users."""
 
 import json
 import os

@@ -181,3 +181,12 @@ def test_a_set_is_forgotten_with_the_result_files_of_version_0_1(started: Host, 
         ["karmic.img", "karmic.toml"] if name == "karmic" else []
     )
     assert name not in records(started)
+
+
+def test_an_interrupted_set_goes_on_from_a_stage_with_an_older_name(
+    started: Host, listener: Recorder
+) -> None:
+    """The name of a stage is only shown: none decides how the work goes on."""
+    with closing(sqlite3.connect(started.state / FILE_NAME)) as ledger, ledger:
+        ledger.execute("UPDATE sets SET state = 'working', stage = 'enter the cloud' WHERE name = 'half'")
+    assert once(started, listener)["half"].state == "done"

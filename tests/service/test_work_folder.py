@@ -1,4 +1,4 @@
-"""What is made for a set stays as long as the set needs it, and no longer."""
+"""Files that are made for a set stay as long as the set needs them."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -53,7 +53,7 @@ def blocks_of(disk: bytes, block: int) -> Iterator[tuple[int, bytes]]:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a writer has put what: places in bytes."""
+    """Layout of a container: places in bytes."""
 
     tables: int = 0  # of the last level, one after the other
     data: int = 0  # of the first block

@@ -37,7 +37,7 @@ def open_way(folder: Path) -> None:
 
 
 NOBODY = 65534
-# Imports first: the interpreter may lie where only root can read.
+# Imports first: the interpreter may be in a folder that only root can read.
 AS_NOBODY = """
 import locale, os, sys, encodings.idna, encodings.utf_8_sig
 from uecwatchd.cli.main import main

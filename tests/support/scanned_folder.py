@@ -26,7 +26,7 @@ ALONE = Rules(
 
 
 def lay(folder: Path, files: Mapping[str, bytes | str]) -> None:
-    """Write files, and the folders they lie in."""
+    """Write files, and their folders."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a program with few rights can still do."""
+"""Abilities of a program with few rights."""
 
 import os
 import tempfile

@@ -1,4 +1,4 @@
-"""What a confined process can no longer do."""
+"""Actions that a confined process can no longer do."""
 
 import json
 import subprocess

@@ -45,7 +45,7 @@ def test_what_is_stored_is_found(
     assert extents(written(tmp_path / "image", size, places)) == expected
 
 
-def test_whatever_was_written_lies_within_what_is_found(tmp_path: Path) -> None:
+def test_all_that_was_written_is_within_what_is_found(tmp_path: Path) -> None:
     chance = random.Random(4)  # noqa: S311 (the same on every run)
     for number in range(20):
         size = chance.randrange(64 * MIB)

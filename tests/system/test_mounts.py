@@ -79,7 +79,7 @@ def test_check_warns_of_a_state_directory_that_others_share(fuse: Path, tmp_path
     assert "Set dir under [state]" in warning.hint
 
 
-# Imports first: the interpreter may lie where only root can read.
+# Imports first: the interpreter may be in a folder that only root can read.
 EXAMINED_AS = """
 import os, sys, encodings.idna
 from pathlib import Path
@@ -104,7 +104,7 @@ def test_the_command_for_a_state_directory_names_any_user(tmp_path: Path, uid: i
     ("call", "error"),
     [("fcntl", "ENOLCK"), ("flock", "ENOLCK"), ("flock", "EOPNOTSUPP"), ("fcntl", "ENOSYS")],
 )
-def test_a_state_directory_without_locks_is_a_mistake_of_ours_and_told_at_once(
+def test_a_state_directory_without_locks_is_a_mistake_of_ours_and_reported_at_once(
     host: Host, call: str, error: str
 ) -> None:
     faulty = ("-e", f"trace={call}", "-e", f"inject={call}:error={error}")

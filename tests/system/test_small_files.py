@@ -1,4 +1,4 @@
-"""What is read whole is a regular file and a short one: no pipe, device or archive that a setting names."""
+"""Only short regular files are read whole: no pipe, device or archive that a setting names."""
 
 import os
 import socket

@@ -58,8 +58,8 @@ def _await_ledger(
 ) -> Ledger | None:
     """Open the ledger, and wait while the disk is full; None if a stop is requested before.
 
-    systemd is told that we are ready: otherwise `systemctl start` would wait without a message, and five
-    failed starts would be the last.
+    systemd hears that we are ready: otherwise `systemctl start` would wait without a message, and five failed
+    starts would be the last.
     """
     conditions = Conditions(listener)
     while not stopped.is_set():

@@ -4,7 +4,7 @@ There are two reasons for suspending a cloud:
 
 - A halt: our own side is wrong (credentials, certificates, the clock, the bucket). Every set would fail
   alike, so none is tried until a probe succeeds. A probe cannot see every halt (a missing right to register a
-  kernel, for example). So each time that a cloud is suspended again and no set was registered meanwhile, its
+  kernel, for example). So each time that a cloud is suspended again and no set was registered in between, its
   next probe waits twice as long.
 - An outage: the cloud does not answer. It comes back by itself. Instead of each set, the probe alone asks it.
   A cloud that comes and goes, and registers no set, is probed less and less as well.
@@ -60,7 +60,7 @@ class Suspension:
 
 @dataclass(frozen=True, slots=True)
 class _History:
-    """What happened to a cloud since a set was registered there."""
+    """History of a cloud since a set was registered there."""
 
     suspensions: int = 0
     failed_sets: frozenset[SetId] = frozenset()

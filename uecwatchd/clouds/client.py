@@ -4,10 +4,10 @@ What is changed, and why:
 
 - It knows only what we tell it: no ~/.aws, no AWS_* environment, no metadata service, and no proxy but the
   one that the environment names for this very address.
-- Answers of somebody between us and the cloud are told apart from the cloud's.
+- Answers of somebody between us and the cloud are distinguished from the cloud's.
 - No checksum trailers: Eucalyptus, Ceph and Swift refuse them. No validation of EC2 parameters: boto3
   insists on names that the first generation refuses.
-- A V2 signature covers the path as it stands in the URL, service path included. botocore signs less, which
+- A V2 signature covers the path as it is in the URL, service path included. botocore signs less, which
   Eucalyptus up to 3.2 refuses for objects and every version for buckets.
 - Nobody sends us elsewhere but Amazon, to a bucket's region.
 - Bodies go without `Expect: 100-continue`: some servers never answer it.
@@ -68,7 +68,7 @@ RESENDABLE = re.compile(r"(Put|Get|Head|List|Describe|Delete|Modify)\w*|Create(B
 BEFORE_PARSING = "before-parse.*.*"
 
 # From the first byte that is sent to the last that comes, beside what the bytes themselves take. Many times
-# what a server under load needs, and no longer: a probe, or a set, waits meanwhile.
+# what a server under load needs, and no longer: a probe, or a set, waits for that long.
 S3_SECONDS = 180
 EC2_SECONDS = 300
 # Some clouds read the whole bundle before they answer RegisterImage: 30 GiB at some 35 MB/s. Who stops
@@ -152,7 +152,7 @@ def _adapt_s3(s3: Any, dialect: Dialect) -> None:
 
 def _adapt_ec2(ec2: Any) -> None:
     ec2.meta.events.unregister("before-parameter-build", generate_idempotent_uuid)
-    # Eucalyptus wants to be told from 4.0 on, and the library knows only Amazon's parameters.
+    # Eucalyptus requires the platform from 4.0 on, and the library knows only Amazon's parameters.
     service = ec2.meta.service_model
     service.operation_model("RegisterImage").input_shape.members["Platform"] = service.shape_for("String")
 

@@ -1,6 +1,6 @@
 """Detection of a cloud's dialect: found by asking it, with the reason.
 
-The address says most: Eucalyptus' services lie below `/services/`, Amazon's hosts bear its name, and every
+The address says most: Eucalyptus' services are below `/services/`, Amazon's hosts bear its name, and every
 other EC2 API is OpenStack's. Nova had its own below `/services/` too, as `Cloud` and `Admin`, which no
 Eucalyptus has. From 4.0 on, a Eucalyptus with names of its own (`ec2.DOMAIN`, `s3.DOMAIN`) answers at the
 root of each as well; it is known by how it refuses a path below `/services/` that it does not have, before it

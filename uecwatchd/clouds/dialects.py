@@ -117,7 +117,7 @@ class Dialect:
     # S3
     canned_acl: str | None  # lets the cloud itself read manifest and parts; None: it reads them anyway
     head_bucket: bool
-    key_prefix: bool  # manifest and parts may lie below a prefix; we use the bucket's root everywhere
+    key_prefix: bool  # manifest and parts may be below a prefix; we use the bucket's root everywhere
     unknown_query_keys: bool  # passes over a query key it does not know; others refuse the request
     bucket_pattern: re.Pattern[str]  # of the name of a bucket that can be made
     bucket_quota: int | None  # buckets of one account

@@ -28,7 +28,7 @@ def download_bundle(
     bucket, key = location.split("/", 1)
     data = _fetched(cloud, bucket, key)
     manifest = read_manifest(data, name=key)
-    # Opened before the signature is looked at: who has another key now is told that, and not of damage.
+    # Opened before the signature is looked at: if we have another key now, the message says that.
     secret = open_secret(manifest, cloud.account.user_key, side="user")
     check_signature(data, public_key(cloud.account.user_cert), name=key)
 

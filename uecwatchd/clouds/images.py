@@ -4,7 +4,7 @@ What holds everywhere, and makes a second registration harmless, is the image's 
 back as it was sent. It is looked for in the whole list of our own images, on our side, since the first
 generation answers a question by id wrongly and one with filters not at all.
 
-An id is believed if it has the form of this kind of cloud, and what lies under another is no image of ours to
+An id is believed if it has the form of this kind of cloud, and what has another is no image of ours to
 use: ids go into files that scripts read, and into requests.
 """
 
@@ -102,7 +102,7 @@ def list_images(cloud: Cloud, *, owned: bool = True) -> tuple[Image, ...]:
 def recent_images(cloud: Cloud) -> tuple[Image, ...]:
     """List our images as they were some seconds ago, with those that this process has registered since.
 
-    A missing image is really missing. A listed one may have left meanwhile: call `list_images` to be sure.
+    A missing image is really missing. A listed one may be gone by now: call `list_images` to be sure.
     """
     listed: tuple[Image, ...] = cloud.own_images.answer(partial(_own, cloud), age=RECENT_SECONDS)
     return listed

@@ -9,7 +9,7 @@ Answer = TypeVar("Answer")
 
 
 class SingleFlight(Generic[Answer]):
-    """The last answer to one question. One thread asks at a time; those that wait for it meanwhile take its
+    """The last answer to one question. One thread asks at a time; those that wait for it take its
     answer, if that was asked for late enough.
     """
 

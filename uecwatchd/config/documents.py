@@ -101,7 +101,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise Malformed(f"line {error.lineno}, column {error.colno}: {error.msg}") from error
     except UnicodeEncodeError as error:  # half of a surrogate pair, as "\\ud800" gives it
-        raise Malformed("an escape stands for no character") from error
+        raise Malformed("an escape is no character") from error
     except RecursionError as error:
         raise Malformed("nested too deeply") from error
     except Malformed:

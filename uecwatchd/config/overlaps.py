@@ -51,9 +51,9 @@ def find_overlaps(settings: Settings) -> Iterator[str]:
             yield f"spool.folders: {one} and {other} are the same folder"
         elif here.is_in(there) or there.is_in(here):
             inner, outer = (one, other) if here.is_in(there) else (other, one)
-            yield f"spool.folders must lie apart: {inner} lies in {outer}"
+            yield f"spool.folders must be apart: {inner} is in {outer}"
     for setting, folder in (("dir", settings.state.dir), ("work", settings.state.work_folder)):
         here = locate(folder, mounts)
         for spool, there in folders:
             if here.is_in(there) or here.is_same(there):
-                yield f"state.{setting} must lie outside spool.folders: {folder} is or lies in {spool}"
+                yield f"state.{setting} must be outside spool.folders: {folder} is {spool}, or in it"

@@ -15,7 +15,7 @@ from uecwatchd.errors import BundleRefused, Deferred, Halted, Pending, Rejected
 from uecwatchd.events import Event, Kind
 from uecwatchd.ledger.records import BundleRecord
 
-# OpenStack fetches, joins and converts the whole bundle meanwhile: some minutes for tens of GiB.
+# OpenStack fetches, joins and converts the whole bundle in that time: some minutes for tens of GiB.
 WAIT_SECONDS = 1800.0
 # What was registered is on the list at once, or as soon as several front ends agree on it.
 UNLISTED_SECONDS = 120.0

@@ -70,7 +70,7 @@ class UploadTools:
     check_stop: Callable[[], None]  #: called between parts; raises Stopped
     check_files: Callable[[], None]  #: raises Deferred when a file of the set has changed
     sleep: Callable[[float], None]  #: for seconds; raises what `check_stop` does
-    note_parts: Callable[[Role, int], None]  #: called with the number of parts that lie in the bucket
+    note_parts: Callable[[Role, int], None]  #: called with the number of parts in the bucket
     spread: Callable[[], float]  #: random numbers from 0 to 1, to spread requests
     now: Callable[[], float]  #: seconds since the epoch
 

@@ -16,7 +16,7 @@ from uecwatchd.ledger.records import BundleRecord
 def remove_stale_uploads(request: UploadRequest, tools: UploadTools, *, but: str) -> None:
     """Remove the set's unfinished bundles of this role from the bucket, except the one of identity `but`.
 
-    What cannot be removed is told and stays in the ledger. The upload goes on.
+    What cannot be removed is reported, and stays in the ledger. The upload goes on.
     """
     ledger, cloud = tools.ledger, tools.cloud.name
     for left in ledger.unfinished(cloud, made_for=request.made_for, role=request.member.role):

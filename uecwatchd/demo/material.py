@@ -182,7 +182,7 @@ def current_package() -> str:
     """Return the package that Debian's metapackage depends on today."""
     found = re.search(r"Depends: (linux-image-\S+)", run("apt-cache", "depends", META_PACKAGE))
     if found is None:
-        raise Halted(META_PACKAGE, "apt does not say which kernel it stands for", "Try: apt-get update")
+        raise Halted(META_PACKAGE, "apt does not say which kernel it installs", "Try: apt-get update")
     return found[1]
 
 

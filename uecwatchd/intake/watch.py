@@ -60,7 +60,7 @@ def _is_ours(path: str | bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class WatchMode:
-    """How a folder is watched: with events or not, and the seconds between scans in any case.
+    """The way to watch a folder: with events or not, and the seconds between scans in any case.
 
     `why` is the reason for the lack of events, or empty. `passing` is True if the reason may end while the
     folder stays the same.

@@ -120,7 +120,7 @@ class Ledger(Protocol):
         """Remove a bundle, and its key from the disk, if it is there."""
 
     def claim(self, identity: str, *, check: Callable[[], None]) -> AbstractContextManager[None]:
-        """Hold the work on one bundle for this thread, so that sets with the same kernel make it once.
+        """Lock one bundle for this thread, so that sets with the same kernel make it once.
 
         `check` is called about once a second while another thread has it, and may raise to give up.
         """

@@ -91,7 +91,7 @@ class TargetRecord:
     cloud: str
     bucket: str = ""
     images: tuple[TargetImage, ...] = ()  #: one for each member, in the same order
-    fingerprint: str = ""  #: of everything that the ids stand for
+    fingerprint: str = ""  #: of everything that the ids identify
     remarks: tuple[str, ...] = ()  #: requested attributes that a registered image did not get
     is_current: bool = True  #: the set goes there now; otherwise it did earlier, and its images are there
 

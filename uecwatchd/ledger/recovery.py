@@ -35,7 +35,7 @@ def is_gone(folder: Path) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of the daemon while a ledger is set aside. Raises Deferred if a daemon runs."""
+    """Lock the state directory while a ledger is set aside. Raises Deferred if a daemon runs."""
     lock = lock_state(folder)
     try:
         yield

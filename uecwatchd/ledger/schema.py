@@ -31,7 +31,7 @@ HINTS: Mapping[int, str] = {
     sqlite3.SQLITE_BUSY: "Another process is writing to it; work resumes by itself once that has ended.",
     sqlite3.SQLITE_READONLY: "Let the service's user write to the state directory and all that is in it.",
     sqlite3.SQLITE_CANTOPEN: "Let the service's user write to the state directory and all that is in it.",
-    sqlite3.SQLITE_IOERR: "Look at the disk that the state directory lies on; work resumes by itself.",
+    sqlite3.SQLITE_IOERR: "Look at the disk of the state directory; work resumes by itself.",
 }
 # Codes that may mean a disk without inodes, or one that has become read-only.
 VAGUE = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})
@@ -106,7 +106,7 @@ def _check_regular_file(path: Path) -> None:
             raise Halted(
                 f"{path}: this is no ledger",
                 f"it is {KIND_WORDS[kind]}, and the ledger is a regular file in the state directory itself",
-                "Move it away, and name another place by dir under [state] if the ledger is to lie there.",
+                "Move it away, and name another place by dir under [state] if the ledger must be there.",
             )
 
 
@@ -205,7 +205,7 @@ def damaged(path: Path | None, why: str) -> LedgerDamaged:
         f"{path or 'the ledger'}: it is damaged",
         " ".join(why.split()),
         "Restart the service: it sets the ledger aside, begins a new one, and finds what is registered in the"
-        " clouds again. Then look at the disk that it lies on.",
+        " clouds again. Then look at the disk that it is on.",
     )
 
 
@@ -223,5 +223,5 @@ def translate_errors(folder: Path) -> Iterator[None]:
         if space and any(lack := reason_too_full(space)):
             why, hint = f"{error}, and {lack[0]}", f"{lack[1]}; work resumes by itself."
         if code in UNSHARED and is_shared(kind := file_system_of(folder)):
-            why, hint = f"{why}, and the state directory lies on {kind}", TAKE_A_LOCAL_DISK
+            why, hint = f"{why}, and the state directory is on {kind}", TAKE_A_LOCAL_DISK
         raise Deferred("the ledger: cannot use it", why, hint) from error

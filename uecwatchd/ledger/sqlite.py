@@ -267,7 +267,7 @@ class SqliteLedger:
 
     @contextmanager
     def claim(self, identity: str, *, check: Callable[[], None]) -> Iterator[None]:
-        """Hold the work on one bundle for this thread: of two sets with one kernel, the second waits.
+        """Lock one bundle for this thread: of two sets with one kernel, the second waits.
 
         `check` is called while it waits, and may raise to end the wait.
         """

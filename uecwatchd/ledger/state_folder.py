@@ -36,7 +36,7 @@ def make_folder(folder: Path) -> None:
 def lock_state(folder: Path, *, patience_seconds: float = LOCK_PATIENCE_SECONDS) -> int:
     """Become the only daemon on a state directory; return the lock, which `lockfile.release` ends.
 
-    Raises LockTaken, with the process that holds the lock, if it is not released in time.
+    Raises LockTaken, with the process that has the lock, if it is not released in time.
     """
     with translate_folder_errors(folder):
         make_folder(folder)

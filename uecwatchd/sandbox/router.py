@@ -32,7 +32,7 @@ class RecordedRequest:
 
     `path` is as sent, without its query; like `method` it is empty if it could not be read. `action` is the
     EC2 action or the S3 operation, or empty; `status` is 0 if there was no answer. `code` and `message` are
-    the refusal's and may say more than the client was told; both are empty on success. `fault` is the fault
+    the refusal's and may say more than the answer; both are empty on success. `fault` is the fault
     that struck, or empty.
     """
 

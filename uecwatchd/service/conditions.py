@@ -42,7 +42,7 @@ class Conditions:
         once: bool = False,
         quiet: bool = False,
     ) -> bool:
-        """Note that a condition lasts, and tell its text if that is new. Return True if it was told.
+        """Note that a condition lasts, and tell its text if that is new. Return True if it was.
 
         An empty text clears the condition. `once`: do not tell another text of the same condition either.
         `quiet`: tell nothing.

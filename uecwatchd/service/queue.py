@@ -45,7 +45,7 @@ class DueSet:
 
 @dataclass(frozen=True, slots=True)
 class QueueEntry:
-    """What decides when a set is begun."""
+    """One set in the queue, with all that decides when it is begun."""
 
     key: SetId
     size: int  #: bytes of its members

@@ -14,7 +14,7 @@ from uecwatchd.service.spooler_parts import ConfiguredParts, LastingParts
 
 @dataclass(frozen=True, slots=True)
 class Reconciler:
-    """What follows from one scan of one folder."""
+    """Consequences of one scan of one folder."""
 
     parts: LastingParts
     setup: ConfiguredParts

@@ -1,4 +1,4 @@
-"""What is in the spool folders, and when something is due, by the last scans."""
+"""Contents of the spool folders by the last scans, and the times when something is due."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What all parts of one running service share: clocks, signals between threads, and tools for attempts."""
+"""Context of one running service: clocks, signals between threads, and tools for attempts."""
 
 import threading
 import time

@@ -38,7 +38,7 @@ SCOPES = {6: 0b11}
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the process may use from its start on."""
+    """Resources that the process may use from its start on."""
 
     cpu_seconds: int
     memory_bytes: int  #: of address space

@@ -12,7 +12,7 @@ from uecwatchd.system.text import format_size
 MIN_FREE_BYTES = 512 * 1024
 # Six results, each also under a temporary name while it is written, and the three files of SQLite.
 MIN_FREE_INODES = 16
-# What a large file must leave free: for the results and rows of all sets that are at work meanwhile.
+# What a large file must leave free: for the results and rows of all sets that are at work then.
 RESERVED_BYTES = 64 * 1024 * 1024
 
 

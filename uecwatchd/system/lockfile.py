@@ -112,7 +112,7 @@ def is_locked(folder: Path, file: LockFile) -> bool:
 
 
 def is_in_place(folder: Path, lock: int, file: LockFile) -> bool:
-    """Return True if the file that we have locked still lies in the folder under the lock's name."""
+    """Return True if the file that we have locked is still in the folder under the lock's name."""
     with suppress(OSError):
         return os.path.samestat(os.lstat(folder / file.name), os.fstat(lock))
     return False

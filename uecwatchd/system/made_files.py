@@ -111,7 +111,7 @@ def _translate_errors(folder: Path) -> Iterator[None]:
 
 def cannot_use(folder: Path, error: OSError) -> UecError:
     """Return the error of a folder that the service cannot use as it has to."""
-    hint = "Look at the disk that it lies on; it continues by itself."
+    hint = "Look at the disk that it is on; it continues by itself."
     if error.errno == errno.EFBIG:
         hint = "A file would be larger than its file system allows: use another one."
     elif error.errno in FULL:

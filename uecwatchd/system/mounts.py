@@ -34,7 +34,7 @@ class Mount:
     file_system: str  #: type, such as `ext4`
 
     def holds(self, path: str) -> bool:
-        """Return True if an absolute path without links is the mount point, or lies below it."""
+        """Return True if an absolute path without links is the mount point, or is below it."""
         return path == self.point or path.startswith(self.point.rstrip("/") + "/")
 
 

@@ -28,7 +28,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a program has written to its standard output, and to its standard error."""
+    """Output of a program: standard output, and standard error."""
 
     output: str
     complaint: str

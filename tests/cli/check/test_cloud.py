@@ -1,4 +1,4 @@
-"""What `check` says of a cloud that it has asked: what it is, both halves, the clocks, the bucket."""
+"""`check` of a cloud: its dialect, both halves, the clocks, the bucket."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What `check` says of credentials: each piece for itself, and nothing hides anything else."""
+"""`check` of credentials: each piece is examined for itself, and none hides another."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

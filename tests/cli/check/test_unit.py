@@ -1,4 +1,4 @@
-"""Which files `check` looks for as root, before it goes on as the service's user."""
+"""Files that `check` looks for as root, before it goes on as the service's user."""
 
 from collections.abc import Callable
 from pathlib import Path

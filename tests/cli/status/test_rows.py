@@ -1,4 +1,4 @@
-"""Why not yet: for every name in a spool folder, and with what is known of the work on it."""
+"""Rows of `status`: one for every name in a spool folder, with the state of the work on it."""
 
 import json
 import os
@@ -192,7 +192,7 @@ def test_progress_is_shown_with_rate_and_time_left_while_a_daemon_runs(waiting: 
         "seconds_left": 150,
     }
     broken_off = row_with(waiting, alive=False, **known)
-    assert broken_off.state == "waiting", "what a killed daemon has left is not told as if it went on"
+    assert broken_off.state == "waiting", "what a killed daemon has left is not shown as if it went on"
     assert row_json(broken_off)["progress"] is None
 
 

@@ -1,4 +1,4 @@
-"""What systemd is asked to give to a verb. A booted systemd agrees, where it is new enough: tests/booted."""
+"""Requests to systemd for the environment of a verb. `tests/booted` asks a real one."""
 
 import os
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What a unit keeps from its service, and which lines change that. A booted systemd agrees: tests/booted."""
+"""Paths that a unit keeps from its service, and lines that change that; `tests/booted` has a real systemd."""
 
 # ruff: noqa: S108 (the folders are only named)
 

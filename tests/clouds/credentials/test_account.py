@@ -35,7 +35,7 @@ echo WARN: something is not configured
 
 @pytest.fixture
 def folder(tmp_path: Path, user: Any, cloud_keys: Any) -> Path:
-    """What a user of a cloud has unpacked: eucarc, certificate and key, the cloud's certificate."""
+    """Make the unpacked folder of a cloud's user: eucarc, certificate and key, the cloud's certificate."""
     user.write(tmp_path, "user")
     cloud_keys.write(tmp_path, "cloud")
     (tmp_path / "eucarc").write_text(EUCARC)

@@ -123,7 +123,7 @@ def test_use_includes_another_section(tmp_path: Path) -> None:
 
 def test_a_circle_of_use_is_reported(tmp_path: Path) -> None:
     loop = "[region a]\nec2-url = use b\n[region b]\nec2-url = use a\n"
-    assert "stands for itself" in complaint(tmp_path, "a", loop=loop)
+    assert "refers to itself" in complaint(tmp_path, "a", loop=loop)
 
 
 def test_a_section_is_found_by_the_unique_end_of_its_name(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a cloud says is looked at before it is believed, kept, printed, or sent to anybody."""
+"""Answers of a cloud are checked before they are believed, kept, printed, or sent to anybody."""
 
 import contextlib
 import resource
@@ -240,7 +240,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 
 def memory_for(script: Any, body: str) -> tuple[str, int]:
-    """What a process of its own says of a list of images, and the MiB that it took."""
+    """Return the output of a separate process about a list of images, and the MiB that it took."""
     script.says(body=body)
     ran = subprocess.run(
         [sys.executable, "-c", MEMORY, script.url], capture_output=True, text=True, check=True

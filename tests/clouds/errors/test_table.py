@@ -1,7 +1,7 @@
 """The error table, row by row: what each generation sends, over HTTP, and what we make of it.
 
 Older servers say little about the kind of a mistake: where one has a code at all, it is the name of the
-component that failed. So the same mistake stands here once for each form that it comes in.
+component that failed. So the same mistake is here once for each form that it comes in.
 """
 
 import os
@@ -47,7 +47,7 @@ class Answer:
 
 
 def plain(status: int, message: str) -> Answer:
-    """What the first layers of Eucalyptus' EC2 send: no XML, the status once more in words."""
+    """Make an answer of the first layers of Eucalyptus' EC2: no XML, the status once more in words."""
     body = f"Failure: {status} {HTTPStatus(status).phrase}\n{message}\n\n"
     return Answer("ec2", status, body, str(status), " ".join(body.split()))
 
@@ -482,7 +482,7 @@ def test_the_reason_of_a_row_is_a_part_of_the_sentence(row: Any) -> None:
     ids=lambda row: row.code or row.words,
 )
 def test_words_of_a_row_count_for_any_status(row: RefusalRow) -> None:
-    """Unless a row of words stands higher: that is what makes a permanent 500 one."""
+    """Unless a row of words is above it: that is what makes a permanent 500 one."""
     for one in EXAMPLES:
         said = one.answer.refusal
         if find_row(one.dialect, said) is row:

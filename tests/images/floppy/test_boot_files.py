@@ -1,4 +1,4 @@
-"""Which files of a folder go on the boot floppy, and what is said of the others."""
+"""Files of a folder for the boot floppy, and messages about the others."""
 
 import io
 from collections.abc import Mapping

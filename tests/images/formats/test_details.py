@@ -1,4 +1,4 @@
-"""What the formats have beside plain blocks: states, sizes, long maps, and layouts QEMU does not write."""
+"""Details of the formats beside plain blocks: states, sizes, long maps, and layouts QEMU does not write."""
 
 import os
 import random
@@ -53,7 +53,7 @@ def patch(path: Path, place: int, data: bytes) -> None:
 
 
 def as_bytes(runs: list[Run], size: int) -> dict[int, int]:
-    """Return where each byte of a disk lies."""
+    """Return the place of each byte of a disk."""
     found = {run.start + n: run.place + n for run in runs for n in range(run.length)}
     return {byte: place for byte, place in found.items() if byte < size}
 

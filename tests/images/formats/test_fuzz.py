@@ -125,7 +125,7 @@ def with_right_sums(container: Container, content: bytes) -> bytes:
 
 @every_container
 def test_any_field_may_have_any_value(name: str, tmp_path: Path) -> None:
-    """Where we accept an image whose disk is another one now, QEMU reads the same in it."""
+    """If we accept an image with a changed disk, QEMU reads the same in it."""
     container = CONTAINERS[name]
     content = content_of(container.make(DISK))
     path, raw, draw = tmp_path / "image", tmp_path / "raw", random.Random(name)  # noqa: S311

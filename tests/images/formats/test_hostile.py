@@ -1,4 +1,4 @@
-"""A file for each rule: what it is refused for, and what its owner is told to do."""
+"""A file for each rule: the reason of the refusal, and the hint for its owner."""
 
 import os
 import struct

@@ -112,7 +112,7 @@ def test_no_file_is_opened_that_an_image_names(tmp_path: Path) -> None:
 
 
 def test_qemu_would_have_read_the_secret(tmp_path: Path) -> None:
-    """What is above is no empty threat."""
+    """The tests above are about a real danger."""
     secret = tmp_path / "secret"
     secret.write_bytes(SECRET.ljust(2 * MIB, b"\0"))
     images = {path.name: path for path in naming_images(tmp_path, secret)}

@@ -165,7 +165,7 @@ def test_windows_is_recognised_by_its_loader(tmp_path: Path) -> None:
         assert find_linux(guest) is None
 
 
-def test_floppies_and_cds_are_told_from_disks(tmp_path: Path) -> None:
+def test_floppies_and_cds_are_no_disks(tmp_path: Path) -> None:
     floppy = empty(tmp_path / "floppy", 1440 * 1024)
     run("mkfs.fat", floppy)
     run("genisoimage", "-quiet", "-o", tmp_path / "cd", fill(tmp_path / "root", {"readme": "x"}))

@@ -1,4 +1,4 @@
-"""What makes a guest ready for a cloud, one rule at a time: each case spoils a guest that is ready."""
+"""Rules for a guest that is ready for a cloud: each case spoils one that is ready."""
 
 import gzip
 import lzma
@@ -279,7 +279,7 @@ def test_a_damaged_ramdisk_is_refused(compress: type[bytes]) -> None:
 
 
 def test_a_ramdisk_is_read_no_further_than_needed() -> None:
-    """What follows would be refused."""
+    """The data after it would be refused."""
     wanted = ramdisk("ext4", "xfs", "virtio_blk")
     assert modules_of(wanted + bytes(4 << 20) + b"nonsense", max_bytes=2 << 20) == WANTED
 

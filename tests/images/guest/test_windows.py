@@ -68,7 +68,7 @@ def test_boot_ini_counts_logical_partitions_after_the_primary_ones(tmp_path: Pat
     assert (found.summary().windows_partition, found.summary().windows_folder) == (4, "WINNT")
 
 
-def test_an_ntfs_that_was_not_shut_down_is_told(tmp_path: Path) -> None:
+def test_an_ntfs_that_was_not_shut_down_is_reported(tmp_path: Path) -> None:
     inside = ntfs(tmp_path / "ntfs", fill(tmp_path / "files", {"ntldr": b"loader"}))
     clean = disk(tmp_path / "clean.img", MBR, (1, inside), size=20 * MIB)
     assert keys(inspected(clean)) == {}

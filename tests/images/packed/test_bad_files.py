@@ -111,7 +111,7 @@ def test_a_bomb_is_stopped_at_the_piece_that_crosses_the_limit(kind: str, limit:
 
 
 def test_an_xz_whose_index_says_less_than_its_block_has_is_refused() -> None:
-    """The size is known from the index, so it must not be a lie."""
+    """The size is known from the index, so it must be true."""
     packed = bytearray(compress(bytes(MIB), "xz -0 -T1 --check=none"))
     index = len(packed) - 12 - (int.from_bytes(packed[-8:-4], "little") + 1) * 4
     at = packed.index(b"\x80\x80\x40", index)  # 1 MiB as a number of seven bits a byte

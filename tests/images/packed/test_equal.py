@@ -1,4 +1,4 @@
-"""What is read from a compressed file is what the program that made it was given."""
+"""A compressed file reads as the data that its program was given."""
 
 import bz2
 import gzip

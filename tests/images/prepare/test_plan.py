@@ -1,4 +1,4 @@
-"""What is changed in a guest, one rule at a time: each case is a guest that is ready but for one thing."""
+"""Changes in a guest, one rule at a time: each case is a guest that is ready but for one thing."""
 
 from pathlib import Path
 

@@ -255,7 +255,7 @@ def test_a_work_folder_that_is_gone_defers_the_set(folder: Path, tmp_path: Path)
 
 
 def test_a_missing_debugfs_names_its_package(folder: Path, tmp_path: Path) -> None:
-    """Something that is no program lies over debugfs, in a mount namespace of its own."""
+    """Something that is no program hides debugfs, in a mount namespace of its own."""
     image = ext("-t", "ext4", size=SIZE)(tmp_path / "image", folder)
     debugfs = shutil.which("debugfs", path="/usr/sbin:/sbin")
     assert debugfs

@@ -1,4 +1,4 @@
-"""Which tarballs are sets before anything is unpacked, by names, first bytes, and what lies beside."""
+"""Tarballs as sets before anything is unpacked, by names, first bytes, and the files beside them."""
 
 import hashlib
 import os
@@ -46,7 +46,7 @@ def test_a_lone_tarball_is_a_set_with_the_name_before_its_ending(tmp_path: Path,
     assert found.packed.path == name
 
 
-def test_its_sidecar_and_its_sums_lie_beside_it(tmp_path: Path) -> None:
+def test_its_sidecar_and_its_sums_are_beside_it(tmp_path: Path) -> None:
     digest = pack(tmp_path, "k.tar.gz")
     lay(tmp_path, {"k.toml": 'hypervisor = "xen"\n', "k.tar.gz.sha256": f"{digest}  k.tar.gz\n"})
     found = only_set(tmp_path)
@@ -67,7 +67,7 @@ def test_a_change_of_the_tarball_or_of_its_sidecar_is_a_change_of_the_set(tmp_pa
 
 
 @pytest.mark.parametrize("name", ["k.img", "k/k.img"])
-def test_files_that_lie_there_unpacked_are_used_instead(tmp_path: Path, name: str) -> None:
+def test_files_that_are_there_unpacked_are_used_instead(tmp_path: Path, name: str) -> None:
     pack(tmp_path, "k.tar")
     lay(tmp_path, {name: MBR})
     assembly = decided(tmp_path)
@@ -95,7 +95,7 @@ def test_two_tarballs_with_one_name_are_refused(tmp_path: Path) -> None:
     pack(tmp_path, "k.tar")
     pack(tmp_path, "k.tgz")
     (refused,) = decided(tmp_path).refused
-    assert "k.tar and k.tgz lie there" in str(refused.error)
+    assert "k.tar and k.tgz are there" in str(refused.error)
 
 
 @pytest.mark.parametrize(

@@ -330,7 +330,7 @@ def test_a_sidecar_may_name_a_kernel_alone() -> None:
     assert members(only(decide(files))) == {"kernel": "vmlinuz-1"}
 
 
-def test_one_kernel_serves_two_images_that_lie_beside_it() -> None:
+def test_one_kernel_serves_two_images_beside_it() -> None:
     assembly = decide({**TRIO, "lucid.img": "partition"})
     assert [members(found)["kernel"] for found in assembly.ready] == ["vmlinuz-2.6.31"] * 2
 
@@ -482,7 +482,7 @@ def test_four_times_the_sets_take_four_times_the_work(files: Callable[[int], dic
 
 
 def _steps(files: Mapping[str, str | bytes]) -> int:
-    """How many lines of ours are run, counting each turn of a comprehension, for one assembly."""
+    """Count the lines of ours that run for one assembly, each turn of a comprehension included."""
     made, steps = listing(files), 0
 
     def count(frame: FrameType, event: str, _: object) -> Callable[..., object]:

@@ -139,7 +139,7 @@ def test_a_compressed_image_beside_its_unpacked_form_is_not_reported(tmp_path: P
     assembly = decided(tmp_path)
     assert [found.name for found in assembly.ready] == ["karmic"]
     assert [(one.reason, one.is_news) for one in assembly.unmatched] == [
-        ("karmic.img lies there unpacked", False)
+        ("karmic.img is there unpacked", False)
     ]
 
 
@@ -163,7 +163,7 @@ def test_a_compressed_file_that_is_no_image_is_not_reported(tmp_path: Path, name
     assert not misfit.is_news
 
 
-def test_each_is_reported_once_while_it_lies_there_and_many_are_reported_together(
+def test_each_is_reported_once_while_it_is_there_and_many_are_reported_together(
     tmp_path: Path, listener: Recorder
 ) -> None:
     conditions = Conditions(listener)

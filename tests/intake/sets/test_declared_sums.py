@@ -216,9 +216,7 @@ def test_a_list_that_nobody_can_read_holds_no_set_that_has_another_or_is_finishe
         ("CHECKSUMS", f"SHA256 (karmic/disk.img) = {WRONG}\n"),
     ],
 )
-def test_a_list_beside_a_set_s_folder_counts_for_what_lies_in_it(
-    tmp_path: Path, name: str, text: str
-) -> None:
+def test_a_list_beside_a_set_s_folder_counts_for_what_is_in_it(tmp_path: Path, name: str, text: str) -> None:
     lay(tmp_path, {"karmic/disk.img": MBR, name: text})
     (found,) = decided(tmp_path).ready
     assert dict(found.checksums) == {"disk.img": WRONG}
@@ -234,7 +232,7 @@ def test_a_list_tells_a_file_from_one_of_its_name_in_a_folder(tmp_path: Path) ->
     }
 
 
-def test_a_list_beside_folders_that_nobody_can_read_holds_what_lies_in_them(tmp_path: Path) -> None:
+def test_a_list_beside_folders_that_nobody_can_read_holds_what_is_in_them(tmp_path: Path) -> None:
     lay(tmp_path, {"karmic/disk.img": MBR, "SHA256SUMS": "<html>"})
     assert "SHA256SUMS: it cannot be used" in refusal(tmp_path)
 

@@ -46,7 +46,7 @@ FORMS = {"stem": STEM, "folder": FOLDER, "trio": TRIO, "named": NAMED}
 
 
 def owned(files: Files) -> Listing:
-    """The later a file stands here, the later it was dropped."""
+    """The later a file is listed here, the later it was dropped."""
     hidden = {path: owner for path, (owner, content) in files.items() if content == "hidden"}
     files = {path: one for path, one in files.items() if path not in hidden}
     late = frozenset(path for path, (_, content) in files.items() if content == "late")
@@ -119,7 +119,7 @@ BOBS: Mapping[str, Files] = {
 @pytest.mark.parametrize("planted", BOBS)
 @pytest.mark.parametrize("first", ["alice", "bob"])
 def test_files_of_another_member_never_change_a_set(form: str, planted: str, first: str) -> None:
-    """First or last: before a look has told whose the name is, who has a machine image of it goes before."""
+    """First or last: until the name has an owner, an owner of a machine image goes before others."""
     theirs = {path: one for path, one in BOBS[planted].items() if path not in FORMS[form]}
     machine = "partition" in {content for _, content in theirs.values()}
     files = {**theirs, **FORMS[form]} if first == "bob" and not machine else {**FORMS[form], **theirs}
@@ -240,7 +240,7 @@ def test_a_set_in_a_folder_of_root_belongs_to_the_owner_of_its_image() -> None:
 
 
 def test_files_in_the_folder_of_another_member_do_not_count() -> None:
-    """Who owns the folder can rename whatever lies in it."""
+    """The owner of a folder can rename all that is in it."""
     files = {
         "web": (BOB, "folder"),
         "web/disk": (ALICE, "partition"),

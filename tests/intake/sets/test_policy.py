@@ -1,4 +1,4 @@
-"""What sidecars may ask for in a folder, and how an administrator says so."""
+"""Limits for the sidecars of a folder, set by an administrator."""
 
 import os
 from dataclasses import replace

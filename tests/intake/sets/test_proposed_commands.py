@@ -1,4 +1,4 @@
-"""What hints tell people to type, typed: the set is ready then."""
+"""Commands from hints: after each, the set is ready."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Which kernel and ramdisk an image takes, by the names that distributions, tools and people give them."""
+"""Kernel and ramdisk of an image, by the names that distributions, tools and people give them."""
 
 import re
 import tomllib
@@ -465,7 +465,7 @@ def test_of_several_one_that_can_serve_is_proposed(files: Files, place: str) -> 
 def test_of_several_that_cannot_serve_none_is_proposed() -> None:
     files = {"web.qcow2": QCOW2, "web.img": QCOW2, "web.vmlinuz": KERNEL, "web.initrd": RAMDISK}
     (refused,) = decide(files).refused
-    assert refused.error.hint == "None of them can serve: remove all but one, to be told why."
+    assert refused.error.hint == "None of them can serve: remove all but one to see why."
 
 
 @pytest.mark.parametrize("ramdisk", ["web/floppy", "web/boot.img", "web/web-floppy.img"])

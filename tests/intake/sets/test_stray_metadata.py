@@ -98,7 +98,7 @@ def test_two_that_differ_in_case_alone_are_refused_by_both_names(
 
 def test_a_named_file_that_differs_in_case_is_not_taken_and_both_names_are_reported(tmp_path: Path) -> None:
     lay(tmp_path, {"Karmic.img": MBR, "mine.toml": 'machine = "karmic.img"'})
-    assert "Karmic.img lies there" in held_by(tmp_path, "mine")
+    assert "Karmic.img is there" in held_by(tmp_path, "mine")
     assert "karmic.img (named in mine.toml" in held_by(tmp_path, "mine")
 
 
@@ -189,7 +189,7 @@ def test_a_sidecar_without_an_image_holds_the_set_that_it_nearly_names(
         *("image.toml~", "image.tml", "disk.img.toml", "notes.txt", "image", "image.json.bak", "Disk.JSON"),
     ],
 )
-def test_whatever_metadata_lies_in_a_set_s_folder_holds_it(tmp_path: Path, name: str) -> None:
+def test_any_metadata_in_a_set_s_folder_holds_it(tmp_path: Path, name: str) -> None:
     text = '{"public": false}' if "json" in name.lower() else PRIVATE
     lay(tmp_path, {"one/disk.img": MBR, f"one/{name}": text})
     sentence = held(tmp_path, "one")
@@ -390,12 +390,12 @@ def test_a_file_is_waited_for_while_a_download_tool_keeps_its_note_beside_it(
 ) -> None:
     lay(tmp_path, {f"{place}karmic.img": MBR, place + note: "x"})
     sentence = held(tmp_path, "set" if place else "karmic")
-    assert f"{place}{note} lies beside it" in sentence
+    assert f"{place}{note} is beside it" in sentence
     (tmp_path / (place + note)).unlink()
     only(tmp_path)
 
 
-def test_a_finished_set_is_not_undone_by_what_comes_to_lie_near_it(tmp_path: Path) -> None:
+def test_a_finished_set_is_not_undone_by_later_files_near_it(tmp_path: Path) -> None:
     lay(tmp_path, {"karmic.img": MBR})
     taken = {"karmic": [(member.path, member.stamp) for member in only(tmp_path).members]}
     lay(tmp_path, {"karmic.yaml": PRIVATE, "karmic.img.aria2": "x", "karmik.toml": ""})
@@ -513,7 +513,7 @@ def test_a_sidecar_in_a_folder_that_waits_for_its_own_image_holds_no_other_set(
 @pytest.mark.parametrize(
     "name", ["karmic.toml.txt", ".karmic.toml", "karmic.yaml", "karmic.toml~", "Karmic.tml"]
 )
-def test_what_lies_beside_a_set_s_folder_and_bears_its_name_holds_it(tmp_path: Path, name: str) -> None:
+def test_what_is_beside_a_set_s_folder_and_has_its_name_holds_it(tmp_path: Path, name: str) -> None:
     lay(tmp_path, {"karmic/disk.img": MBR, name: PRIVATE})
     sentence = held(tmp_path)
     assert name in sentence
@@ -537,7 +537,7 @@ def test_a_folder_in_a_set_s_folder_is_reported_before_the_set_goes_up(tmp_path:
     (tmp_path / "one" / below).parent.mkdir()
     (tmp_path / "one" / below).write_text(PRIVATE)
     folder = f"one/{below.partition('/')[0]}/"
-    assert only(tmp_path).unread == (f"{folder} is not looked into: a set's files lie side by side",)
+    assert only(tmp_path).unread == (f"{folder} is not looked into: a set's files are side by side",)
 
 
 @pytest.mark.parametrize("machine", ["karmik.img", "Karmic.img", "karmic.raw", "karmic-server.img"])

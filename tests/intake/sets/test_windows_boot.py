@@ -1,4 +1,4 @@
-"""Which boot files belong to which Windows set, on real folders as a scan lists them."""
+"""Boot files of Windows sets, in real folders as a scan lists them."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -25,7 +25,7 @@ PARTS = st.sampled_from(NAMES)
         ("win/my-bootfiles/ntldr", None, None),
     ],
 )
-def test_a_folder_of_boot_files_is_told_by_its_name(
+def test_a_folder_of_boot_files_is_known_by_its_name(
     path: str, folder: str | None, beside: str | None
 ) -> None:
     assert boot_folder_of(path) == folder
@@ -33,7 +33,7 @@ def test_a_folder_of_boot_files_is_told_by_its_name(
 
 
 @given(st.lists(PARTS, min_size=1, max_size=3).map("/".join))
-def test_what_lies_in_a_folder_of_boot_files_has_the_folder_at_its_beginning(path: str) -> None:
+def test_what_is_in_a_folder_of_boot_files_has_the_folder_at_its_beginning(path: str) -> None:
     folder = boot_folder_of(path)
     if folder is None:
         assert not re.search(r"(^|[-./])bootfiles(/|$)", "/".join(path.split("/")[:1]), re.IGNORECASE)

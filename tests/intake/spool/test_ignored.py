@@ -1,4 +1,4 @@
-"""Which names in a spool folder are never taken for images, on files with the content of real disks."""
+"""Names in a spool folder that are never images, on files with the content of real disks."""
 
 from pathlib import Path
 

@@ -17,7 +17,7 @@ from uecwatchd.intake.spool.contents import Contents, ReadBudget, read_contents
 
 
 def kept_bytes(look: Callable[[], object]) -> tuple[object, int]:
-    """What a look gives, and how much memory that holds on to."""
+    """Return the result of a scan, and the memory that it keeps."""
     gc.collect()
     tracemalloc.start()
     try:

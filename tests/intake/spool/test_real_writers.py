@@ -254,7 +254,7 @@ def disk(path: Path, *, mark: str) -> None:
 
 @dataclass(frozen=True)
 class Ended:
-    """What was left of it all: the host, and the digest of what each writer meant to leave."""
+    """The end of it all: the host, and the digest of what each writer meant to leave."""
 
     host: Host
     meant: Mapping[str, str]
@@ -350,7 +350,7 @@ def test_a_set_that_waits_for_its_sum_says_so_and_is_not_refused(ended: Ended) -
     assert f"{name}: waiting for {name}.img {TO_HAVE_ITS_SUM}" in ended.log
 
 
-def test_no_set_was_refused_meanwhile(ended: Ended) -> None:
+def test_no_set_was_refused_in_between(ended: Ended) -> None:
     assert " is rejected: " not in ended.log
 
 

@@ -17,7 +17,7 @@ from uecwatchd.system import lockfile
 from uecwatchd.types import FileStamp
 
 
-def test_a_listing_holds_files_and_what_lies_one_folder_down(tmp_path: Path) -> None:
+def test_a_listing_has_files_and_what_is_one_folder_down(tmp_path: Path) -> None:
     (tmp_path / "a.img").write_bytes(b"x")
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "b.img").write_bytes(b"yy")

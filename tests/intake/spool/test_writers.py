@@ -1,4 +1,4 @@
-"""Whether somebody writes to a file just now, and what is made of that."""
+"""Detection of programs that write to a file, and its consequences."""
 
 import hashlib
 import mmap
@@ -296,7 +296,7 @@ def test_a_sum_that_is_wrong_is_not_computed_again_while_nothing_changes(
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
         book.put_digest(FileStamp.of(dropped.stat()), "file", RIGHT)  # were it computed, it would be another
-    assert turn(FRESH_SECONDS + 5).stage == "deliver the machine image", "where the lie comes out"
+    assert turn(FRESH_SECONDS + 5).stage == "deliver the machine image", "where the mistake shows"
 
 
 def test_the_sum_of_a_file_that_is_mostly_holes_is_computed_once_while_nothing_changes(

@@ -1,4 +1,4 @@
-"""Who may ask: signatures, keys and clocks."""
+"""Signatures, keys and clocks of accepted requests."""
 
 import hmac
 from base64 import b64encode
@@ -88,7 +88,7 @@ def test_clocks_may_differ_only_so_far(
 
 
 def test_version_2_may_leave_the_service_path_out_of_the_resource(clients: Any) -> None:
-    """That is how boto3 signs by itself, and servers from 3.3 take it for objects."""
+    """boto3 signs like this by itself, and servers from 3.3 accept it for objects."""
     s3 = clients.s3(version="s3", full_path=False)
     s3.put_object(Bucket="images", Key="bare", Body=b"x")
     assert s3.get_object(Bucket="images", Key="bare")["Body"].read() == b"x"
@@ -239,7 +239,7 @@ def test_signed_parameters_changed_in_one_place_are_refused(name: str) -> None:
 
 
 def signed_for(host: str, header: str, *, path: str = "/services/Eucalyptus") -> str:
-    """Who signed a request of that Host header, by a signature that covers `host`."""
+    """Return the signer of a request with that Host header, by a signature that covers `host`."""
     parameters = {
         "AWSAccessKeyId": "AK",
         "Action": "DescribeImages",

@@ -1,4 +1,4 @@
-"""Who may ask, where, when and how often, generation by generation; and the credentials each hands out."""
+"""Access by generation: accounts, paths, times and rates; and the credentials that each hands out."""
 
 import contextlib
 import http.client
@@ -218,7 +218,7 @@ def test_every_answer_is_dated_by_the_clouds_clock(request_line: str, cloud: San
 def test_services_are_where_the_generation_had_them(
     expected: tuple[int, ...], cloud: Sandbox, hand: Any
 ) -> None:
-    """Where S3 is at the root, any other path is one of its buckets."""
+    """If S3 is at the root, any other path is one of its buckets."""
     words = ("Walrus", "objectstorage", "Eucalyptus", "compute")
     assert tuple(hand(cloud).ask("GET", f"/services/{word}").status for word in words) == expected
 
@@ -356,7 +356,7 @@ COMMON = {
 }
 
 
-# What stands for the account where the generation has none: the user's number, or what nova writes for all.
+# In the place of the account, if the generation has none: the user's number, or what nova writes for all.
 ODD_USERS = {"uec": re.compile("[0-9]{38}"), "openstack": re.compile("42")}
 
 

@@ -1,4 +1,4 @@
-"""What the S3 half of one generation takes and another refuses: each table says it for all of them."""
+"""Requests that the S3 half of one generation accepts and another refuses, in tables for all of them."""
 
 import hashlib
 import itertools
@@ -60,7 +60,7 @@ def serial() -> Iterator[int]:
 
 
 def outcome(call: Callable[..., Any], **arguments: Any) -> str:
-    """`ok`, or the code that the call is refused with: the bare status where no code was told."""
+    """`ok`, or the code that the call is refused with: the bare status if there was no code."""
     try:
         call(**arguments)
     except ClientError as error:
@@ -172,7 +172,7 @@ def test_a_full_account_can_make_no_bucket_and_on_the_oldest_not_even_its_own_ag
 def test_a_bucket_of_the_oldest_is_full_at_five_gigabytes(
     cloud: Sandbox, bucket: str, s3: Any, hand: Any
 ) -> None:
-    """Which is told before the body is sent."""
+    """The answer comes before the body is sent."""
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     headers = hand(cloud).sign_s3("PUT", f"/{bucket}/large", headers={"Content-Length": str(5 << 30)})
     answer = hand(cloud).ask("PUT", f"/services/Walrus/{bucket}/large", headers=headers)

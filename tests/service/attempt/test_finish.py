@@ -1,4 +1,4 @@
-"""What an image gets beside its bytes, and what it takes the place of, on the embedded cloud."""
+"""Attributes of an image, and replacement of the older one, on the embedded cloud."""
 
 import random
 import socket
@@ -188,7 +188,7 @@ def test_who_waits_for_an_older_image_that_another_set_works_on_can_be_stopped(
         (older,) = book.all_bundles()
         service = Service(load(host.config, environ={}), listener=listener, ledger=book)
         claimed = f"{older.cloud}/{older.identity}"
-        record = stop_while_waiting(service, book, claimed=claimed, stage="take the older")
+        record = stop_while_waiting(service, book, claimed=claimed, stage="replace the older")
     assert record.state == "queued"
 
 

@@ -134,7 +134,7 @@ def test_nothing_is_made_of_a_kernel_that_fails_while_it_is_pending(
     assert sorted(image.state for image in openstack.cloud.images) == ["available"] * len(NAMES)
 
 
-def test_the_upload_of_a_machine_ends_when_its_kernel_has_failed_meanwhile(
+def test_the_upload_of_a_machine_ends_when_its_kernel_has_failed(
     openstack: Host, real_set: RealSet, listener: Recorder, crossing: Callable[..., None]
 ) -> None:
     openstack.drop_set(real_set, "tiny")
@@ -268,7 +268,7 @@ def test_a_kernel_that_is_given_by_its_id_is_the_one_that_we_registered(
 
 
 @pytest.fixture
-def meanwhile(
+def other_host(
     make_host: Callable[[str], Host], real_set: RealSet, crossing: Callable[..., None]
 ) -> Callable[[str], Host]:
     """Another host of the account, which delivers the same kernel in the midst of ours, into that bucket."""
@@ -291,11 +291,11 @@ def meanwhile(
     return make
 
 
-def test_a_kernel_that_another_host_registers_meanwhile_is_taken_over(
-    host: Host, meanwhile: Callable[[str], Host], real_set: RealSet, listener: Recorder
+def test_a_kernel_that_another_host_registers_first_is_taken_over(
+    host: Host, other_host: Callable[[str], Host], real_set: RealSet, listener: Recorder
 ) -> None:
     host.drop_set(real_set, "tiny")
-    other = meanwhile("other-images")
+    other = other_host("other-images")
     record = once(host, listener)
     assert record.state == "done", record.error
     kernel, ramdisk = ((other.spool / f"tiny.{suffix}").read_text().strip() for suffix in ("eki", "eri"))
@@ -304,10 +304,10 @@ def test_a_kernel_that_another_host_registers_meanwhile_is_taken_over(
 
 
 def test_a_kernel_of_another_host_that_ours_went_up_into_is_made_whole(
-    host: Host, meanwhile: Callable[[str], Host], real_set: RealSet, listener: Recorder
+    host: Host, other_host: Callable[[str], Host], real_set: RealSet, listener: Recorder
 ) -> None:
     host.drop_set(real_set, "tiny")
-    other = meanwhile("uec-images")
+    other = other_host("uec-images")
     assert once(host, listener).state == "deferred"
     host.ask("retry", "tiny")
     record = once(host, listener)

@@ -75,7 +75,7 @@ def examine_state(state: StateSettings, *, made: bool = False) -> Iterator[Findi
         ledger.close()
     yield Finding("ok", f"state directory: {folder} ({content})")
     if is_shared(kind := file_system_of(there)):
-        what = f"{folder}: the state directory lies on {kind}, which may have no locks, or lose them"
+        what = f"{folder}: the state directory is on {kind}, which may have no locks, or lose them"
         yield Finding(
             "warning",
             what,

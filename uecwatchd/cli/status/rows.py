@@ -86,7 +86,7 @@ class Row:
 
     @property
     def needs_daemon(self) -> bool:
-        """Whether it is a daemon's turn to do something with it."""
+        """True if the next step is a daemon's."""
         return self.state in ("working", "queued", "new", "deferred", "halted")
 
 

@@ -251,7 +251,7 @@ def _url(sources: CredentialSources, setting: str, half: str) -> str:
 def access_keys(sources: CredentialSources) -> Keys:
     """Return the access keys. Raises `Halted`.
 
-    A token belongs to the secret that stands beside it, and to no other.
+    A token belongs to the secret beside it, and to no other.
     """
     access_key = _needed(sources, "access_key", "access key")
     secret_key = _needed(sources, "secret_key", "secret key")

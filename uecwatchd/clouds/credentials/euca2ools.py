@@ -8,7 +8,7 @@
 - Names are in groups, `aws:us-east-1`. An option that a section lacks is looked for where parts of the name
   are a `*`, from the right: `aws:*`. Then in the one section whose name ends like that, so that `us-east-1`
   will do. Last in `*`.
-- The value `use SECTION` or `use SECTION OPTION` stands for what is said there.
+- The value `use SECTION` or `use SECTION OPTION` takes its value from there.
 - `~` and `$VARIABLE` are expanded in file names, and a relative one is meant from the ini file's folder.
 
 Left alone are `s3-force-sigv4`, since a cloud is asked which signatures it takes, and `verify-ssl = false`:
@@ -183,7 +183,7 @@ def _followed(
         case _:
             return found
     if f"{name} {option}" in seen:
-        why = f"{option} of {sections.header(name)} stands for itself"
+        why = f"{option} of {sections.header(name)} refers to itself"
         raise Halted(f"{found.file} (euca2ools of cloud {sections.cloud})", why, "Write its value there.")
     return _lookup(sections, name, option, seen)
 
@@ -262,4 +262,4 @@ def _place(error: Error) -> str:
     section = getattr(error, "section", "")
     if lines[0][0]:
         return f": line {lines[0][0]} cannot be understood"
-    return f": {getattr(error, 'option', 'an option')} under [{section}] has a % that stands for nothing"
+    return f": {getattr(error, 'option', 'an option')} under [{section}] has a % without a meaning"

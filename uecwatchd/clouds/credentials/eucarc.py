@@ -42,7 +42,7 @@ def eucarc_source(path: Path, *, cloud: str, home: Path) -> Source:
 
     `home` is the home directory of the service's user.
     """
-    path = path.resolve()  # the files named in it lie beside it, not beside a link to it
+    path = path.resolve()  # the files named in it are beside it, not beside a link to it
     text = _text(path, cloud)
     script = read_script(text, path=path, home=home)
     found = {

@@ -1,7 +1,7 @@
 """Answers that are not the cloud's: a proxy's, a gateway's, a log-in page, or the advice to ask elsewhere.
 
 They say nothing of an image, and nothing of our credentials: whatever their status, they are about the way to
-the cloud. So they are told apart before botocore reads them. It would follow some, and fail over others.
+the cloud. So they are recognised before botocore reads them. It would follow some, and fail over others.
 What servers of clouds say themselves is XML, or in the first two generations a line that begins with
 `Failure:`; some wrap their own words in a page. A page with 404 or 405 is left alone unless a proxy has
 signed it: many a service says so that it lacks a path. And what means the same from anybody is left to the

@@ -15,7 +15,7 @@ S3_ALONE: frozenset[Half] = frozenset({"s3"})
 EC2_ALONE: frozenset[Half] = frozenset({"ec2"})
 EVERY_DIALECT: frozenset[str] = frozenset()
 
-# What stands for a code where a server has none, or one for everything. Its message may then begin with one.
+# A code of servers that have none, or one for everything. Its message may then begin with one.
 NO_CODE = re.compile(r"\d{3}|Internal(Error|Failure)")
 LEADING_CODE = re.compile(r"([A-Z]\w+(?:\.\w+)?)(?::|$)")
 # Some servers say what kind of a code it is after a point, and those in Java what it is in Java.

@@ -183,7 +183,7 @@ ROWS = (
     ),
     RefusalRow(
         Halted,
-        "the bucket belongs to another account, and only its owner may register what lies in it",
+        "the bucket belongs to another account, and only its owner may register what is in it",
         'Choose another bucket: bucket = "…" under [defaults] or in the sidecar.',
         words="you must own the bucket",
     ),

@@ -47,7 +47,7 @@ def pages(body: bytes, parent: str) -> tuple[bytes, ...]:
 
 
 class _DocumentScan:
-    """One look at a document, and where the pages of its list lie. `most` bounds what lies around the list,
+    """One look at a document, and the places of its list's pages. `most` bounds what is around the list,
     and each thing in it.
     """
 

@@ -1,4 +1,4 @@
-"""Archives that stand for the set in them, until they are unpacked.
+"""Archives in the place of their sets, until they are unpacked.
 
 A scan does not unpack: the files of an archive are only known after all of it was read. So the archive alone
 is a set, by its name and its first bytes, and an attempt at it goes on from there.
@@ -23,7 +23,7 @@ def check_archive(listing: Listing, candidate: SetCandidate) -> None:
     path, *others = candidate.paths
     if others:
         names = " and ".join(candidate.paths)
-        raise Rejected(f"{candidate.name}: two archives have this name", f"{names} lie there", "Remove one.")
+        raise Rejected(f"{candidate.name}: two archives have this name", f"{names} are there", "Remove one.")
     content = listing.facts.get(path)
     if isinstance(content, UecError):
         raise content

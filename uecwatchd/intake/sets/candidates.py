@@ -59,7 +59,7 @@ class SetCandidate:
 
     name: str
     form: Form
-    base: str  # "" or "karmic/": where the files lie
+    base: str  # "" or "karmic/": the folder of the files
     sidecars: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     shared_boot_files: frozenset[str] = frozenset()
@@ -109,7 +109,7 @@ def find_candidates(listing: Listing) -> list[SetCandidate]:
         if slash and folder in inside:
             inside[folder].append(path)
     found: list[SetCandidate] = []
-    for key in archives.keys() - stems.keys() - folders.keys():  # others lie there unpacked
+    for key in archives.keys() - stems.keys() - folders.keys():  # others are there unpacked
         own = _without_foreign(listing, sidecars.get(key, []))
         if not _names_image(listing, own):
             name = stem_of(archives[key][0])
@@ -224,7 +224,7 @@ def _folder_candidate(listing: Listing, name: str, inside: list[str]) -> SetCand
 
 
 def _names_image(listing: Listing, sidecars: Iterable[str]) -> bool:
-    """Return True if a sidecar names an image that lies beside it: then it is not about an archive."""
+    """Return True if a sidecar names an image beside it: then it is not about an archive."""
     found = [listing.sidecars.get(path) for path in sidecars]
     return any(one.machine in listing.entries for one in found if isinstance(one, Sidecar) and one.machine)
 
@@ -262,7 +262,7 @@ def _may_be_member(listing: Listing, entry: Entry) -> bool:
 
 
 def lies_unpacked(listing: Listing, path: str) -> bool:
-    """Return True for a compressed disk that lies there unpacked too: that one is taken."""
+    """Return True for a compressed disk that is there unpacked too: that one is taken."""
     folder, slash, name = path.rpartition("/")
     plain = unpacked_name(name)
     return plain is not None and folder + slash + plain in listing.entries
@@ -373,14 +373,14 @@ def own_paths(listing: Listing, candidate: SetCandidate, claims: Claims) -> list
 
 
 def _is_copy(listing: Listing, path: str) -> bool:
-    """Return True for a machine image that was set aside by name, or lies there in another form."""
+    """Return True for a machine image that was set aside by name, or is there in another form."""
     if is_archive(path) or role_of(listing, path) != "machine":
         return False
     return set_aside(path.rsplit("/", 1)[-1]) is not None or lies_unpacked(listing, path)
 
 
 def role_of(listing: Listing, path: str) -> Role | None:
-    """Return the role of a file, by its content and its name. An archive stands for the image in it."""
+    """Return the role of a file, by its content and its name. An archive has that of its image."""
     if is_archive(path):
         return "machine"
     content = listing.facts.get(path)

@@ -20,7 +20,7 @@ def check_is_one_set(listing: Listing, candidate: SetCandidate) -> None:
     if len(candidate.sidecars) > 1:
         raise Rejected(
             f"{candidate.name}: it has two sidecars",
-            " and ".join(path.rsplit("/", 1)[-1] for path in candidate.sidecars) + " lie there",
+            " and ".join(path.rsplit("/", 1)[-1] for path in candidate.sidecars) + " are there",
             "Remove one of them.",
         )
     folders = [p for p in candidate.paths if candidate.form != "folder" and is_set_folder(listing.entries[p])]

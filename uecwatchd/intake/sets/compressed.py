@@ -1,4 +1,4 @@
-"""Archives, and images in compressions that are not read here: their owners are told how to unpack them."""
+"""Archives, and images in other compressions, with the commands that unpack them."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -64,7 +64,7 @@ def reason_packed(listing: Listing, path: str) -> tuple[str, bool] | None:
         return None
     to = path[: -len(compression)]
     if to in listing.entries:
-        return f"{to} lies there unpacked", False
+        return f"{to} is there unpacked", False
     if compression in PACKED_SUFFIXES:  # it would be in a set if it were a disk
         return None
     command = f"{COMPRESSIONS[compression]} -dc < {file_word(path)} > {file_word(to)}"

@@ -159,7 +159,7 @@ def _pair_in_use(name: str, pair: LoosePair) -> Mapping[Role, str]:
 def _more_than_one(candidate: SetCandidate, unused: Sequence[LoosePair]) -> Rejected:
     return Rejected(
         f"{candidate.name}: more than one kernel could be meant",
-        f"{', '.join(pair.kernels[0] for pair in unused)} lie beside it, each with a ramdisk",
+        f"{', '.join(pair.kernels[0] for pair in unused)} are beside it, each with a ramdisk",
         f"Name one in {place_for(candidate)}: {_proposal(candidate, unused[0])}.",
     )
 

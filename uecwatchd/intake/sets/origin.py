@@ -1,6 +1,6 @@
 """Origins of members that are made for a set, because they are no files of its spool folder.
 
-Such a member lies in the set's work folder, under its `path`, which begins with that of its source:
+Such a member is in the set's work folder, under its `path`, which begins with that of its source:
 `karmic.tar.gz/karmic.img`. So no file of the spool folder has the same path.
 """
 

@@ -193,7 +193,7 @@ def _unmatched_file(
     if slash:
         remedy = "put it into a folder of its owner's"
         if owner_of(entry, users) == owner and owner_of(folder, users) not in (owner, None):
-            reason = f"it lies in {top}/, which belongs to {users.name(folder.owner)}"
+            reason = f"it is in {top}/, which belongs to {users.name(folder.owner)}"
     if owner is not None and owner_of(entry, users) is None:
         remedy = f"try: chown {users.name(owner)} {shell_word(path)}"
     return UnmatchedFile(

@@ -97,7 +97,7 @@ class WindowsBoot:
 
     @property
     def roles(self) -> Mapping[Role, str]:
-        """What is made, by role, for sentences."""
+        """The files to be made, by role, for sentences."""
         made: dict[Role, str] = {"kernel": "memdisk"} if self.memdisk else {}
         return made | ({"ramdisk": str(self.floppy)} if self.floppy else {})
 
@@ -166,7 +166,7 @@ class ImageSet:
 
     @property
     def described(self) -> tuple[tuple[str, int], ...]:
-        """What it is made of, each with its size in bytes: "kernel karmic.vmlinuz"."""
+        """The parts of the set, each with its size in bytes: "kernel karmic.vmlinuz"."""
         if self.packed and not self.members:
             return ((f"archive {self.packed.path}", self.packed.stamp.size),)
         return tuple((f"{member.role} {member.path}", member.size) for member in self.members)

@@ -51,7 +51,7 @@ def _named(
             )
         if candidate.base + name not in listing.entries:
             other = there.get(file_names.fold_name(candidate.base + name))
-            but = f"; {other} lies there: names are told apart by their letters' case" if other else ""
+            but = f"; {other} is there: upper and lower case make different names" if other else ""
             raise NotReady(f"{name} (named in {sidecar_name(candidate)}{but})", path=candidate.base + name)
         if (kind := listing.entries[candidate.base + name].kind) != "file":
             raise not_regular(candidate.base + name, kind)
@@ -120,7 +120,7 @@ def _which(listing: Listing, candidate: SetCandidate, role: Role, found: Mapping
     """Suggest a usable file, and with a kernel the ramdisk of the same flavour, if there are several."""
     chosen = first_fitting(listing, role, found[role])
     if chosen is None:
-        return "None of them can serve: remove all but one, to be told why."
+        return "None of them can serve: remove all but one to see why."
     named = {role: chosen}
     if role == "kernel" and len(ramdisks := found.get("ramdisk", ())) > 1:
         cpios = [path for path in ramdisks if not _is_floppy(listing, path)]

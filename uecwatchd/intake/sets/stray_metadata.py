@@ -270,7 +270,7 @@ def check_nearby(near: NearbyFiles, candidate: SetCandidate, paths: Sequence[str
     for path in (*paths, *candidate.sidecars):
         if note := near.notes.get(file_names.fold_name(path)):
             raise NotReady(
-                f"{path} to be whole: {note} lies beside it; remove that if nothing is copied any more"
+                f"{path} to be whole: {note} is beside it; remove that if nothing is copied any more"
             )
     for stray in near.of(candidate, paths):
         if not (stray.ours or stray.hidden or is_sidecar(stray.path)) or (
@@ -282,7 +282,7 @@ def check_nearby(near: NearbyFiles, candidate: SetCandidate, paths: Sequence[str
             remedy = f"rename it to {name} or move it away"
             if stray.path.lower().endswith(SWAP):
                 remedy = f"an editor keeps it while {name} is open: save that and close it, or remove this"
-            raise NotReady(f"{name}: {stray.path} lies there, which is not read; {remedy}")
+            raise NotReady(f"{name}: {stray.path} is there, which is not read; {remedy}")
         raise _not_read(candidate, stray)
     if not candidate.sidecars and (other := near.alike.get(candidate.name)):
         raise NotReady(
@@ -313,7 +313,7 @@ def unused_nearby(
         if not stray.hidden
     ]
     sentences += [
-        f"{path}/ is not looked into: a set's files lie side by side"
+        f"{path}/ is not looked into: a set's files are side by side"
         for path in candidate.paths
         if candidate.base and listing.entries[path].kind == "folder"
     ]
@@ -360,7 +360,7 @@ def _not_read(candidate: SetCandidate, stray: Stray) -> Rejected:
     if candidate.base:
         why = "in a set's folder the sidecar is called image.toml or image.json"
     else:
-        why = f"it lies beside the set {candidate.name}, whose sidecar is called {name}"
+        why = f"it is beside the set {candidate.name}, whose sidecar is called {name}"
     if candidate.sidecars:
         hint = f"Write what it says into {name}, and move it away."
     elif stray.right:

@@ -58,7 +58,7 @@ def _planted_reason(entry: Entry) -> str:
 def _reason(listing: Listing, path: str, entry: Entry) -> tuple[str, bool]:
     """Return why a file is in no set, and True if the journal is to say so."""
     if entry.kind == "folder" and "/" in path:
-        return "a folder in a folder: a set's files lie side by side", False
+        return "a folder in a folder: a set's files are side by side", False
     name = path.rsplit("/", 1)[-1]
     if is_sidecar(path):
         return _unread(path, listing.sidecars.get(path)), True

@@ -1,4 +1,4 @@
-"""The files out of an archive, judged by the rules of sets as if they lay in a folder.
+"""The files out of an archive, judged by the rules of sets as if they were in a folder.
 
 Published archives have their files in one folder, as Ubuntu's do, and those of Eucalyptus have kernel and
 ramdisk once for each hypervisor, in `kvm-kernel/` and `xen-kernel/`. Apart from these two, folders make no

@@ -19,7 +19,7 @@ def unread_sidecar(listing: Listing) -> str | None:
 def check_whole(listing: Listing) -> None:
     """Raise NotReady if names were left out because of a limit: a sidecar may be among them."""
     if number := sum(listing.left_out.values()):
-        reason = f"room for all names in this folder: {number} more lie there than are looked at"
+        reason = f"room for all names in this folder: {number} more are there than are looked at"
         raise NotReady(reason, brief=True, unread=True)
 
 
@@ -27,7 +27,7 @@ def check_read(listing: Listing, paths: Iterable[str]) -> None:
     """Raise NotReady for the first file that was not read."""
     for path in paths:
         if path in listing.unread:
-            raise NotReady(f"{path} to be read: much lies there", listing.now, brief=True, unread=True)
+            raise NotReady(f"{path} to be read: there is much to read", listing.now, brief=True, unread=True)
         if path in listing.crowded:
-            reason = f"room for what {path} says: too much metadata lies in this folder"
+            reason = f"room for what {path} says: this folder has too much metadata"
             raise NotReady(reason, brief=True, unread=True)

@@ -1,4 +1,4 @@
-"""What Windows boots from on a cloud that boots no disk: memdisk as the kernel, a floppy as the ramdisk.
+"""Boot files of Windows for a cloud that boots no disk: memdisk as the kernel, a floppy as the ramdisk.
 
 Where the set lacks one of them, the service makes it: memdisk is a file of syslinux on this host, and the
 floppy is made of a folder of boot files.

@@ -21,7 +21,7 @@ BELIEVED_SECONDS = 300
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """How others can have changed a file or folder, and the command for its path that ends this."""
+    """A way for others to change a file or folder, and the command for its path that ends this."""
 
     why: str
     command: str = ""
@@ -36,7 +36,7 @@ def exposure(status: os.stat_result, *, links_are_free: bool | None = None) -> E
     mode = stat.S_IMODE(status.st_mode)
     if stat.S_ISDIR(status.st_mode):
         who = "" if mode & stat.S_ISVTX else _writers(status, mode)
-        why = f"mode {mode:04o} lets {who} rename and replace what lies in it"
+        why = f"mode {mode:04o} lets {who} rename and replace what is in it"
         return Exposure(why, "chmod +t") if who else None
     if not stat.S_ISREG(status.st_mode):
         return None

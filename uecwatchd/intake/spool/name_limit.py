@@ -30,7 +30,7 @@ def _fair_names(descriptor: int, most: int) -> tuple[Sequence[str], Mapping[int,
     count = 0
     with os.scandir(descriptor) as found:
         for entry in found:
-            with suppress(OSError):  # gone meanwhile
+            with suppress(OSError):  # gone by now
                 kept.setdefault(entry.stat(follow_symlinks=False).st_uid, []).append(entry.name)
                 count += 1
             if count > most:

@@ -82,8 +82,8 @@ def _trouble_of(folder: Path, error: OSError) -> UecError:
     what = f"{folder}: cannot open the spool folder"
     if error.errno == errno.ENOENT:
         make = f"Make it (mkdir -p {file_word(str(folder))})"
-        return Deferred(what, NOT_THERE, f"{make} or mount what it lies on; each scan looks for it.")
-    hint = "Look at the disk or the server that it lies on; each scan tries it again."
+        return Deferred(what, NOT_THERE, f"{make} or mount what it is on; each scan looks for it.")
+    hint = "Look at the disk or the server that it is on; each scan tries it again."
     return Deferred(what, error.strerror or str(error), hint)
 
 
@@ -145,7 +145,7 @@ def open_image(
     """Open the content of a member, to be read from its beginning to its end.
 
     `check` is called while a container's map is read, or a compressed file for the first time, and may raise
-    to stop; `progress` meanwhile with the number of compressed bytes so far. Raises Deferred if the file is
+    to stop; `progress` with the number of compressed bytes so far. Raises Deferred if the file is
     not the listed one with that stamp, Rejected if the disk in it cannot be read.
     """
     with open_member(folder, path) as file:
@@ -211,7 +211,7 @@ def cannot_open(descriptor: int, path: str, error: OSError) -> UecError:
 
 
 def _unreadable(path: str, error: OSError) -> Deferred:
-    return Deferred(f"{path}: cannot read it", error.strerror or str(error), "Check the disk it lies on.")
+    return Deferred(f"{path}: cannot read it", error.strerror or str(error), "Check the disk it is on.")
 
 
 def _mode_and_owner(descriptor: int, name: str) -> tuple[str, str]:

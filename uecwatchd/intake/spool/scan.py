@@ -167,7 +167,7 @@ class _Names:
         try:
             with open_folder_below(parent, path) as descriptor:
                 if self.take(descriptor, f"{path}/", most):
-                    why = f"more lies in it than the {most} files that there is room for"
+                    why = f"it has more than the {most} files that there is room for"
                     hint = "Leave the files of one set alone in it, and remove folders that are done with."
                     raise Rejected(f"{path}/: it is not looked at", why, hint)
         finally:
@@ -217,7 +217,7 @@ def _planted(descriptor: int, ignored: Mapping[str, str], *, owner: int, since: 
 def _owners(descriptor: int, ignored: Iterable[str]) -> Mapping[str, int]:
     owners: dict[str, int] = {}
     for path in ignored:
-        with suppress(OSError):  # gone meanwhile, or a name that is no text
+        with suppress(OSError):  # gone by now, or a name that is no text
             if not is_output(path):
                 owners[path] = os.lstat(path, dir_fd=descriptor).st_uid
     return owners

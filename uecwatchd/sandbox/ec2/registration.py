@@ -22,7 +22,7 @@ FAILING = ImageLifecycle(looks=1, state="failed", reason="The image could not be
 
 @dataclass(frozen=True, slots=True)
 class RegisterRequest:
-    """The values of a RegisterImage request. Empty text stands for a missing one."""
+    """The values of a RegisterImage request. Empty text means a missing one."""
 
     name: str
     description: str

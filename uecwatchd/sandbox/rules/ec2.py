@@ -1,6 +1,6 @@
 """Rules of the EC2 half, for requests and for bundles that are registered.
 
-A row stands for the strictest version of its generation: a request that passes here passes on all of them.
+A row is the strictest version of its generation: a request that passes here passes on all of them.
 """
 
 import re
@@ -74,7 +74,7 @@ class Ec2Rules:
     # the manifest and the parts
     location_length: int
     manifest_prefix: bool  # whether a manifest's key may have slashes
-    parts_beside: bool  # whether parts then lie under that prefix too, and not at the root
+    parts_beside: bool  # true if parts are then under that prefix too, and not at the root
     manifest_size: int | None
     part_size: int
     image_size: int | None

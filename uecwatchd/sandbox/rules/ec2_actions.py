@@ -1,7 +1,7 @@
 """Names of the Query API: the actions of each generation, and the parameters of each action.
 
 A parameter outside the list is refused, as the first servers did with everything that they had no field for.
-N stands for a number.
+N is a number.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ COMMON = frozenset(
     {"Action", "Version", "AWSAccessKeyId", "SignatureVersion", "SignatureMethod", "Timestamp", "Signature"}
 )
 FILTERS = "Filter.N.Name Filter.N.Value.N"
-# Of these, nothing matters to an image that lies in a bucket; they are known all the same.
+# Of these, nothing matters to an image that is in a bucket; they are known all the same.
 DEVICES = "RootDeviceName " + " ".join(
     f"BlockDeviceMapping.N.{what}"
     for what in (

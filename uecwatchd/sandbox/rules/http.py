@@ -31,7 +31,7 @@ _FAULT = UnknownPath(
 
 @dataclass(frozen=True, slots=True)
 class HttpRules:
-    """How a generation speaks HTTP.
+    """HTTP of a generation.
 
     `ec2_server` and `s3_server` are the halves' values of the header Server, or empty. `unknown_path` is the
     answer at a path that neither half serves.

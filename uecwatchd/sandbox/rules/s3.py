@@ -60,10 +60,10 @@ class S3Rules:
         return next((mine for mine in self.paths if f"{path}/".startswith(f"{mine}/")), None)
 
 
-# This row is no server, and not what all of them accept. It takes what any S3 client does unless it is told
-# not to, and most generations take: HEAD on a bucket, the encoding-type that boto3 adds to a listing, version
-# 2 signed without the service path. The rows of the first servers refuse these. It takes no query keys beyond
-# those of a listing, since a client can do without them.
+# This row is no server, and not what all of them accept. It takes what any S3 client does by default, and
+# most generations take: HEAD on a bucket, the encoding-type that boto3 adds to a listing, version 2 signed
+# without the service path. The rows of the first servers refuse these. It takes no query keys beyond those of
+# a listing, since a client can do without them.
 _SANDBOX = S3Rules(
     paths=("/services/Walrus",),
     names=frozenset(),

@@ -16,7 +16,7 @@ class Page:
 def cut_page(keys: Iterable[str], *, prefix: str, delimiter: str, after: str, limit: int) -> Page:
     """Cut one page out of `keys`, which are in byte order.
 
-    A common prefix counts as one entry, and as passed if `after` lies within it.
+    A common prefix counts as one entry, and as passed if `after` is within it.
     """
     found: dict[str, bool] = {}  # entry: whether it is a common prefix
     last = ""

@@ -67,7 +67,7 @@ ID_DIGITS = 8  # of instances and reservations
 
 @dataclass(frozen=True, slots=True)
 class RegisteredImage:
-    """One registered image. Empty text stands for "none"; `registered` is a time in ISO 8601, UTC.
+    """One registered image. Empty text means "none"; `registered` is a time in ISO 8601, UTC.
 
     While `state` is pending, `looks` counts the remaining DescribeImages calls, `fate` is the final state,
     and `reason` says why.

@@ -166,7 +166,7 @@ class Store:
         upload.path.unlink(missing_ok=True)
 
     def put(self, stored: S3Object) -> None:
-        """Name an upload, in place of an object of that name. Its bucket may have gone meanwhile."""
+        """Name an upload, in place of an object of that name. Its bucket may be gone by now."""
         values = (
             stored.bucket,
             stored.key,
@@ -191,7 +191,7 @@ class Store:
             return self._find(rows, bucket, key)
 
     def open(self, bucket: str, key: str) -> tuple[S3Object, BufferedReader]:
-        """Open an object. Its bytes stay readable even if it is replaced or deleted meanwhile."""
+        """Open an object. Its bytes stay readable even if it is then replaced or deleted."""
         with self._database.transaction() as rows:
             stored = self._find(rows, bucket, key)
             if stored is None:

@@ -256,7 +256,7 @@ def replace_older(job: Job, tools: AttemptTools) -> Job:
     if older is None:
         return job
     check = partial(stop_if_asked, job, tools)
-    with tools.ledger.claim(f"{older.cloud}/{older.identity}", check=check):  # nobody adopts it meanwhile
+    with tools.ledger.claim(f"{older.cloud}/{older.identity}", check=check):  # nobody adopts it now
         # The contents first: a set that gets the image in between has been seen without it.
         ledger = tools.ledger
         sets = (*ledger.sets_with_content(older.digest), *ledger.sets_with_image(older.cloud, older.image_id))

@@ -2,9 +2,9 @@
 
 The order is that of the ids. A machine's manifest carries those of its kernel and ramdisk, so these two are
 bundled, uploaded and registered first: RegisterImage answers with an id at once. Some clouds take their time
-until such an image is available, or has failed. The machine's bundle goes up meanwhile, and the machine is
-registered when both are available: an image made with a kernel that fails would be of no use, and would keep
-its name from the next attempt.
+until such an image is available, or has failed. The machine's bundle is uploaded in that time, and the
+machine is registered when both are available: an image made with a kernel that fails would be of no use, and
+would keep its name from the next attempt.
 """
 
 import os
@@ -161,8 +161,8 @@ def _upload_tools(job: Job, tools: AttemptTools) -> UploadTools:
 def _boot(job: Job, tools: AttemptTools, made: Mapping[Role, Registration]) -> BootFiles:
     """Return the kernel and ramdisk that the machine boots with: files of the set, or ids in the sidecar.
 
-    A kernel is told from others by its content as far as the ledger knows that, otherwise by its id. So the
-    machine is the same one whether its kernel lies in the set or is given by its id.
+    A kernel is distinguished by its content as far as the ledger knows that, otherwise by its id. So the
+    machine is the same one whether its kernel is in the set or is given by its id.
     """
     given: Mapping[Role, str | None] = {"kernel": job.found.kernel_id, "ramdisk": job.found.ramdisk_id}
 

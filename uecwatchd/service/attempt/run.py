@@ -56,19 +56,19 @@ def making_stages(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
 
 def stages_of(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
     """Return the stages for a set whose members are known, in order, with their names."""
-    made = (("make what Windows boots from", make_windows_boot),) if found.windows_boot else ()
+    made = (("make the Windows boot files", make_windows_boot),) if found.windows_boot else ()
     return (
         ("look into the image", look_inside),
         *made,
         ("read the files", read_digests),
-        ("withdraw what is no longer so", remove_stale_ids),
+        ("remove stale ids", remove_stale_ids),
         ("check the sums", check_sums),
-        ("enter the cloud", connect),
+        ("connect to the cloud", connect),
         ("name the image", check_name),
-        ("see what the cloud takes", preflight),
+        ("check what the cloud accepts", preflight),
         (f"deliver the {ROLE_WORDS[main_member(found).role]}", deliver),
-        ("give it tags and permissions", apply_attributes),
-        ("take the older one's place", replace_older),
+        ("set tags and permissions", apply_attributes),
+        ("replace the older image", replace_older),
         (LAST_STAGE, publish),
     )
 

@@ -1,4 +1,4 @@
-"""What each generation wants of a bundle and of the words that register it."""
+"""Requirements of each generation for a bundle, and for the request that registers it."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -122,7 +122,7 @@ def test_the_request_prevails_over_the_manifest(generation: str, boxes: Callable
 
 
 def verdict(box: Any, answer: Any) -> str:
-    """What is wrong with an image: told at once, or, where it is fetched later, by the image itself."""
+    """Return the mistake in an image: from the answer, or later from the state of the image."""
     if answer.status != 200:
         return str(answer.text)
     listed = [box.image(answer.one("imageId")) for _ in range(3)][-1]  # it is pending for a look

@@ -1,4 +1,4 @@
-"""What each generation understands, and how it says that it does not."""
+"""Requests that each generation understands, and its answers to the others."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -180,7 +180,7 @@ def test_before_there_were_codes_an_unknown_user_got_a_line_of_text(
 @pytest.mark.parametrize("generation", ["sandbox", "uec", "euca3", "euca4", "euca5"])
 def test_some_take_the_same_request_again_for_a_replay(generation: str, boxes: Callable[[str], Any]) -> None:
     box = boxes(generation)
-    # Three times, so that two are of one second even if it changes meanwhile.
+    # Three times, so that two are of one second even if it changes.
     answers = [box.ask("DescribeInstances", {"InstanceId.1": "i-0"}, ago=1) for _ in range(3)]
     replayed = [answer for answer in answers if "Message replay detected" in answer.text]
     assert bool(replayed) == (generation in ("euca3", "euca4"))
