@@ -29,8 +29,8 @@ from uecwatchd.events import Event, Progress
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.daemon import Service
-from uecwatchd.service.service_context import Clocks
 from uecwatchd.system import failpoints
+from uecwatchd.system.clocks import Clocks
 
 HASTE = 1000
 

@@ -25,8 +25,8 @@ from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.schema import FILE_NAME
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.daemon import Service
-from uecwatchd.service.service_context import Clocks
 from uecwatchd.system import failpoints
+from uecwatchd.system.clocks import Clocks
 
 pytestmark = pytest.mark.exhaustive
 

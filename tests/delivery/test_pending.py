@@ -32,6 +32,7 @@ from uecwatchd.service.retry import FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS, ne
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler import Spooler
 from uecwatchd.system import failpoints
+from uecwatchd.system.clocks import Clocks
 
 FOR_EVER = 1e6
 ONE_LOOK = RetryPolicy(looks=())
@@ -67,14 +68,13 @@ class Scene:
             work=WorkSettings(),
             slots=UploadSlots(1),
             configured_bucket="uec-images",
-            now=lambda: self.now,
+            clocks=Clocks(now=lambda: self.now, monotonic=lambda: self.now - self.jumped),
             patience=patience,
         )
         self.spooler = Spooler(
             self.settings,
             states=SetStates(book),
             tools=self.tools,
-            monotonic=lambda: self.now - self.jumped,
             ended=lambda: None,
         )
 

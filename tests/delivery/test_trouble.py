@@ -24,7 +24,7 @@ from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service.daemon import Service
-from uecwatchd.service.service_context import Clocks
+from uecwatchd.system.clocks import Clocks
 
 pytestmark = pytest.mark.exhaustive
 

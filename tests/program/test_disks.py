@@ -25,8 +25,8 @@ from uecwatchd.demo.material import RealSet
 from uecwatchd.events import Kind
 from uecwatchd.intake.spool.output_files import SPOOL_LOCK
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.service import service_context
 from uecwatchd.service.daemon import Service
+from uecwatchd.system import clocks as clocks_module
 from uecwatchd.system.disk_space import MIN_FREE_BYTES, MIN_FREE_INODES, Space, check_space, reason_too_full
 
 # Longer than the first delay of a retry with its jitter, shorter than a scan may be overdue.
@@ -239,7 +239,7 @@ def daemon(host: Host, listener: Recorder, clocks: Clocks) -> Iterator[Service]:
             settings,
             listener=listener,
             ledger=book,
-            clocks=service_context.Clocks(now=clocks.now, monotonic=clocks.monotonic),
+            clocks=clocks_module.Clocks(now=clocks.now, monotonic=clocks.monotonic),
         )
         with daemon_thread(made):
             until(lambda: bool(listener.sentences(Kind.READY)), "the first round")

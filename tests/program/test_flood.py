@@ -30,7 +30,7 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.daemon import Service
 from uecwatchd.service.loop import LEAST_PAUSE_SECONDS
-from uecwatchd.service.service_context import Clocks
+from uecwatchd.system.clocks import Clocks
 
 pytestmark = pytest.mark.exhaustive
 

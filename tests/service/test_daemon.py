@@ -41,9 +41,9 @@ from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.attempt.context import AttemptTools
 from uecwatchd.service.daemon import Service
 from uecwatchd.service.policy import is_due
-from uecwatchd.service.service_context import Clocks
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler import Spooler
+from uecwatchd.system.clocks import Clocks
 from uecwatchd.types import SetId
 
 RECORD = SetRecord("/s", "karmic", "stamp", "done", 0.0, targets=(TargetRecord("default"),))
@@ -238,7 +238,7 @@ def test_a_folder_in_trouble_does_not_keep_the_loop_busy(
     with closing(open_ledger(settings.state.dir)) as book:
         tools = tools_of(settings, book, listener)
         states = SetStates(book)
-        spooler = Spooler(settings, states=states, tools=tools, monotonic=time.monotonic, ended=lambda: None)
+        spooler = Spooler(settings, states=states, tools=tools, ended=lambda: None)
         spooler.scan()
         assert spooler.schedule.settle_times()
         shutil.rmtree(host.spool)
@@ -441,14 +441,9 @@ def test_a_look_that_takes_long_is_reported_once(host: Host, listener: Recorder)
     ticks = iter(range(0, 100_000, 7))
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        tools = tools_of(settings, book, listener)
-        spooler = Spooler(
-            settings,
-            states=SetStates(book),
-            tools=tools,
-            monotonic=lambda: float(next(ticks)),
-            ended=lambda: None,
-        )
+        clocks = Clocks(monotonic=lambda: float(next(ticks)))
+        tools = replace(tools_of(settings, book, listener), clocks=clocks)
+        spooler = Spooler(settings, states=SetStates(book), tools=tools, ended=lambda: None)
         spooler.scan()
         spooler.scan()
         spooler.close()

@@ -23,9 +23,9 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.attempt.context import AttemptTools
 from uecwatchd.service.daemon import Service
 from uecwatchd.service.retry import GIVE_UP_SECONDS
-from uecwatchd.service.service_context import Clocks
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler import Spooler
+from uecwatchd.system.clocks import Clocks
 
 SETS = 12
 
@@ -71,12 +71,10 @@ def spooler(
             work=WorkSettings(),
             slots=UploadSlots(1),
             configured_bucket="images",
-            now=now,
+            clocks=Clocks(now=now, monotonic=monotonic or now),
             patience=RetryPolicy(tries=()),
         )
-        made = Spooler(
-            settings, states=SetStates(book), tools=tools, monotonic=monotonic or now, ended=lambda: None
-        )
+        made = Spooler(settings, states=SetStates(book), tools=tools, ended=lambda: None)
         try:
             yield made
         finally:

@@ -45,6 +45,7 @@ from uecwatchd.service.requests import (
 )
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler import Spooler
+from uecwatchd.system import clocks as clocks_module
 from uecwatchd.system import failpoints
 from uecwatchd.types import ContentDigest, FileStamp, SetId
 
@@ -551,12 +552,12 @@ def test_a_request_made_after_an_attempt_began_is_not_answered_by_it(host: Host)
             work=WorkSettings(),
             slots=UploadSlots(1),
             configured_bucket="images",
+            clocks=clocks_module.Clocks(monotonic=lambda: float(next(clock))),
         )
         spooler = Spooler(
             settings,
             states=SetStates(book),
             tools=tools,
-            monotonic=lambda: float(next(clock)),
             ended=lambda: None,
         )
         spooler.scan()  # its files are new

@@ -29,8 +29,8 @@ from uecwatchd.outputs.result_files import read_report
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service.daemon import Service
 from uecwatchd.service.policy import is_due, make_rules
-from uecwatchd.service.service_context import Clocks
 from uecwatchd.service.set_owners import folder_history, folder_rules
+from uecwatchd.system.clocks import Clocks
 from uecwatchd.types import FileStamp
 
 FIXTURE = Path(__file__).parent / "fixtures" / "version-0.1"

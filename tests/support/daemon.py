@@ -18,7 +18,7 @@ from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.daemon import Service
-from uecwatchd.service.service_context import Clocks
+from uecwatchd.system.clocks import Clocks
 
 
 @contextmanager

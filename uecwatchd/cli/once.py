@@ -19,7 +19,7 @@ from uecwatchd.config.records import Settings
 from uecwatchd.ledger.open import open_ledger
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.service.daemon import Service
-from uecwatchd.service.service_context import Clocks
+from uecwatchd.system.clocks import Clocks
 from uecwatchd.system.signals import handle_stop_signals
 
 # States that decide the exit code: the first of them that any set has.

@@ -19,7 +19,7 @@ from uecwatchd.outputs.systemd import Notifier, show_work
 from uecwatchd.outputs.wording import problem
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.daemon import Service
-from uecwatchd.service.service_context import Clocks
+from uecwatchd.system.clocks import Clocks
 from uecwatchd.system.internal_errors import internal_error
 from uecwatchd.system.signals import handle_signals, handle_stop_signals
 

@@ -271,7 +271,7 @@ def _finish(
     """Write down a member that is in the cloud, and tell it: as registered by us, or as found there."""
     member, registered = request.member, bundle.registered
     if bundle.state == "registering":  # also where the answer was lost: then this host has made it
-        registered = tools.now()
+        registered = tools.clocks.now()
     if bundle.state == "registering" and bundle.image_id == image_id:
         kind, what = Kind.REGISTERED, f"registered {member.role} {member.name} as {image_id}"
     else:

@@ -10,6 +10,7 @@ from uecwatchd.config.records import WorkSettings
 from uecwatchd.events import Listener
 from uecwatchd.intake.sets.records import Member
 from uecwatchd.ledger.api import Ledger
+from uecwatchd.system.clocks import Clocks
 from uecwatchd.types import Arch, ContentDigest, Role, SetId
 
 
@@ -71,8 +72,7 @@ class UploadTools:
     check_files: Callable[[], None]  #: raises Deferred when a file of the set has changed
     sleep: Callable[[float], None]  #: for seconds; raises what `check_stop` does
     note_parts: Callable[[Role, int], None]  #: called with the number of parts in the bucket
-    spread: Callable[[], float]  #: random numbers from 0 to 1, to spread requests
-    now: Callable[[], float]  #: seconds since the epoch
+    clocks: Clocks
 
 
 def arch_word(request: UploadRequest, cloud: Cloud) -> str:

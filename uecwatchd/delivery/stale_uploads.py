@@ -41,7 +41,7 @@ def _remove(request: UploadRequest, left: BundleRecord, tools: UploadTools) -> N
         return  # another set has the same content, and goes on with what this one began
     if there := image_at(cloud, list_images(cloud), now.location):
         # It was registered, and the answer lost: an image like any other of this set's past.
-        done = replace(now, state="registered", image_id=there.id, registered=tools.now())
+        done = replace(now, state="registered", image_id=there.id, registered=tools.clocks.now())
         ledger.put_bundle(replace(done, secret_key=None, secret_iv=None))
         return
     keys = [one.key for one in list_objects(cloud, now.bucket, f"{now.prefix}.")]

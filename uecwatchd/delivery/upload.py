@@ -139,7 +139,7 @@ def _put(tools: UploadTools, moment: str, bucket: str, key: str, data: bytes | m
         with failpoints.effect(moment):
             return put_object(tools.cloud, bucket, key, data)
 
-    return retry(put_once, patience=tools.patience, sleep=tools.sleep, spread=tools.spread)
+    return retry(put_once, patience=tools.patience, sleep=tools.sleep, spread=tools.clocks.random)
 
 
 def _find_parts(

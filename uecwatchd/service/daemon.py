@@ -21,10 +21,11 @@ from uecwatchd.service.heartbeat import LATE, Heartbeat
 from uecwatchd.service.leftover_files import LEFT_OUT
 from uecwatchd.service.loop import LEAST_SCAN_PAUSE_SECONDS, Loop
 from uecwatchd.service.probing import ProbeThread
-from uecwatchd.service.service_context import Clocks, Shared
+from uecwatchd.service.service_context import Shared
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler import Spooler
 from uecwatchd.system import lockfile, wakeup
+from uecwatchd.system.clocks import Clocks
 
 # `once` waits for files that are still being written, but not for one that never settles.
 ONCE_PATIENCE_SETTLES = 12
@@ -71,7 +72,6 @@ class Service:
             states=SetStates(ledger),
             tools=self._tools,
             conditions=conditions,
-            monotonic=clocks.monotonic,
             ended=self._shared.signals.wake.set,
             progressed=self._heartbeat.progressed,
         )

@@ -127,13 +127,13 @@ class Dispatcher:
 
     def _record_fault(self, found: ImageSet, fault: BaseException, tools: context.AttemptTools) -> None:
         """Defer a set when an internal error has prevented even the record of how the attempt ended."""
-        error, now = internal_error(found.name, fault), tools.now()
+        error, now = internal_error(found.name, fault), tools.clocks.now()
         tools.listener.tell(error_event(error, found.id))
         record = self._states.get(found.id)
         record = record or SetRecord(str(found.folder), found.name, "", "working", now)
         record = replace(adjust_for_downtime(record, started=tools.started), stamp=found.stamp)
         record = replace(record, attempt=record.attempt + 1)
-        record = record_failure(record, error, now=now, spread=tools.random())
+        record = record_failure(record, error, now=now, spread=tools.clocks.random())
         # The copy beside the files is a courtesy: what counts is the record.
         with contextlib.suppress(UecError), as_internal_error(found.name):
             result_files.publish(self._states.put(record))

@@ -91,7 +91,7 @@ class Notices:
             key: notice for key, notice in pending.items() if not self._stays_in_memory(notice)
         }
         brief = {SetId(str(folder), one.name) for one in assembly.waiting if one.brief}
-        moment = self._tools.now() - IN_MEMORY_SECONDS
+        moment = self._tools.clocks.now() - IN_MEMORY_SECONDS
         self._states.write_older(moment, among=brief.difference(self._working()))
 
     def clear_folder(self, folder: Path) -> None:
@@ -152,7 +152,7 @@ class Notices:
 
     def _refused_record(self, notice: Notice, refused: Refused, record: SetRecord | None) -> SetRecord | None:
         """Return the record of a refused set. Our own mistakes do not change a finished set."""
-        now, requested = self._tools.now(), self._is_requested(notice.key)
+        now, requested = self._tools.clocks.now(), self._is_requested(notice.key)
         same = record if record and record.stamp == refused.stamp else None
         if record and record.state == "done" and isinstance(refused.error, Halted):
             return None
@@ -162,13 +162,13 @@ class Notices:
         fresh = adjust_for_downtime(same, started=self._tools.started) if same else None
         fresh = fresh or SetRecord(*notice.key, refused.stamp, "waiting", now, owner=refused.owner)
         fresh = replace(fresh, attempt=fresh.attempt + 1, reason="")
-        return record_failure(fresh, refused.error, now=now, spread=self._tools.random())
+        return record_failure(fresh, refused.error, now=now, spread=self._tools.clocks.random())
 
     def _waiting_record(self, notice: Notice, waiting: Waiting, record: SetRecord | None) -> SetRecord | None:
         """Return the record of a waiting set with a new reason. An edit does not change a finished set."""
         if record and (waiting.brief or record.state == "done" or record.reason == waiting.reason):
             return None
-        now = self._tools.now()
+        now = self._tools.clocks.now()
         return SetRecord(*notice.key, "", "waiting", now, reason=waiting.reason, owner=waiting.owner)
 
     def _report_one(self, notice: Notice, record: SetRecord, before: SetRecord | None) -> None:

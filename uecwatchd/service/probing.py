@@ -14,7 +14,7 @@ from uecwatchd.clouds.availability import CloudAvailability
 from uecwatchd.errors import UecError
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.service.conditions import Conditions, reported_part
-from uecwatchd.service.service_context import Clocks
+from uecwatchd.system.clocks import Clocks
 
 
 class ProbeWriter:

@@ -34,7 +34,9 @@ class Reconciler:
         self._retire(scanned, assembly)
         vanished = [record for record in scanned.absent() if record.id not in running]
         linger = self.setup.settings.spool.linger
-        return clear_vanished(vanished, states=states, conditions=conditions, now=tools.now(), linger=linger)
+        return clear_vanished(
+            vanished, states=states, conditions=conditions, now=tools.clocks.now(), linger=linger
+        )
 
     def _restore_returned(self, scanned: FolderScan) -> None:
         """Note that files are there again, as after a file system was mounted again."""
@@ -46,7 +48,7 @@ class Reconciler:
         """Queue the due sets. Return all sets; a set with a file open for writing waits."""
         folder, records, tools = scanned.folder, scanned.records, self.setup.tools
         dispatcher, suspended = self.parts.dispatcher, tools.clouds.availability.suspended()
-        now = tools.now()
+        now = tools.clocks.now()
         due_sets = [
             found
             for found in scanned.assembly.ready
@@ -69,4 +71,4 @@ class Reconciler:
         held = self.parts.requests.held_names(folder)
         if leaving := files_to_retire(scanned.listing, assembly, scanned.records, held=held, removal=removal):
             tools.ledger.put_leaving(leaving)
-            remove_leaving(folder, tools.ledger, self.parts.conditions, now=tools.now())
+            remove_leaving(folder, tools.ledger, self.parts.conditions, now=tools.clocks.now())

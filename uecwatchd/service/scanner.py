@@ -50,7 +50,7 @@ class FolderScan:
 class Scanner:
     """Scans spool folders by one configuration. Belongs to the service's loop.
 
-    `monotonic` is the clock for how long files are unchanged; `tools.now` the one for what is stored.
+    `monotonic` is the clock for how long files are unchanged; `tools.clocks.now` the one for what is stored.
     `progressed` is called for each file and set that a scan has looked at.
     Raises Halted for a mistake in `[defaults]`.
     """

@@ -37,7 +37,7 @@ class Schedule:
         """Return the seconds until files have settled or a retry is due; infinite if there is neither."""
         pauses = [ready_at - self.parts.monotonic() for ready_at in self.settle_times()]
         if (retry := self.next_retry()) is not None:
-            pauses.append(retry - self.setup.tools.now())
+            pauses.append(retry - self.setup.tools.clocks.now())
         return min(pauses, default=float("inf"))
 
     def count_sets_for(self, cloud: str) -> int:

@@ -1,8 +1,6 @@
 """Context of one running service: clocks, signals between threads, and tools for attempts."""
 
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,18 +18,8 @@ from uecwatchd.service.cloud_reports import CloudReports
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.interrupts import Interrupts
 from uecwatchd.service.policy import make_rules
+from uecwatchd.system.clocks import Clocks
 from uecwatchd.system.signals import Stop
-
-
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """Time and chance, which tests replace."""
-
-    now: Callable[[], float] = time.time  #: wall clock, for stored times
-    monotonic: Callable[[], float] = time.monotonic  #: for ages and pauses
-    random: Callable[[], float] = lambda: 0.5  #: 0 to 1, so that retries do not come at the same moment
-    #: waits for an event, at most so many seconds; returns True if the event has come
-    wait: Callable[[threading.Event, float], bool] = threading.Event.wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +92,7 @@ class Shared:
             work=settings.work,
             slots=UploadSlots(settings.work.uploads),
             configured_bucket=bucket,
-            now=self.clocks.now,
+            clocks=self.clocks,
             started=self.started,
-            random=self.clocks.random,
             patience=self.patience,
         )

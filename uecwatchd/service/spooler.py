@@ -34,7 +34,6 @@ from uecwatchd.system.internal_errors import as_internal_error
 class Spooler:
     """All work on the spool folders. Belongs to the service's loop.
 
-    `monotonic` is the clock for how long files are unchanged; `tools.now` the one for what is stored.
     `ended` is called, in a worker's thread, each time that an attempt at a set has ended, and in the loop's
     thread if there is a reason for another scan. `progressed` is called for each file and set that a scan has
     looked at.
@@ -47,10 +46,10 @@ class Spooler:
         states: SetStates,
         tools: context.AttemptTools,
         conditions: Conditions | None = None,
-        monotonic: Callable[[], float],
         ended: Callable[[], None],
         progressed: Callable[[], None] = lambda: None,
     ) -> None:
+        monotonic = tools.clocks.monotonic
         requests = Requests(tools.ledger, tools.interrupts, states)
         dispatcher = Dispatcher(
             settings.work.sets, states=states, requests=requests, monotonic=monotonic, ended=ended
@@ -60,7 +59,7 @@ class Spooler:
         self._ended = ended
         self._progressed = progressed
         self._locks = FolderLocks()
-        self._clock_jumps = ClockJumps(now=tools.now, monotonic=monotonic)
+        self._clock_jumps = ClockJumps(now=tools.clocks.now, monotonic=monotonic)
         self.configure(settings, tools)
 
     def configure(self, settings: Settings, tools: context.AttemptTools) -> None:
@@ -130,7 +129,9 @@ class Spooler:
         for folder in folders:
             with self._isolated(folder), setup.scanner.timed(folder):
                 self._locks.acquire(folder, self._parts.conditions)
-                remove_leaving(folder, setup.tools.ledger, self._parts.conditions, now=setup.tools.now())
+                remove_leaving(
+                    folder, setup.tools.ledger, self._parts.conditions, now=setup.tools.clocks.now()
+                )
                 if self._reconciler.reconcile(setup.scanner.scan(folder)):
                     self._ended()
         self.dispatch()
@@ -165,7 +166,7 @@ class Spooler:
     def close(self) -> None:
         """Wait until every set at work has ended or stopped, and unlock the folders."""
         self._parts.dispatcher.close(self._setup.tools)
-        self._parts.states.write_older(self._setup.tools.now())
+        self._parts.states.write_older(self._setup.tools.clocks.now())
         self._locks.release_others()
 
     def _sweep_work(self) -> None:

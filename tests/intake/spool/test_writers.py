@@ -28,7 +28,7 @@ from uecwatchd.intake.spool import safe_open, writers
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.attempt.prepare import FRESH_SECONDS
 from uecwatchd.service.daemon import Service
-from uecwatchd.service.service_context import Clocks
+from uecwatchd.system.clocks import Clocks
 from uecwatchd.system.mounts import file_system_of_open
 from uecwatchd.types import BLOCKS_MARK, FileStamp
 

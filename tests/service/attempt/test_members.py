@@ -21,8 +21,8 @@ from uecwatchd.ledger.records import BundleRecord, BundleState, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.attempt.members import LOOK_SECONDS
 from uecwatchd.service.daemon import Service
-from uecwatchd.service.service_context import Clocks
 from uecwatchd.system import failpoints
+from uecwatchd.system.clocks import Clocks
 from uecwatchd.types import ContentDigest, SetId
 
 NAMES = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]

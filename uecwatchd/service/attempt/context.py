@@ -25,6 +25,7 @@ from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.outputs.wording import command
 from uecwatchd.service.interrupts import NEXT, Interrupts
 from uecwatchd.service.work_folder import work_folder
+from uecwatchd.system.clocks import Clocks
 from uecwatchd.types import ContentDigest, Role, SetId
 
 
@@ -45,9 +46,8 @@ class AttemptTools:
     interrupts: Interrupts = field(default_factory=Interrupts)
     access: DiskAccess = field(default_factory=DiskAccess)
     host: str = socket.gethostname()
-    now: Callable[[], float] = time.time  #: seconds since the epoch
+    clocks: Clocks = field(default_factory=Clocks)
     started: float = float("-inf")  #: when this service started; by default before everything
-    random: Callable[[], float] = lambda: 0.5  #: numbers from 0 to 1
     patience: RetryPolicy = field(default_factory=RetryPolicy)
 
 

@@ -197,7 +197,7 @@ def _make(job: Job, tools: AttemptTools, change: Change) -> Job:
             change.make,
             patience=tools.patience,
             sleep=lambda seconds: pause(seconds, tools, check),
-            spread=tools.random,
+            spread=tools.clocks.random,
         )
     except Stopped:
         raise
@@ -301,7 +301,7 @@ def _remove(job: Job, older: BundleRecord, tools: AttemptTools) -> str:
 def publish(job: Job, tools: AttemptTools) -> Job:
     """Report the result, then write the result files: first the log, then the JSON, then the ids."""
     ids = {image.role: image.image_id for image in job.target.images}
-    seconds = round(tools.now() - job.record.since, 1)
+    seconds = round(tools.clocks.now() - job.record.since, 1)
     what = ids.get("machine") or ids.get("kernel") or ids.get("ramdisk", "")
     others = [f"{role} {ids[role]}" for role in ("kernel", "ramdisk") if role in ids and ids[role] != what]
     given = [f"{r} {i}" for r, i in (("kernel", job.found.kernel_id), ("ramdisk", job.found.ramdisk_id)) if i]
@@ -315,7 +315,7 @@ def publish(job: Job, tools: AttemptTools) -> Job:
             fields={**by_word, "cloud": job.target.cloud, "seconds": seconds},
         )
     )
-    done = replace(job.record, state="done", stage="", since=tools.now())
+    done = replace(job.record, state="done", stage="", since=tools.clocks.now())
     for taken in result_files.publish(done):
         job = _add_remark(job, taken)
     if job.target != done.target:  # the JSON gets them too, unless it is the file that failed

@@ -70,13 +70,13 @@ def deliver(job: Job, tools: AttemptTools) -> Job:
 
 def _watching(pending: Sequence[str], tools: UploadTools) -> UploadTools:
     """Return tools that end an upload soon after one of the pending images has failed."""
-    looked = tools.now()
+    looked = tools.clocks.now()
 
     def check() -> None:
         nonlocal looked
         tools.check_stop()
-        if not 0 <= tools.now() - looked < LOOK_SECONDS:  # the clock may be set back
-            looked = tools.now()
+        if not 0 <= tools.clocks.now() - looked < LOOK_SECONDS:  # the clock may be set back
+            looked = tools.clocks.now()
             if any(has_failed(image_id, tools) for image_id in pending):
                 raise _FailedBeside
 
@@ -153,8 +153,7 @@ def _upload_tools(job: Job, tools: AttemptTools) -> UploadTools:
         check_files=lambda: _check_unchanged(job, tools),
         sleep=lambda seconds: pause(seconds, tools, check_stop),
         note_parts=job.uploaded.note,
-        spread=tools.random,
-        now=tools.now,
+        clocks=tools.clocks,
     )
 
 

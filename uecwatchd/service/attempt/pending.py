@@ -22,7 +22,7 @@ def check_pending(found: ImageSet, before: SetRecord | None, tools: AttemptTools
     """Check a set's pending images. Returns the record if it has to wait, None if there is work to do."""
     if before is None or not before.awaits_cloud or before.stamp != found.stamp:
         return None
-    now = tools.now()
+    now = tools.clocks.now()
     waiting = now - before.since
     try:
         cloud = tools.clouds.enter(before.target.cloud)
@@ -48,7 +48,7 @@ def defer_pending(job: Job, pending: Pending, tools: AttemptTools) -> tuple[SetR
 
     It keeps its stage and its number of deferrals, because nothing has failed or ended.
     """
-    now = tools.now()
+    now = tools.clocks.now()
     # The shortest: an image that was registered again only now has its time.
     since = now - min(job.waited.get(image_id, 0.0) for image_id in pending.images.values())
     images = (

@@ -137,8 +137,8 @@ def check_sum(job: Job, member: Member, known: MemberRecord | None, tools: Attem
     declared = job.found.checksums.get(member.name)
     if declared is None or (found := _sha256(job, member, known, tools)) == declared:
         return
-    until = fresh_until(job, now=tools.now())
-    if tools.now() < until and member.origin is None:
+    until = fresh_until(job, now=tools.clocks.now())
+    if tools.clocks.now() < until and member.origin is None:
         raise NotYet(f"{member.path} to have its declared SHA-256", until=until)
     raise Rejected(
         f"{member.path}: its SHA-256 is not the declared one",
@@ -221,7 +221,7 @@ def check_name(job: Job, tools: AttemptTools) -> Job:
 
 
 def registered_name(job: Job, tools: AttemptTools) -> str:
-    when = datetime.fromtimestamp(tools.now(), UTC)
+    when = datetime.fromtimestamp(tools.clocks.now(), UTC)
     found, inspection = job.found, job.record.inspection
     version = inspection.version if inspection and inspection.version else None
     return render_name(

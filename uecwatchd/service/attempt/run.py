@@ -82,7 +82,7 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: AttemptTools) -> S
         return waiting
     job = _begin(found, before, tools)
     try:
-        with progress_in_ledger(tools.tracker, tools.ledger, job.record.id, now=tools.now):
+        with progress_in_ledger(tools.tracker, tools.ledger, job.record.id, now=tools.clocks.now):
             record = _attempt(job, before, tools)
     finally:
         tools.tracker.end(job.record.id)
@@ -132,7 +132,7 @@ def _run_stage(stage: Stage, job: Job, tools: AttemptTools) -> Job:
             if tools.clouds.is_away(job.target.cloud):
                 raise
             tell(job, Kind.WORKING, f"tried again in a moment: {problem(error)}")
-        pause(seconds * (1 + tools.random()), tools, partial(stop_if_asked, job, tools))
+        pause(seconds * (1 + tools.clocks.random()), tools, partial(stop_if_asked, job, tools))
     return stage(job, tools)
 
 
@@ -145,7 +145,7 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> Jo
         name=found.name,
         stamp=found.stamp,
         state="working",
-        since=tools.now(),
+        since=tools.clocks.now(),
         attempt=(same.attempt if same else 0) + 1,
         deferrals=same.deferrals if same else 0,
         first_failure=same.first_failure if same else None,
@@ -154,7 +154,7 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> Jo
     )
     listener = Tee((result_files.LogFile(found.folder, found.name), tools.listener))
     fresh_until = same.next_retry if same and same.state == "waiting" and not same.awaits_cloud else None
-    waited = seconds_waited(same, now=tools.now())
+    waited = seconds_waited(same, now=tools.clocks.now())
     job = Job(found, record, listener, fresh_until=fresh_until, waited=waited, before=before)
     return with_members(job, found)
 
@@ -207,13 +207,15 @@ def _describe_size(member: Member) -> str:
 
 def _succeed(job: Job, tools: AttemptTools) -> SetRecord:
     tools.clouds.availability.note_success(job.target.cloud)
-    done = replace(job.record, state="done", stage="", since=tools.now(), deferrals=0, first_failure=None)
+    done = replace(
+        job.record, state="done", stage="", since=tools.clocks.now(), deferrals=0, first_failure=None
+    )
     return tools.ledger.put_set(done)
 
 
 def _defer_open_files(job: Job, wait: NotYet, tools: AttemptTools) -> SetRecord:
     """Make an incomplete set wait again, with the stamp of the files that were checked."""
-    record = replace(job.record, state="waiting", stage="", since=tools.now(), reason=wait.reason)
+    record = replace(job.record, state="waiting", stage="", since=tools.clocks.now(), reason=wait.reason)
     record = replace(record, next_retry=wait.until, deferrals=0, first_failure=None)
     what = f"{record.name}: {waiting_for(record)}"
     return _end(job, record, tools, Event(Kind.WAITING, what, record.id))
@@ -224,7 +226,9 @@ def _fail(job: Job, error: UecError, tools: AttemptTools, before: SetRecord | No
     away = isinstance(error, CloudAway) and tools.clouds.is_away_for(cloud, error, job.record.id)
     record = job.reached()
     further = _parts(record) > _parts(job.record)
-    record = record_failure(record, error, now=tools.now(), spread=tools.random(), away=away, further=further)
+    record = record_failure(
+        record, error, now=tools.clocks.now(), spread=tools.clocks.random(), away=away, further=further
+    )
     suspension = tools.clouds.availability.suspended().get(cloud)
     if isinstance(error, Halted):
         tools.clouds.suspend(cloud, error)
