@@ -395,6 +395,8 @@ def test_a_configuration_of_the_version_before_means_the_same() -> None:
     settings = dataclasses.asdict(replace(load(file, environ=environ), source=None))
     before = json.loads(file.with_suffix(".json").read_text()) | {"source": None}
     before["work"]["max_disk_size"] = None  # which came later
+    for later in ("outputs", "notify", "hooks"):
+        del settings[later]
     assert plain(settings) == before
 
 

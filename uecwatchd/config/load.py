@@ -14,6 +14,9 @@ from uecwatchd.config.records import (
     SECTIONS,
     CloudSettings,
     FolderPolicy,
+    HookSettings,
+    NotifySettings,
+    OutputSettings,
     Settings,
     SpoolSettings,
     StateSettings,
@@ -64,6 +67,9 @@ class _Tables(BaseSettings):
     spool: Annotated[SpoolSettings, AfterValidator(_check_policies)] = SpoolSettings()
     state: StateSettings = StateSettings()
     work: WorkSettings = WorkSettings()
+    outputs: OutputSettings = OutputSettings()
+    notify: NotifySettings = NotifySettings()
+    hooks: HookSettings = HookSettings()
     defaults: dict[str, object] = {}
     cloud: Annotated[
         dict[Annotated[str, AfterValidator(cloud_name)], CloudSettings], BeforeValidator(_with_names)
@@ -98,7 +104,17 @@ def load(config: Path | None, *, environ: Mapping[str, str]) -> Settings:
     except ValidationError as error:
         # Without its cause: pydantic's message might show a secret.
         raise _mistakes(error, (*by_credential, *by_variable), source) from None
-    settings = Settings(tables.spool, tables.state, tables.work, tables.defaults, tables.cloud, source)
+    settings = Settings(
+        tables.spool,
+        tables.state,
+        tables.work,
+        tables.outputs,
+        tables.notify,
+        tables.hooks,
+        tables.defaults,
+        tables.cloud,
+        source,
+    )
     if why := join_first(find_overlaps(settings)):
         raise Halted(_where(source), why, CORRECT)
     return settings

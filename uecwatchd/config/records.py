@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr
 
@@ -34,6 +34,8 @@ Members = Literal["separate", "trusted"]
 # Keys that can be forbidden in sidecars. All other keys concern only the sidecar's own files.
 Closable = Literal["public", "share", "bucket", "on_existing", "clouds"]
 Compression = Literal["fast", "small"]
+# What a message can be about. "stale": nothing new for longer than `fresh` allows.
+Outcome = Literal["done", "rejected", "deferred", "halted", "recovered", "stale"]
 
 
 # --- validation of values ---------------------------------------------------------------------------------
@@ -85,6 +87,14 @@ def _absolute(path: Path) -> Path:
     return path
 
 
+def _program(command: tuple[str, ...]) -> tuple[str, ...]:
+    if command and not command[0].startswith("/"):
+        raise ValueError("must begin with the absolute path of a program")
+    if any("\0" in word for word in command):
+        raise ValueError("must not hold a zero byte")
+    return command
+
+
 def _web_address(text: str) -> str:
     if hide_password(text) != text:
         raise ValueError("must not hold a user or a password: say access_key and secret_key")
@@ -115,6 +125,8 @@ def cloud_name(text: str) -> str:
 Number = Annotated[float, BeforeValidator(_not_a_flag), Field(allow_inf_nan=False)]
 Integer = Annotated[int, BeforeValidator(_not_a_flag)]
 Concurrency = Annotated[Integer, Field(ge=1, le=MOST_AT_ONCE)]
+Seconds = Annotated[Number, Field(gt=0, le=86400)]
+Command = Annotated[tuple[str, ...], BeforeValidator(_as_list), AfterValidator(_program)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Region = Annotated[str, AfterValidator(_region)]
@@ -214,6 +226,50 @@ class WorkSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputSettings:
+    """Settings under [outputs]: folders for files about all sets. None: no such files."""
+
+    __pydantic_config__ = STRICT
+
+    page: AbsolutePath | None = None
+    metrics: AbsolutePath | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotifySettings:
+    """Settings under [notify]: how people are told of outcomes, and of which.
+
+    `timeout` is in seconds. `fresh` has patterns of names, each with the hours after which a set is stale.
+    """
+
+    __pydantic_config__ = STRICT
+
+    command: Command = ()
+    urls: Annotated[tuple[SecretStr, ...], BeforeValidator(_as_list)] = ()
+    outcomes: Annotated[tuple[Outcome, ...], BeforeValidator(_as_list)] = get_args(Outcome)
+    deferred_after: Annotated[Integer, Field(ge=1)] = 5
+    timeout: Seconds = 60.0
+    fresh: Annotated[Mapping[str, Annotated[Number, Field(gt=0)]], BeforeValidator(_as_table)] = field(
+        default_factory=dict
+    )
+
+    @property
+    def is_on(self) -> bool:
+        return bool(self.command or self.urls)
+
+
+@dataclass(frozen=True, slots=True)
+class HookSettings:
+    """Settings under [hooks]: programs that may reject a set. `timeout` is in seconds."""
+
+    __pydantic_config__ = STRICT
+
+    pre: Command = ()
+    registered: Command = ()
+    timeout: Seconds = 300.0
+
+
+@dataclass(frozen=True, slots=True)
 class CloudSettings:
     """The configuration of one cloud.
 
@@ -245,7 +301,15 @@ class CloudSettings:
 
 # By their names in the file.
 SECTIONS: Mapping[str, Any] = MappingProxyType(
-    {"spool": SpoolSettings, "state": StateSettings, "work": WorkSettings, "cloud": CloudSettings}
+    {
+        "spool": SpoolSettings,
+        "state": StateSettings,
+        "work": WorkSettings,
+        "outputs": OutputSettings,
+        "notify": NotifySettings,
+        "hooks": HookSettings,
+        "cloud": CloudSettings,
+    }
 )
 
 
@@ -261,6 +325,9 @@ class Settings:
     spool: SpoolSettings = field(default_factory=SpoolSettings)
     state: StateSettings = field(default_factory=StateSettings)
     work: WorkSettings = field(default_factory=WorkSettings)
+    outputs: OutputSettings = field(default_factory=OutputSettings)
+    notify: NotifySettings = field(default_factory=NotifySettings)
+    hooks: HookSettings = field(default_factory=HookSettings)
     defaults: Mapping[str, object] = field(default_factory=dict)
     clouds: Mapping[str, CloudSettings] = field(default_factory=dict)
     source: Path | None = None
