@@ -19,6 +19,15 @@ from hypothesis import strategies as st
 from tests.support.waiting import no_stop
 from uecwatchd.errors import Stopped, UecError
 from uecwatchd.ledger.api import Ledger
+from uecwatchd.ledger.history import (
+    ATTEMPTS_OF_A_SET,
+    ENTRIES_OF_A_SET,
+    AttemptRecord,
+    History,
+    StageTime,
+    StoryEntry,
+)
+from uecwatchd.ledger.outbox import Announced, Message, Outbox
 from uecwatchd.ledger.records import (
     AppliedAttributes,
     BundleRecord,
@@ -74,7 +83,8 @@ def seen_by_another(opened: Callable[[], Ledger]) -> Iterator[Ledger]:
 def test_every_operation_of_the_protocol_is_tried_here() -> None:
     tree = ast.parse(Path(__file__).read_bytes())
     tried = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    operations = {name for name in vars(Ledger) if not name.startswith("_")}
+    protocols = (Ledger, History, Outbox)
+    operations = {name for protocol in protocols for name in vars(protocol) if not name.startswith("_")}
     assert {"put_set", "claim", "check"} <= operations
     assert operations - tried == {"close"}  # which `closing` calls
 
@@ -473,3 +483,123 @@ def test_probes_replace_all_that_were_there(ledger: Ledger) -> None:
     assert ledger.probes() == {"far": 3.0}
     ledger.put_probes({})
     assert ledger.probes() == {}
+
+
+# --- what happened, and what is told about it -------------------------------------------------------------
+
+ENTRY = StoryEntry(KARMIC, 5.0, "found", "info", "Found the set karmic", {"file": "karmic.img", "bytes": 7})
+ATTEMPT = AttemptRecord(
+    KARMIC,
+    1,
+    began=10.0,
+    ended=20.0,
+    state="done",
+    cloud="near",
+    stages=(StageTime("read the files", 1.5), StageTime("publish", 0.25)),
+    ids={"machine": "emi-1"},
+    sent=1 << 40,
+    replaced="emi-0",
+    problem="",
+    request_ids=("r-1", "r-2"),
+)
+
+
+def test_a_story_is_seen_by_others_after_the_next_transaction(
+    ledger: Ledger, opened: Callable[[], Ledger]
+) -> None:
+    with seen_by_another(opened) as other:
+        ledger.history.add_entry(ENTRY)
+        assert other.history.story(KARMIC) == ()
+        ledger.put_set(RECORD)
+        assert other.history.story(KARMIC) == (ENTRY,)
+        ledger.history.add_entry(replace(ENTRY, moment=6.0))
+        ledger.history.flush()
+        assert [entry.moment for entry in other.history.story(KARMIC)] == [5.0, 6.0]
+        assert other.history.story(LUCID) == ()
+
+
+def test_a_story_that_no_transaction_followed_is_written_at_the_end(opened: Callable[[], Ledger]) -> None:
+    with closing(opened()) as ledger:
+        ledger.history.add_entry(ENTRY)
+    with closing(opened()) as ledger:
+        assert ledger.history.story(KARMIC) == (ENTRY,)
+
+
+def test_half_a_character_in_a_story_prevents_no_transaction(ledger: Ledger) -> None:
+    ledger.history.add_entry(replace(ENTRY, sentence=UNWRITABLE, fields={"file": UNWRITABLE}))
+    ledger.put_set(RECORD)
+    assert ledger.set(KARMIC) == RECORD
+    assert [entry.sentence for entry in ledger.history.story(KARMIC)] == ["?"]
+
+
+def test_a_transaction_that_fails_loses_no_story(ledger: Ledger) -> None:
+    ledger.history.add_entry(ENTRY)
+    with pytest.raises((UecError, ValueError)):
+        ledger.put_set(replace(RECORD, stage=UNWRITABLE))
+    assert ledger.history.story(KARMIC) == (ENTRY,)
+
+
+def test_attempts_come_back_in_order_and_with_all_that_is_known(ledger: Ledger) -> None:
+    later = replace(ATTEMPT, number=2, began=30.0, ended=31.0, state="deferred", ids={}, problem="away: why")
+    ledger.history.add_attempt(ATTEMPT)
+    ledger.history.add_attempt(later)
+    ledger.history.add_attempt(replace(ATTEMPT, set_id=LUCID, ended=25.0))
+    assert ledger.history.attempts(KARMIC) == (ATTEMPT, later)
+    assert [attempt.set_id for attempt in ledger.history.attempts()] == [KARMIC, KARMIC, LUCID]
+    assert ledger.history.successes() == {KARMIC: 20.0, LUCID: 25.0}
+    assert ledger.history.names() == (KARMIC, LUCID)
+
+
+def test_the_oldest_of_too_many_attempts_and_entries_are_removed(ledger: Ledger) -> None:
+    for number in range(ENTRIES_OF_A_SET + 20):
+        ledger.history.add_entry(replace(ENTRY, moment=float(number)))
+    ledger.history.flush()
+    for number in range(ATTEMPTS_OF_A_SET + 3):
+        ledger.history.add_attempt(replace(ATTEMPT, number=number))
+    ledger.history.add_attempt(replace(ATTEMPT, set_id=LUCID))
+    kept = ledger.history.attempts(KARMIC)
+    assert (len(kept), kept[0].number) == (ATTEMPTS_OF_A_SET, 3)
+    assert len(ledger.history.story(KARMIC)) == ENTRIES_OF_A_SET
+    assert len(ledger.history.attempts(LUCID)) == 1
+
+
+def test_a_dropped_history_leaves_that_of_other_sets(ledger: Ledger) -> None:
+    for name in (KARMIC, LUCID):
+        ledger.history.add_entry(replace(ENTRY, set_id=name))
+        ledger.history.add_attempt(replace(ATTEMPT, set_id=name))
+    ledger.history.drop(KARMIC)
+    assert (ledger.history.story(KARMIC), ledger.history.attempts(KARMIC)) == ((), ())
+    assert ledger.history.names() == (LUCID,)
+
+
+MESSAGE = Message("id-1", KARMIC, "done", 5.0, "command", {"set": "karmic", "emi": "emi-1"})
+
+
+def test_a_message_and_what_it_announces_are_written_together_or_not_at_all(ledger: Ledger) -> None:
+    done = {KARMIC: Announced("done", 4.0)}
+    with pytest.raises((UecError, ValueError)):
+        ledger.outbox.announce([MESSAGE, replace(MESSAGE, id=UNWRITABLE)], done)
+    assert (ledger.outbox.messages(), ledger.outbox.announced()) == ((), {})
+    ledger.outbox.announce([MESSAGE, replace(MESSAGE, way="url")], done)
+    assert [message.way for message in ledger.outbox.messages()] == ["command", "url"]
+    assert ledger.outbox.announced() == done
+
+
+def test_a_message_stays_until_it_is_dropped_and_keeps_its_tries(ledger: Ledger) -> None:
+    ledger.outbox.announce([MESSAGE], {})
+    (stored,) = ledger.outbox.messages()
+    assert replace(stored, number=0) == MESSAGE
+    tried = replace(stored, tries=3, next_try=99.0, problem="no answer")
+    ledger.outbox.put_message(tried)
+    assert ledger.outbox.messages() == (tried,)
+    ledger.outbox.drop_message(tried)
+    ledger.outbox.drop_message(tried)
+    assert ledger.outbox.messages() == ()
+
+
+def test_a_new_outcome_replaces_the_announced_one_until_it_is_forgotten(ledger: Ledger) -> None:
+    ledger.outbox.announce([], {KARMIC: Announced("deferred", 1.0), LUCID: Announced("done", 2.0)})
+    ledger.outbox.announce([], {KARMIC: Announced("done", 3.0)})
+    assert ledger.outbox.announced() == {KARMIC: Announced("done", 3.0), LUCID: Announced("done", 2.0)}
+    ledger.outbox.drop_announced(LUCID)
+    assert ledger.outbox.announced() == {KARMIC: Announced("done", 3.0)}

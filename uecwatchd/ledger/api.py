@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Protocol
 
 from uecwatchd.errors import Deferred
+from uecwatchd.ledger.history import History
+from uecwatchd.ledger.outbox import Outbox
 from uecwatchd.ledger.records import BundleRecord, LeavingFile, ProgressRecord, Request, SetRecord
 from uecwatchd.types import ContentDigest, DetectedCloud, DigestOf, FileStamp, Role, SetId
 
@@ -35,6 +37,14 @@ class LedgerDamaged(Deferred):
 
 class Ledger(Protocol):
     """An open ledger."""
+
+    @property
+    def history(self) -> History:
+        """What happened to each set."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """The messages about outcomes."""
 
     def close(self) -> None:
         """End the use of the store. No other operation may follow."""

@@ -133,4 +133,28 @@ MIGRATIONS = (
     """
     ALTER TABLE sets ADD COLUMN inspection TEXT;
     """,
+    # What happened to each set, and messages about it that are not delivered yet.
+    """
+    CREATE TABLE story (
+        number INTEGER PRIMARY KEY, folder TEXT NOT NULL, name TEXT NOT NULL, moment REAL NOT NULL,
+        kind TEXT NOT NULL, level TEXT NOT NULL, sentence TEXT NOT NULL, fields TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX story_by_set ON story (folder, name, number);
+    CREATE TABLE attempts (
+        number INTEGER PRIMARY KEY, folder TEXT NOT NULL, name TEXT NOT NULL, attempt INTEGER NOT NULL,
+        began REAL NOT NULL, ended REAL NOT NULL, state TEXT NOT NULL, cloud TEXT NOT NULL,
+        stages TEXT NOT NULL, ids TEXT NOT NULL, sent INTEGER NOT NULL, replaced TEXT NOT NULL,
+        problem TEXT NOT NULL, request_ids TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX attempts_by_set ON attempts (folder, name, number);
+    CREATE TABLE messages (
+        number INTEGER PRIMARY KEY, id TEXT NOT NULL, folder TEXT NOT NULL, name TEXT NOT NULL,
+        outcome TEXT NOT NULL, moment REAL NOT NULL, way TEXT NOT NULL, body TEXT NOT NULL,
+        tries INTEGER NOT NULL, next_try REAL NOT NULL, problem TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE announced (
+        folder TEXT NOT NULL, name TEXT NOT NULL, outcome TEXT NOT NULL, since REAL NOT NULL,
+        PRIMARY KEY (folder, name)
+    ) STRICT;
+    """,
 )

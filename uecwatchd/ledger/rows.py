@@ -171,6 +171,11 @@ def replace_sets(connection: sqlite3.Connection, records: Sequence[SetRecord]) -
         replace_rows(connection, table, [row for record in records for row in to_rows(record)])
 
 
+def insert_into(table: str, row: Mapping[str, object]) -> str:
+    """Return the statement that inserts a row; its values are given in the order of the mapping."""
+    return f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' for _ in row)})"  # noqa: S608 (our own names)
+
+
 def replace_rows(connection: sqlite3.Connection, table: str, rows: Sequence[Mapping[str, object]]) -> None:
     if rows:
         names = ", ".join(rows[0])

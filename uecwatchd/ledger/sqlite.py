@@ -7,10 +7,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
 
 from uecwatchd.errors import Deferred
 from uecwatchd.ledger.api import CHECK_SECONDS, LedgerDamaged
+from uecwatchd.ledger.history import History
+from uecwatchd.ledger.outbox import Outbox
 from uecwatchd.ledger.records import BundleRecord, LeavingFile, ProgressRecord, Request, SetRecord
 from uecwatchd.ledger.recovery import is_gone, locked, salvage, set_aside
 from uecwatchd.ledger.rows import (
@@ -24,16 +25,16 @@ from uecwatchd.ledger.rows import (
     leaving_from,
     progress_from,
     progress_row,
-    replace_rows,
     replace_sets,
     select_sets_of,
     set_from,
 )
-from uecwatchd.ledger.schema import FILE_NAME, damaged, empty_log, open_file, read_file, translate_errors
-from uecwatchd.system import failpoints
+from uecwatchd.ledger.schema import FILE_NAME, open_file, read_file
+from uecwatchd.ledger.sqlite_history import SqliteHistory
+from uecwatchd.ledger.sqlite_outbox import SqliteOutbox
+from uecwatchd.ledger.sqlite_store import SqliteStore
 from uecwatchd.types import ContentDigest, DetectedCloud, DigestOf, FileStamp, Role, SetId
 
-Record = TypeVar("Record")
 OF_STAMP = "device = ? AND inode = ? AND size = ? AND ctime_ns = ?"
 FOUND_AGAIN = "what is registered is found again in the clouds, and nothing is registered twice"
 
@@ -42,19 +43,17 @@ class SqliteLedger:
     """An open ledger file. Usable from several threads; each call is one transaction."""
 
     def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
-        self._connection = connection
-        self._folder = folder
-        self._lock = threading.RLock()
+        self._store = SqliteStore(connection, folder)
+        self._lock = threading.Lock()  # guards _claims
         self._claims: dict[str, threading.Lock] = {}
-        self._damage: LedgerDamaged | None = None
+        self.history: History = SqliteHistory(self._store)
+        self.outbox: Outbox = SqliteOutbox(self._store)
 
     def close(self) -> None:
-        with self._lock:
-            self._connection.close()
+        self._store.close()
 
     def check(self) -> None:
-        if self._damage:
-            raise self._damage
+        self._store.check()
 
     def set(self, set_id: SetId) -> SetRecord | None:
         return next(iter(self._sets(f"WHERE {OF_SET}", *set_id)), None)
@@ -64,7 +63,7 @@ class SqliteLedger:
         return self._sets(f"{where} ORDER BY folder, name", *values)
 
     def count_sets(self) -> int:
-        return int(self._read("SELECT count(*) FROM sets")[0][0])
+        return int(self._store.read("SELECT count(*) FROM sets")[0][0])
 
     def sets_named(self, name: str) -> tuple[SetRecord, ...]:
         return self._sets("WHERE name = ? ORDER BY folder", name)
@@ -80,33 +79,33 @@ class SqliteLedger:
 
     def _sets_of(self, keys: str, *values: object) -> tuple[SetRecord, ...]:
         """Return the sets that a SELECT of folders and names finds."""
-        return self._records(set_from, select_sets_of(keys), *values)
+        return self._store.records(set_from, select_sets_of(keys), *values)
 
     def _sets(self, rest: str, *values: object) -> tuple[SetRecord, ...]:
-        return self._records(set_from, f"{SELECT_SETS} {rest}", *values)
+        return self._store.records(set_from, f"{SELECT_SETS} {rest}", *values)
 
     def put_set(self, record: SetRecord) -> SetRecord:
         # After a power cut, the stage is found again.
         name = f"note set {record.state}: {record.stage}" if record.stage else f"note set {record.state}"
-        with self._writing(name, lasting=record.state != "working") as connection:
+        with self._store.writing(name, lasting=record.state != "working") as connection:
             replace_sets(connection, [record])
         return record
 
     def put_sets(self, records: Iterable[SetRecord]) -> None:
         """Write all of them or none, in about the time of one."""
         if together := list(records):
-            with self._writing(f"note {'a set' if len(together) == 1 else 'sets'}") as connection:
+            with self._store.writing(f"note {'a set' if len(together) == 1 else 'sets'}") as connection:
                 replace_sets(connection, together)
 
     def drop_set(self, set_id: SetId) -> None:
-        with self._writing("forget set") as connection:
+        with self._store.writing("forget set") as connection:
             for table in ("images", "targets", "sets"):
                 connection.execute(f"DELETE FROM {table} WHERE {OF_SET}", set_id)  # noqa: S608 (constants)
 
     def put_owners(self, folder: Path, owners: Mapping[str, int], *, proven: Collection[str]) -> None:
         """Write the owners of sets without one; for the `proven` ones also those of their bundles."""
         made = [(owners[name], str(SetId(str(folder), name))) for name in proven]
-        with self._writing("note owners") as connection:
+        with self._store.writing("note owners") as connection:
             connection.executemany(
                 "UPDATE sets SET owner = ? WHERE folder = ? AND name = ? AND owner IS NULL",
                 [(uid, str(folder), name) for name, uid in owners.items()],
@@ -123,18 +122,18 @@ class SqliteLedger:
         return self._bundles("ORDER BY cloud, prefix")
 
     def _bundles(self, rest: str, *values: object) -> tuple[BundleRecord, ...]:
-        return self._records(bundle_from, f"SELECT * FROM bundles {rest}", *values)  # noqa: S608 (constants)
+        return self._store.records(bundle_from, f"SELECT * FROM bundles {rest}", *values)  # noqa: S608 (constants)
 
     def put_bundle(self, record: BundleRecord) -> BundleRecord:
-        self._replace(f"note bundle {record.state}", "bundles", bundle_row(record))
+        self._store.replace(f"note bundle {record.state}", "bundles", bundle_row(record))
         if record.secret_key is None:
-            self._forget_for_good()
+            self._store.forget_for_good()
         return record
 
     def drop_bundle(self, record: BundleRecord) -> None:
-        where = "cloud = ? AND identity = ?"
-        self._write("forget bundle", f"DELETE FROM bundles WHERE {where}", record.cloud, record.identity)  # noqa: S608 (constant)
-        self._forget_for_good()
+        statement = "DELETE FROM bundles WHERE cloud = ? AND identity = ?"
+        self._store.write("forget bundle", statement, record.cloud, record.identity)
+        self._store.forget_for_good()
 
     def unfinished(
         self, cloud: str, *, made_for: SetId, role: Role | None = None
@@ -144,7 +143,7 @@ class SqliteLedger:
 
     def content(self, cloud: str, image_id: str) -> ContentDigest | None:
         where = "cloud = ? AND image_id = ? AND state = 'registered'"
-        rows = self._read(f"SELECT sha256 FROM bundles WHERE {where}", cloud, image_id)  # noqa: S608 (constant)
+        rows = self._store.read(f"SELECT sha256 FROM bundles WHERE {where}", cloud, image_id)  # noqa: S608 (constant)
         return ContentDigest(rows[0]["sha256"]) if rows else None
 
     def machines(self, cloud: str, *, digest: ContentDigest) -> Mapping[str, BundleRecord]:
@@ -172,20 +171,20 @@ class SqliteLedger:
         return next(iter(found), None)
 
     def clouds(self) -> Mapping[str, DetectedCloud]:
-        rows = self._read("SELECT * FROM clouds")
+        rows = self._store.read("SELECT * FROM clouds")
         return {str(row["name"]): DetectedCloud(str(row["dialect"]), str(row["address"])) for row in rows}
 
     def put_cloud(self, name: str, found: DetectedCloud) -> None:
-        self._replace("note cloud", "clouds", {"name": name, **asdict(found)})
+        self._store.replace("note cloud", "clouds", {"name": name, **asdict(found)})
 
     def digest(self, stamp: FileStamp, of: DigestOf) -> ContentDigest | None:
         query = f"SELECT sha256 FROM digests WHERE {OF_STAMP} AND reading = ?"  # noqa: S608 (constant)
-        rows = self._read(query, *stamp, of)
+        rows = self._store.read(query, *stamp, of)
         return ContentDigest(rows[0]["sha256"]) if rows else None
 
     def put_digest(self, stamp: FileStamp, of: DigestOf, digest: ContentDigest) -> None:
         names = ("device", "inode", "size", "ctime_ns")
-        self._replace(
+        self._store.replace(
             "note digest",
             "digests",
             {**dict(zip(names, stamp, strict=True)), "reading": of, "sha256": digest},
@@ -193,53 +192,57 @@ class SqliteLedger:
         )
 
     def drop_digests(self, stamp: FileStamp) -> None:
-        self._write("forget digests", "DELETE FROM digests WHERE device = ? AND inode = ?", *stamp[:2])
+        self._store.write("forget digests", "DELETE FROM digests WHERE device = ? AND inode = ?", *stamp[:2])
 
     def leaving(self, folder: Path) -> tuple[LeavingFile, ...]:
         """Return the files that are about to leave a folder, or were when the power failed."""
-        return self._records(
+        return self._store.records(
             leaving_from, "SELECT * FROM leaving WHERE folder = ? ORDER BY path", str(folder)
         )
 
     def put_leaving(self, files: Iterable[LeavingFile]) -> None:
         """Write all these files or none: half a set would be left behind."""
         rows = [(one.folder, one.path, json.dumps(one.stamp), one.way) for one in files]
-        with self._writing("note what leaves") as connection:
+        with self._store.writing("note what leaves") as connection:
             connection.executemany("INSERT OR REPLACE INTO leaving VALUES (?, ?, ?, ?)", rows)
 
     def drop_leaving(self, folder: Path) -> None:
-        self._write("forget what left", "DELETE FROM leaving WHERE folder = ?", str(folder))
+        self._store.write("forget what left", "DELETE FROM leaving WHERE folder = ?", str(folder))
 
     # --- what people ask for, also while a daemon runs -----------------------------------------------------
 
     def requests(self) -> tuple[Request, ...]:
-        rows = self._read("SELECT * FROM requests ORDER BY number")
+        rows = self._store.read("SELECT * FROM requests ORDER BY number")
         return tuple(Request(SetId(row["folder"], row["name"]), row["verb"], row["number"]) for row in rows)
 
     def put_request(self, request: Request) -> None:
         values = (*request.set_id, request.verb)
-        self._write("note request", "INSERT INTO requests (folder, name, verb) VALUES (?, ?, ?)", *values)
+        self._store.write(
+            "note request", "INSERT INTO requests (folder, name, verb) VALUES (?, ?, ?)", *values
+        )
 
     def drop_request(self, request: Request) -> None:
-        self._write("forget request", "DELETE FROM requests WHERE number = ?", request.number)
+        self._store.write("forget request", "DELETE FROM requests WHERE number = ?", request.number)
 
     def holds(self) -> Mapping[SetId, float]:
-        return {SetId(row["folder"], row["name"]): row["since"] for row in self._read("SELECT * FROM holds")}
+        return {
+            SetId(row["folder"], row["name"]): row["since"] for row in self._store.read("SELECT * FROM holds")
+        }
 
     def put_hold(self, set_id: SetId, *, since: float) -> None:
-        self._write("note hold", "INSERT OR IGNORE INTO holds VALUES (?, ?, ?)", *set_id, since)
+        self._store.write("note hold", "INSERT OR IGNORE INTO holds VALUES (?, ?, ?)", *set_id, since)
 
     def drop_hold(self, set_id: SetId) -> None:
-        self._write("forget hold", f"DELETE FROM holds WHERE {OF_SET}", *set_id)  # noqa: S608 (constant)
+        self._store.write("forget hold", f"DELETE FROM holds WHERE {OF_SET}", *set_id)  # noqa: S608 (constant)
 
     def progress(self) -> Mapping[SetId, ProgressRecord]:
-        return {one.set_id: one for one in self._records(progress_from, "SELECT * FROM advances")}
+        return {one.set_id: one for one in self._store.records(progress_from, "SELECT * FROM advances")}
 
     def put_progress(self, progress: ProgressRecord) -> None:
-        self._replace("note progress", "advances", progress_row(progress), lasting=False)
+        self._store.replace("note progress", "advances", progress_row(progress), lasting=False)
 
     def drop_progress(self, set_id: SetId) -> None:
-        self._write(
+        self._store.write(
             "forget progress",
             f"DELETE FROM advances WHERE {OF_SET}",  # noqa: S608 (constant)
             *set_id,
@@ -247,11 +250,11 @@ class SqliteLedger:
         )
 
     def probes(self) -> Mapping[str, float]:
-        return {str(row["cloud"]): row["moment"] for row in self._read("SELECT * FROM probes")}
+        return {str(row["cloud"]): row["moment"] for row in self._store.read("SELECT * FROM probes")}
 
     def put_probes(self, moments: Mapping[str, float]) -> None:
         """Write these times in place of all others."""
-        with self._writing("note probes", lasting=False) as connection:
+        with self._store.writing("note probes", lasting=False) as connection:
             connection.execute("DELETE FROM probes")
             connection.executemany("INSERT INTO probes VALUES (?, ?)", moments.items())
 
@@ -261,7 +264,7 @@ class SqliteLedger:
             marks = ", ".join("?" for _ in values)
             statement = f"INSERT OR IGNORE INTO {table} VALUES ({marks})"  # noqa: S608 (our own tables)
             with suppress(Deferred):  # an invalid row
-                self._write("take over a request", statement, *values)
+                self._store.write("take over a request", statement, *values)
 
     # --- shared by all operations ------------------------------------------------------------------------
 
@@ -280,66 +283,10 @@ class SqliteLedger:
         finally:
             lock.release()
 
-    @contextmanager
-    def _errors_noted(self) -> Iterator[None]:
-        """Remember damage, because the caller may not be the thread that can end the process."""
-        try:
-            with translate_errors(self._folder):
-                yield
-        except LedgerDamaged as damage:
-            self._damage = self._damage or damage
-            raise
-
-    def _read(self, statement: str, *values: object) -> list[sqlite3.Row]:
-        with self._lock, self._errors_noted():
-            return list(self._connection.execute(statement, values))
-
-    def _records(
-        self, convert: Callable[[sqlite3.Row], Record], statement: str, *values: object
-    ) -> tuple[Record, ...]:
-        rows = self._read(statement, *values)
-        with self._errors_noted(), content_checked(self._folder):
-            return tuple(map(convert, rows))
-
     def check_rows(self) -> None:
         """Convert each set and bundle once, and keep none. Raises LedgerDamaged for one that is damaged."""
         for statement, convert in ((SELECT_SETS, set_from), ("SELECT * FROM bundles", bundle_from)):
-            with self._lock, self._errors_noted(), content_checked(self._folder):
-                for row in self._connection.execute(statement):
-                    convert(row)
-
-    def _write(self, moment: str, statement: str, *values: object, lasting: bool = True) -> None:
-        with self._writing(moment, lasting=lasting) as connection:
-            connection.execute(statement, values)
-
-    @contextmanager
-    def _writing(self, moment: str, *, lasting: bool = True) -> Iterator[sqlite3.Connection]:
-        """Write in one transaction; with `lasting`, it also survives a power cut.
-
-        Other writes are on the disk before any later lasting write.
-        """
-        with self._lock, self._errors_noted(), failpoints.effect(moment):
-            self._connection.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
-            with self._connection:
-                yield self._connection
-
-    def _replace(self, moment: str, table: str, row: Mapping[str, object], *, lasting: bool = True) -> None:
-        with self._writing(moment, lasting=lasting) as connection:
-            replace_rows(connection, table, [row])
-
-    def _forget_for_good(self) -> None:
-        """Empty the log: deleted keys are zeroed in the file, but not in the log."""
-        with self._lock, self._errors_noted(), failpoints.effect("empty the ledger's log"):
-            empty_log(self._connection)
-
-
-@contextmanager
-def content_checked(folder: Path) -> Iterator[None]:
-    """Translate errors of converted rows: SQLite's own check does not cover their content."""
-    try:
-        yield
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise damaged(folder / FILE_NAME, f"a row of it makes no sense: {error}") from error
+            self._store.check_rows(convert, statement)
 
 
 def open_ledger(folder: Path, *, lost: Callable[[str], None] | None = None) -> SqliteLedger:

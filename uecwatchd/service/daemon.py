@@ -13,6 +13,7 @@ from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.state_folder import lock_state
 from uecwatchd.outputs.ledger_progress import drop_progress
 from uecwatchd.outputs.progress import ProgressTracker
+from uecwatchd.outputs.story import Story
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.cloud_reports import HALTED
 from uecwatchd.service.conditions import FAULT, Conditions, Key
@@ -54,9 +55,19 @@ class Service:
         if tracker is None:
             tracker = ProgressTracker(clock=clocks.monotonic, now=clocks.now)
             listener = Tee((tracker, listener))
+        story = Story(ledger.history, clocks.now)
+        listener = Tee((listener, story))
         conditions = Conditions(listener)
         self._shared = Shared(
-            listener, conditions, tracker, ledger, clocks, patience, clocks.now(), settings.state.dir
+            listener,
+            story,
+            conditions,
+            tracker,
+            ledger,
+            clocks,
+            patience,
+            started=clocks.now(),
+            state_folder=settings.state.dir,
         )
         self._heartbeat = Heartbeat(conditions, monotonic=clocks.monotonic)
         self._tools = self._shared.tools_for(settings)

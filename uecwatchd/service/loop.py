@@ -1,8 +1,10 @@
 """The service's loop: wait for a reason, scan, hand out work, tell systemd."""
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
+from uecwatchd.errors import Deferred
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.folder_watch import FolderWatch
 from uecwatchd.service.heartbeat import Heartbeat
@@ -83,6 +85,8 @@ class Loop:
         self._scan_wanted |= woken or self._spooler.schedule.due_in() <= 0 or self._spooler.has_new_requests()
         self._shared.check_ledger()
         changed |= self._scan_if_due()
+        with suppress(Deferred):  # what cannot be written now waits for a later transaction
+            self._shared.ledger.history.flush()
         if changed or (self._spooler.has_notices() and self._heartbeat.status_due()):
             self._heartbeat.status(self._spooler.schedule.summary())
         self._heartbeat.alive(late=self._watch.reason_late())

@@ -44,6 +44,7 @@ class Shared:
     """One running service, apart from its configuration."""
 
     listener: Listener
+    story: Listener  #: one part of `listener`
     conditions: Conditions
     tracker: ProgressTracker
     ledger: Ledger
@@ -85,6 +86,7 @@ class Shared:
             work_folder=settings.state.work_folder,
             clouds=clouds,
             listener=self.listener,
+            story=self.story,
             tracker=self.tracker,
             stopping=self.signals.stopping,
             interrupts=self.interrupts,

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from uecwatchd.bundle.upload_slots import UploadSlots
@@ -15,7 +16,7 @@ from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import StateSettings, WorkSettings
 from uecwatchd.errors import Stopped
-from uecwatchd.events import Event, Fields, Kind, Level, Listener
+from uecwatchd.events import Event, Fields, Kind, Level, Listener, Tee
 from uecwatchd.images.formats.open import DiskAccess
 from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.intake.sidecar import idle_keys
@@ -23,6 +24,7 @@ from uecwatchd.ledger.api import CHECK_SECONDS, Ledger
 from uecwatchd.ledger.records import AppliedAttributes, MemberRecord, SetRecord, TargetImage, TargetRecord
 from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.outputs.wording import command
+from uecwatchd.service.attempt.notes import AttemptNotes
 from uecwatchd.service.interrupts import NEXT, Interrupts
 from uecwatchd.service.work_folder import work_folder
 from uecwatchd.system.clocks import Clocks
@@ -36,12 +38,13 @@ class AttemptTools:
     ledger: Ledger
     state_folder: Path
     clouds: CloudAccess
-    listener: Listener
+    listener: Listener  #: gets what is news; the story is a part of it
     stopping: threading.Event  #: set when the service is to end
     work: WorkSettings
     slots: UploadSlots
     configured_bucket: str
     work_folder: Path = StateSettings().work_folder  #: for files that are made for sets
+    story: Listener = field(default_factory=partial(Tee, ()))  #: gets repeated failures too
     tracker: ProgressTracker = field(default_factory=ProgressTracker)  #: gets all that `listener` gets
     interrupts: Interrupts = field(default_factory=Interrupts)
     access: DiskAccess = field(default_factory=DiskAccess)
@@ -75,6 +78,7 @@ class Job:
     found: ImageSet  #: the files, as the scan found them
     record: SetRecord
     listener: Listener
+    notes: AttemptNotes  #: for the history; they are one of the listeners
     connected: Cloud | None = None
     fresh_until: float | None = None  #: when the files stop being fresh, from an earlier attempt
     uploaded: UploadedParts = field(default_factory=UploadedParts)

@@ -6,7 +6,7 @@ report.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from uecwatchd.clouds.attributes import Permissions, describe, permissions, share, tag, untag
@@ -15,7 +15,7 @@ from uecwatchd.clouds.objects import remove_object
 from uecwatchd.clouds.registration import deregister
 from uecwatchd.clouds.request_retry import retry
 from uecwatchd.errors import Deferred, Stopped, UecError
-from uecwatchd.events import Event, Kind, Level
+from uecwatchd.events import Event, Fields, Kind, Level
 from uecwatchd.images import digests
 from uecwatchd.ledger.records import AppliedAttributes, BundleRecord, MemberRecord, SetRecord, TargetImage
 from uecwatchd.outputs import result_files
@@ -39,6 +39,7 @@ class Change:
 
     make: Callable[[], str]  #: makes the change, and returns a description of the result
     level: Level = "info"  #: of that description
+    fields: Fields = field(default_factory=dict)  #: of the event
     is_urgent: bool = False  #: must not be skipped if the cloud is busy: then the set is deferred
 
 
@@ -208,7 +209,7 @@ def _make(job: Job, tools: AttemptTools, change: Change) -> Job:
         return _add_remark(job, Deferred(error.what, error.why, hint, request_id=error.request_id))
     except UecError as error:
         return _add_remark(job, error)
-    tell(job, Kind.REGISTERED, done, level=change.level)
+    tell(job, Kind.REGISTERED, done, level=change.level, fields=change.fields)
     return job
 
 
@@ -262,7 +263,9 @@ def replace_older(job: Job, tools: AttemptTools) -> Job:
         sets = (*ledger.sets_with_content(older.digest), *ledger.sets_with_image(older.cloud, older.image_id))
         if any(_uses(record, older, job) for record in sets):
             return job
-        return _make(job, tools, Change(lambda: _remove(job, older, tools)))
+        return _make(
+            job, tools, Change(lambda: _remove(job, older, tools), fields={"replaced": older.image_id})
+        )
 
 
 def _uses(record: SetRecord, older: BundleRecord, job: Job) -> bool:

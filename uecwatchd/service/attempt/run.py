@@ -30,6 +30,7 @@ from uecwatchd.service.attempt.context import (
 from uecwatchd.service.attempt.finish import apply_attributes, publish, replace_older
 from uecwatchd.service.attempt.look import look_inside
 from uecwatchd.service.attempt.members import deliver
+from uecwatchd.service.attempt.notes import AttemptNotes
 from uecwatchd.service.attempt.pending import check_pending, defer_pending, seconds_waited
 from uecwatchd.service.attempt.prepare import (
     check_name,
@@ -99,7 +100,7 @@ def _attempt(job: Job, before: SetRecord | None, tools: AttemptTools) -> SetReco
             result_files.check_names(job.record)
             check_space(found.folder, "the spool folder")
             check_space(tools.state_folder, "the state directory")
-            _announce(job, before)
+            _announce(job, before, tools)
             for stages in (making_stages, stages_of):
                 for name, stage in stages(job.found):
                     stop_if_asked(job, tools)
@@ -152,19 +153,20 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> Jo
         owner=found.owner,
         inspection=same.inspection if same else None,
     )
-    listener = Tee((result_files.LogFile(found.folder, found.name), tools.listener))
+    notes = AttemptNotes(tools.clocks.now)
+    listener = Tee((result_files.LogFile(found.folder, found.name), notes, tools.listener))
     fresh_until = same.next_retry if same and same.state == "waiting" and not same.awaits_cloud else None
     waited = seconds_waited(same, now=tools.clocks.now())
-    job = Job(found, record, listener, fresh_until=fresh_until, waited=waited, before=before)
+    job = Job(found, record, listener, notes, fresh_until=fresh_until, waited=waited, before=before)
     return with_members(job, found)
 
 
-def _announce(job: Job, before: SetRecord | None) -> None:
+def _announce(job: Job, before: SetRecord | None, tools: AttemptTools) -> None:
     found, record, cloud = job.found, job.record, job.target.cloud
     log = result_files.LogFile(found.folder, found.name)
     log.begin(record.attempt, started=record.since)
     if before and before.state in ("deferred", "halted") and before.stamp == found.stamp:
-        job = replace(job, listener=log)  # the journal has this from the first attempt
+        job = _without_journal(job, tools)  # it has this from the first attempt
     interrupted = before and (before.state in ("working", "queued") or before.awaits_cloud)
     if before and interrupted and before.stage and before.stamp == found.stamp:
         stage = before.stage
@@ -210,6 +212,7 @@ def _succeed(job: Job, tools: AttemptTools) -> SetRecord:
     done = replace(
         job.record, state="done", stage="", since=tools.clocks.now(), deferrals=0, first_failure=None
     )
+    _add_to_history(job, done, tools)
     return tools.ledger.put_set(done)
 
 
@@ -241,8 +244,13 @@ def _fail(job: Job, error: UecError, tools: AttemptTools, before: SetRecord | No
         met = error is not suspension and reported
         event = replace(event, level="info" if met else "debug")
     if _is_known(record, before):
-        job = replace(job, listener=result_files.LogFile(job.found.folder, job.found.name))
+        job = _without_journal(job, tools)
     return _end(job, record, tools, event)
+
+
+def _without_journal(job: Job, tools: AttemptTools) -> Job:
+    log = result_files.LogFile(job.found.folder, job.found.name)
+    return replace(job, listener=Tee((log, job.notes, tools.story)))
 
 
 def _parts(record: SetRecord) -> int:
@@ -252,7 +260,7 @@ def _parts(record: SetRecord) -> int:
 def show_refusal(record: SetRecord, tools: AttemptTools, *, before: SetRecord | None) -> None:
     """Report a set that cannot be started, in the journal and beside its files."""
     log = result_files.LogFile(Path(record.folder), record.name)
-    listener = log if _is_known(record, before) else Tee((log, tools.listener))
+    listener = Tee((log, tools.story if _is_known(record, before) else tools.listener))
     listener.tell(failure_event(record))
     _do_all(record, listener, lambda: result_files.retract(record), lambda: _show(record, listener))
 
@@ -276,8 +284,15 @@ def _end(job: Job, record: SetRecord, tools: AttemptTools, event: Event) -> SetR
         with suppress(UecError), as_internal_error(record.name):  # the last write reports a failing disk
             tools.ledger.put_set(replace(job.reached(), stage=LAST_STAGE, error=record.error))
     job.listener.tell(replace(event, set=record.id))
+    _add_to_history(job, record, tools)
     _do_all(record, job.listener, lambda: _show(record, job.listener), lambda: tools.ledger.put_set(record))
     return record
+
+
+def _add_to_history(job: Job, record: SetRecord, tools: AttemptTools) -> None:
+    """Add the attempt to the history, to be written with the record. An incomplete set was not attempted."""
+    if record.state != "waiting" or record.awaits_cloud:
+        tools.ledger.history.add_attempt(job.notes.record(record, began=job.record.since))
 
 
 def _show(record: SetRecord, listener: Listener) -> None:
@@ -302,6 +317,7 @@ def _note_stage(job: Job, name: str, tools: AttemptTools) -> Job:
     """Record the stage of the job: first in the ledger, then in its copy for people."""
     record = replace(job.record, stage=name)
     tools.ledger.put_set(record)
+    job.notes.begin_stage(name)
     result_files.publish(record)
     job.listener.progress(Progress(record.id, record.stage, "", 0, 0))
     return replace(job, record=record)

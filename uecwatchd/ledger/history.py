@@ -1,0 +1,84 @@
+"""The history of sets: what was told about each, and one record for each attempt that is over.
+
+No work depends on it, so it is written with the next transaction of the ledger, and a crash may lose the last
+entries. Old entries are removed: what is kept is enough for a person who asks what happened.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from uecwatchd.events import Fields, Level
+from uecwatchd.ledger.records import State
+from uecwatchd.types import Role, SetId
+
+# Of one set. An attempt has about ten entries.
+ENTRIES_OF_A_SET, ATTEMPTS_OF_A_SET = 500, 100
+# Of all sets together: people could drop files with a new name every second. An entry takes about 400 bytes.
+ENTRIES_OF_ALL, ATTEMPTS_OF_ALL = 200_000, 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class StoryEntry:
+    """An event of a set as it was told. `moment` is in seconds of the epoch."""
+
+    set_id: SetId
+    moment: float
+    kind: str  #: of `uecwatchd.events.Kind`
+    level: Level
+    sentence: str
+    fields: Fields = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """A stage of an attempt, and how many seconds it took."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One attempt at a set that is over. Times are seconds of the epoch."""
+
+    set_id: SetId
+    number: int  #: from 1, counted anew when the files change
+    began: float
+    ended: float
+    state: State  #: that the attempt ended in
+    cloud: str
+    stages: tuple[StageTime, ...] = ()
+    ids: Mapping[Role, str] = field(default_factory=dict)  #: of the images, in a done set
+    sent: int = 0  #: bytes that went to the bucket
+    replaced: str = ""  #: id of the older image that was deregistered
+    problem: str = ""  #: what failed and why, empty in a done set
+    request_ids: tuple[str, ...] = ()  #: of the cloud, in the order of its answers
+
+
+class History(Protocol):
+    """The operations on the history, for any store. They raise what those of the ledger raise."""
+
+    def add_entry(self, entry: StoryEntry) -> None:
+        """Add an entry with the next transaction. Raises nothing."""
+
+    def add_attempt(self, attempt: AttemptRecord) -> None:
+        """Add an attempt with the next transaction, and remove what is too old. Raises nothing."""
+
+    def flush(self) -> None:
+        """Write what waits for a transaction, so that other processes see it."""
+
+    def story(self, set_id: SetId) -> tuple[StoryEntry, ...]:
+        """Return the entries of a set, oldest first."""
+
+    def attempts(self, set_id: SetId | None = None) -> tuple[AttemptRecord, ...]:
+        """Return the attempts at a set, or at all sets, oldest first."""
+
+    def names(self) -> tuple[SetId, ...]:
+        """Return the sets that have a history, ordered by folder and name. Their record may be gone."""
+
+    def successes(self) -> Mapping[SetId, float]:
+        """Return when the last successful attempt at each set ended, in seconds of the epoch."""
+
+    def drop(self, set_id: SetId) -> None:
+        """Remove the history of a set."""

@@ -1,0 +1,150 @@
+"""The history of sets in the SQLite file; see `history` for its operations."""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import astuple
+from itertools import count
+from typing import Any
+
+from uecwatchd.ledger.history import (
+    ATTEMPTS_OF_A_SET,
+    ATTEMPTS_OF_ALL,
+    ENTRIES_OF_A_SET,
+    ENTRIES_OF_ALL,
+    AttemptRecord,
+    StageTime,
+    StoryEntry,
+)
+from uecwatchd.ledger.rows import OF_SET, insert_into
+from uecwatchd.ledger.sqlite_store import SqliteStore
+from uecwatchd.types import SetId
+
+LIMITS: Mapping[str, tuple[int, int]] = {
+    "story": (ENTRIES_OF_A_SET, ENTRIES_OF_ALL),
+    "attempts": (ATTEMPTS_OF_A_SET, ATTEMPTS_OF_ALL),
+}
+
+
+# Sets that only wait have entries and no attempts.
+ENTRIES_PER_CLEANING = 1000
+
+
+class SqliteHistory:
+    """The history in an open store."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+        self._entries = count(1)
+
+    def add_entry(self, entry: StoryEntry) -> None:
+        self._add("story", _story_row(entry))
+        if next(self._entries) % ENTRIES_PER_CLEANING == 0:
+            self._limit("story", ENTRIES_OF_ALL)
+
+    def add_attempt(self, attempt: AttemptRecord) -> None:
+        self._add("attempts", _attempt_row(attempt))
+        for table, (of_a_set, of_all) in LIMITS.items():
+            newest = f"SELECT number FROM {table} WHERE {OF_SET} ORDER BY number DESC LIMIT 1 OFFSET ?"  # noqa: S608 (constants)
+            self._store.write_later(
+                f"DELETE FROM {table} WHERE {OF_SET} AND number <= ({newest})",  # noqa: S608 (constants)
+                *attempt.set_id,
+                *attempt.set_id,
+                of_a_set,
+            )
+            self._limit(table, of_all)
+
+    def _limit(self, table: str, most: int) -> None:
+        newest = f"SELECT max(number) FROM {table}"  # noqa: S608 (constant)
+        self._store.write_later(f"DELETE FROM {table} WHERE number <= ({newest}) - ?", most)  # noqa: S608 (constant)
+
+    def flush(self) -> None:
+        self._store.flush()
+
+    def story(self, set_id: SetId) -> tuple[StoryEntry, ...]:
+        self._store.flush()
+        return self._store.records(
+            _entry_from,
+            f"SELECT * FROM story WHERE {OF_SET} ORDER BY number",  # noqa: S608 (constant)
+            *set_id,
+        )
+
+    def attempts(self, set_id: SetId | None = None) -> tuple[AttemptRecord, ...]:
+        self._store.flush()
+        where, values = (f"WHERE {OF_SET}", set_id) if set_id else ("", ())
+        query = f"SELECT * FROM attempts {where} ORDER BY number"  # noqa: S608 (constants)
+        return self._store.records(_attempt_from, query, *values)
+
+    def names(self) -> tuple[SetId, ...]:
+        self._store.flush()
+        rows = self._store.read("SELECT folder, name FROM story UNION SELECT folder, name FROM attempts")
+        return tuple(sorted(SetId(row["folder"], row["name"]) for row in rows))
+
+    def successes(self) -> Mapping[SetId, float]:
+        self._store.flush()
+        rows = self._store.read(
+            "SELECT folder, name, max(ended) AS ended FROM attempts"
+            " WHERE state = 'done' GROUP BY folder, name"
+        )
+        return {SetId(row["folder"], row["name"]): row["ended"] for row in rows}
+
+    def drop(self, set_id: SetId) -> None:
+        with self._store.writing("forget history") as connection:
+            for table in LIMITS:
+                connection.execute(f"DELETE FROM {table} WHERE {OF_SET}", set_id)  # noqa: S608 (constants)
+
+    def _add(self, table: str, row: Mapping[str, object]) -> None:
+        self._store.write_later(insert_into(table, row), *row.values())
+
+
+def _story_row(entry: StoryEntry) -> dict[str, object]:
+    return {
+        "folder": entry.set_id.folder,
+        "name": entry.set_id.name,
+        "moment": entry.moment,
+        "kind": entry.kind,
+        "level": entry.level,
+        "sentence": storable(entry.sentence),
+        "fields": json.dumps(dict(entry.fields)),
+    }
+
+
+def _entry_from(row: sqlite3.Row) -> StoryEntry:
+    set_id, fields = SetId(row["folder"], row["name"]), json.loads(row["fields"])
+    return StoryEntry(set_id, row["moment"], row["kind"], row["level"], row["sentence"], fields)
+
+
+def _attempt_row(attempt: AttemptRecord) -> dict[str, object]:
+    return {
+        "folder": attempt.set_id.folder,
+        "name": attempt.set_id.name,
+        "attempt": attempt.number,
+        "began": attempt.began,
+        "ended": attempt.ended,
+        "state": attempt.state,
+        "cloud": attempt.cloud,
+        "stages": json.dumps([astuple(stage) for stage in attempt.stages]),
+        "ids": json.dumps(dict(attempt.ids)),
+        "sent": attempt.sent,
+        "replaced": attempt.replaced,
+        "problem": storable(attempt.problem),
+        "request_ids": json.dumps(attempt.request_ids),
+    }
+
+
+def _attempt_from(row: sqlite3.Row) -> AttemptRecord:
+    values: dict[str, Any] = dict(row)
+    del values["number"]
+    return AttemptRecord(
+        set_id=SetId(values.pop("folder"), values.pop("name")),
+        number=values.pop("attempt"),
+        stages=tuple(StageTime(*stage) for stage in json.loads(values.pop("stages"))),
+        ids=json.loads(values.pop("ids")),
+        request_ids=tuple(json.loads(values.pop("request_ids"))),
+        **values,
+    )
+
+
+def storable(text: str) -> str:
+    """Return a text that the file accepts: half a character of UTF-16 is replaced."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,73 @@
+"""The outbox in the SQLite file; see `outbox` for its operations."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from uecwatchd.ledger.outbox import Announced, Message
+from uecwatchd.ledger.rows import OF_SET, insert_into
+from uecwatchd.ledger.sqlite_store import SqliteStore
+from uecwatchd.types import SetId
+
+
+class SqliteOutbox:
+    """The outbox in an open store."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+
+    def announced(self) -> Mapping[SetId, Announced]:
+        rows = self._store.read("SELECT * FROM announced")
+        return {SetId(row["folder"], row["name"]): Announced(row["outcome"], row["since"]) for row in rows}
+
+    def announce(self, messages: Iterable[Message], announced: Mapping[SetId, Announced]) -> None:
+        rows = [_message_row(message) for message in messages]
+        with self._store.writing("note messages") as connection:
+            for row in rows:
+                connection.execute(insert_into("messages", row), tuple(row.values()))
+            connection.executemany(
+                "INSERT OR REPLACE INTO announced VALUES (?, ?, ?, ?)",
+                [(*set_id, one.outcome, one.since) for set_id, one in announced.items()],
+            )
+
+    def drop_announced(self, set_id: SetId) -> None:
+        self._store.write("forget outcome", f"DELETE FROM announced WHERE {OF_SET}", *set_id)  # noqa: S608 (constant)
+
+    def messages(self) -> tuple[Message, ...]:
+        return self._store.records(_message_from, "SELECT * FROM messages ORDER BY number")
+
+    def put_message(self, message: Message) -> None:
+        self._store.write(
+            "note message",
+            "UPDATE messages SET tries = ?, next_try = ?, problem = ? WHERE number = ?",
+            message.tries,
+            message.next_try,
+            message.problem,
+            message.number,
+            lasting=False,
+        )
+
+    def drop_message(self, message: Message) -> None:
+        self._store.write("forget message", "DELETE FROM messages WHERE number = ?", message.number)
+
+
+def _message_row(message: Message) -> dict[str, object]:
+    return {
+        "id": message.id,
+        "folder": message.set_id.folder,
+        "name": message.set_id.name,
+        "outcome": message.outcome,
+        "moment": message.moment,
+        "way": message.way,
+        "body": json.dumps(dict(message.body)),
+        "tries": message.tries,
+        "next_try": message.next_try,
+        "problem": message.problem,
+    }
+
+
+def _message_from(row: sqlite3.Row) -> Message:
+    values: dict[str, Any] = dict(row)
+    set_id = SetId(values.pop("folder"), values.pop("name"))
+    return Message(set_id=set_id, body=json.loads(values.pop("body")), **values)

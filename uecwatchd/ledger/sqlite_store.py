@@ -1,0 +1,122 @@
+"""One open SQLite file: reading and writing in transactions, for all tables of the ledger."""
+
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from uecwatchd.errors import Deferred
+from uecwatchd.ledger.api import LedgerDamaged
+from uecwatchd.ledger.rows import replace_rows
+from uecwatchd.ledger.schema import FILE_NAME, damaged, empty_log, translate_errors
+from uecwatchd.system import failpoints
+
+Record = TypeVar("Record")
+Statement = tuple[str, tuple[object, ...]]
+
+# Statements that wait for a transaction. If the disk is full for hours, the oldest are given up.
+MOST_WAITING = 1000
+
+
+class SqliteStore:
+    """An open file. Usable from several threads; each call is one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
+        self._connection = connection
+        self._folder = folder
+        self._lock = threading.RLock()  # guards the connection and _waiting
+        self._waiting: deque[Statement] = deque(maxlen=MOST_WAITING)
+        self._damage: LedgerDamaged | None = None
+
+    def close(self) -> None:
+        with self._lock:
+            with suppress(Deferred):
+                self.flush()
+            self._connection.close()
+
+    def check(self) -> None:
+        """Raise the first LedgerDamaged of any thread again."""
+        if self._damage:
+            raise self._damage
+
+    def read(self, statement: str, *values: object) -> list[sqlite3.Row]:
+        with self._lock, self._errors_noted():
+            return list(self._connection.execute(statement, values))
+
+    def records(
+        self, convert: Callable[[sqlite3.Row], Record], statement: str, *values: object
+    ) -> tuple[Record, ...]:
+        rows = self.read(statement, *values)
+        with self._errors_noted(), self._content_checked():
+            return tuple(map(convert, rows))
+
+    def check_rows(self, convert: Callable[[sqlite3.Row], object], statement: str) -> None:
+        """Convert each row once, and keep none. Raises LedgerDamaged for one that is damaged."""
+        with self._lock, self._errors_noted(), self._content_checked():
+            for row in self._connection.execute(statement):
+                convert(row)
+
+    def write(self, moment: str, statement: str, *values: object, lasting: bool = True) -> None:
+        with self.writing(moment, lasting=lasting) as connection:
+            connection.execute(statement, values)
+
+    @contextmanager
+    def writing(self, moment: str, *, lasting: bool = True) -> Iterator[sqlite3.Connection]:
+        """Write in one transaction; with `lasting`, it also survives a power cut.
+
+        Other writes are on the disk before any later lasting write.
+        """
+        with self._lock, self._errors_noted(), failpoints.effect(moment):
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
+            with self._transaction() as connection:
+                yield connection
+
+    def write_later(self, statement: str, *values: object) -> None:
+        """Write with the next transaction, whatever that is for; a crash before it loses the statement."""
+        with self._lock:
+            self._waiting.append((statement, values))
+
+    def flush(self) -> None:
+        """Write what waits for a transaction. No failpoint: no work depends on it."""
+        with self._lock, self._errors_noted():
+            if self._waiting:
+                with self._transaction():
+                    pass
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._connection:
+            for statement, values in self._waiting:
+                self._connection.execute(statement, values)
+            yield self._connection
+        self._waiting.clear()
+
+    def replace(self, moment: str, table: str, row: Mapping[str, object], *, lasting: bool = True) -> None:
+        with self.writing(moment, lasting=lasting) as connection:
+            replace_rows(connection, table, [row])
+
+    def forget_for_good(self) -> None:
+        """Empty the log: deleted keys are zeroed in the file, but not in the log."""
+        with self._lock, self._errors_noted(), failpoints.effect("empty the ledger's log"):
+            empty_log(self._connection)
+
+    @contextmanager
+    def _errors_noted(self) -> Iterator[None]:
+        """Remember damage, because the caller may not be the thread that can end the process."""
+        try:
+            with translate_errors(self._folder):
+                yield
+        except LedgerDamaged as damage:
+            self._damage = self._damage or damage
+            raise
+
+    @contextmanager
+    def _content_checked(self) -> Iterator[None]:
+        """Translate errors of converted rows: SQLite's own check does not cover their content."""
+        try:
+            yield
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise damaged(self._folder / FILE_NAME, f"a row of it makes no sense: {error}") from error
