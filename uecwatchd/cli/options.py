@@ -78,8 +78,8 @@ def add_images_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_bundle_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE")
-    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("file", type=Path, metavar="FILE", help="the image")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="for the parts and the manifest")
     parser.add_argument("--type", choices=get_args(Role), help="default: from content and name")
     parser.add_argument(
         "--arch", choices=get_args(Arch), metavar="ARCH", help="default: from content, then from the name"
@@ -107,8 +107,8 @@ def _id_of(kind: Literal["ki", "ri"]) -> Callable[[str], str]:
 
 
 def add_unbundle_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST")
-    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="beside its parts")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="for the image")
     parser.add_argument("--cloud", default="default", metavar="NAME", help="whose keys to use")
     parser.add_argument(
         "--cloud-key", type=Path, metavar="FILE", help="open it with the cloud's private key instead of ours"

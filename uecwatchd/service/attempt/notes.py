@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 
 from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.ledger.history import AttemptRecord, StageTime
@@ -43,10 +44,9 @@ class AttemptNotes:
         """Return the attempt as it is at its end, with the record of its set then."""
         with self._lock:
             ended = self._now()
-            begins = [*(moment for _, moment in self._stages[1:]), ended]
             stages = (
                 StageTime(name, max(0.0, round(end - moment, 3)))
-                for (name, moment), end in zip(self._stages, begins, strict=True)
+                for (name, moment), (_, end) in pairwise([*self._stages, ("", ended)])
             )
             return AttemptRecord(
                 record.id,

@@ -1,0 +1,117 @@
+"""The documentation and the program: what one has, the other has too."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from uecwatchd.cli.verbs import VERBS, build_parser
+from uecwatchd.config.records import SECTIONS, keys_of
+from uecwatchd.errors import UecError
+from uecwatchd.intake.sidecar import Sidecar
+from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES
+from uecwatchd.outputs.journal import MESSAGE_IDS
+
+ROOT = Path(__file__).parents[1]
+ETC = ROOT / "etc"
+SHELLS = ("bash", "zsh", "fish")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("doc")
+    subprocess.run([sys.executable, ETC / "doc" / "build.py", folder], check=True)
+    return folder
+
+
+@cache
+def page(path: Path) -> str:
+    """Return a manual page as it is read: without the commands of its format."""
+    text = path.read_text()
+    text = re.sub(r"\\f[A-Z]|\\&", "", text)
+    return text.replace("\\-", "-").replace("\\_", "_")
+
+
+def options() -> Iterator[tuple[str, str]]:
+    parser = build_parser()
+    verbs = next(action for action in parser._actions if action.dest == "==SUPPRESS==")
+    for verb, one in verbs.choices.items():
+        for action in one._actions:
+            yield from ((verb, name) for name in action.option_strings)
+
+
+def exit_codes() -> set[int]:
+    def below(error: type[UecError]) -> Iterator[int]:
+        yield error.exit_code
+        for each in error.__subclasses__():
+            yield from below(each)
+
+    return {0, 64, *(code for each in UecError.__subclasses__() for code in below(each))}
+
+
+def test_each_option_of_each_verb_is_in_the_manual_and_in_the_completions(made: Path) -> None:
+    manual = page(made / "uecwatchd.8")
+    assert [name for _, name in options() if name not in manual] == []
+    for shell in SHELLS:
+        text = (made / f"uecwatchd.{shell}").read_text()
+        assert [name for _, name in options() if name.lstrip("-") not in text] == [], shell
+        assert [verb.name for verb in VERBS if verb.name not in text] == [], shell
+
+
+def test_each_setting_is_in_its_manual(made: Path) -> None:
+    manual = page(made / "uecwatchd.toml.5")
+    missing = [key for section in SECTIONS for key in keys_of(section) if f"{key} = " not in manual]
+    assert missing == []
+    assert [section for section in SECTIONS if section.upper() not in manual] == []
+
+
+def test_each_key_of_a_sidecar_is_in_its_manual_and_in_the_readme(made: Path) -> None:
+    keys = [key for key in Sidecar.__dataclass_fields__ if key not in ("given", "raw")]
+    for text in (page(made / "uecwatchd-sidecar.5"), (ROOT / "README.md").read_text()):
+        assert [key for key in keys if f"{key} = " not in text] == []
+
+
+def test_each_exit_code_is_in_the_manual_and_in_the_readme(made: Path) -> None:
+    manual, readme = page(made / "uecwatchd.8"), (ROOT / "README.md").read_text()
+    sentence = readme[readme.index("Exit codes follow") :].split("\n")[0]
+    for code in exit_codes():
+        assert re.search(rf"^{code}$", manual, re.MULTILINE), code
+        assert re.search(rf"\b{code}\b", sentence), code
+
+
+def test_each_result_file_and_field_of_the_journal_is_in_the_manual(made: Path) -> None:
+    manual = page(made / "uecwatchd.8")
+    assert [suffix for suffix in OUTPUT_SUFFIXES if f"karmic{suffix}" not in manual] == []
+    catalog = (ROOT / "systemd" / "uecwatchd.catalog").read_text()
+    assert [field for field in set(re.findall(r"@(UEC_\w+)@", catalog)) if field not in manual] == []
+
+
+def test_each_message_of_the_journal_has_an_entry_that_says_what_to_do() -> None:
+    catalog = (ROOT / "systemd" / "uecwatchd.catalog").read_text()
+    entries = {entry.split("\n")[0].strip(): entry for entry in catalog.split("\n-- ")[1:]}
+    assert entries.keys() == set(MESSAGE_IDS.values())
+    for entry in entries.values():
+        head, what, *then = entry.strip().split("\n\n")
+        assert "Subject: " in head
+        assert what
+        assert then, f"no word about what to do: {entry}"
+
+
+@pytest.mark.parametrize("name", ["uecwatchd.8", "uecwatchd.toml.5", "uecwatchd-sidecar.5"])
+def test_no_manual_page_has_a_mark_of_its_source_left(made: Path, name: str) -> None:
+    text = page(made / name)
+    assert text.startswith(".")
+    for mark in ("**", "@VERBS@", "```", "](", "%(default)"):
+        assert mark not in text, mark
+
+
+@pytest.mark.parametrize("shell", ["bash"])
+def test_the_completion_offers_verbs_options_and_the_names_of_sets(made: Path, shell: str) -> None:
+    script = f"source {made}/uecwatchd.{shell}; COMP_WORDS=(uecwatchd sta); COMP_CWORD=1; "
+    script += "$(complete -p uecwatchd | sed 's/.*-F \\([^ ]*\\).*/\\1/'); printf '%s\\n' ${COMPREPLY[@]}"
+    ended = subprocess.run([shell, "-c", script], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["status"]
