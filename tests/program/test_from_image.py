@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -202,6 +203,38 @@ def test_kernel_and_ramdisk_are_taken_out_of_the_image_in_an_archive(host: Host)
     members = {member["role"]: member for member in host.report("karmic")["members"]}
     assert members["kernel"]["sha256"] == sha256(KERNEL)
     assert {member["origin"] for member in members.values()} == {"root.img in karmic.tar"}
+
+
+def test_the_image_in_an_archive_is_inspected_when_its_set_is_done(host: Host) -> None:
+    image = root(host, SYSTEM | BOOT)
+    archive = host.spool / "karmic.tar.gz"
+    subprocess.run(["tar", "-C", host.folder, "-czSf", archive, f"./{image.name}"], check=True)
+    assert host.run("once").returncode == 0
+    told = json.loads(host.run("inspect", "karmic", "--json").stdout)
+    assert told == json.loads(host.run("inspect", str(image), "--json").stdout)
+    assert list((host.state / "work").rglob("*")) == [host.state / "work" / "sets"]
+    archive.write_bytes(b"another")
+    asked = host.run("inspect", "karmic")
+    assert (asked.returncode, "Traceback" in asked.stderr) == (EX_DATAERR, False)
+    assert "karmic.tar.gz: " in asked.stderr
+
+
+def test_the_partition_that_is_registered_is_inspected_and_not_its_disk(host: Host) -> None:
+    inside = root(host, SYSTEM | BOOT)
+    drop(host, disk(host.folder / "disk", MBR, (1, inside), size=80 * MIB), sidecar='layout = "partition"')
+    assert host.run("once").returncode == 0
+    told = json.loads(host.run("inspect", "karmic", "--json").stdout)
+    assert (told["layout"], told["partition_table"]) == ("partition", None)
+    of_file = json.loads(host.run("inspect", str(host.spool / "karmic.img"), "--json").stdout)
+    assert (of_file["layout"], of_file["partition_table"]) == ("disk", "mbr")
+
+
+def test_a_file_that_has_changed_is_inspected_with_a_remark(host: Host) -> None:
+    dropped = drop(host, root(host, SYSTEM | BOOT))
+    assert host.run("once").returncode == 0
+    os.utime(dropped)
+    told = json.loads(host.run("inspect", "karmic", "--json").stdout)
+    assert told["remarks"] == ["the file has changed since its set was worked on"]
 
 
 def test_an_image_that_cannot_be_prepared_is_rejected_and_waits_for_no_kernel(host: Host) -> None:

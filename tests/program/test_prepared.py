@@ -1,10 +1,12 @@
 """Prepared images under the real program: what is registered has the changes, what was dropped has not."""
 
 import hashlib
+import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,7 +59,6 @@ def test_a_prepared_image_is_registered_says_so_and_is_found_again(host: Host) -
     before = dropped.read_bytes(), dropped.stat().st_mtime_ns
     assert host.run("once").returncode == 0
     assert (dropped.read_bytes(), dropped.stat().st_mtime_ns) == before
-    assert "what is registered was prepared" in host.run("inspect", "m").stdout
     (member,) = host.report("m")["members"]
     assert (member["container"], member["size"]) == ("qcow2", SIZE + 2 * MIB)
     assert member["prepared"][0] == "/etc/rc.local added: fetches the SSH key of root at boot"
@@ -87,6 +88,33 @@ def test_a_prepared_image_is_registered_says_so_and_is_found_again(host: Host) -
     assert host.run("once").returncode == 0
     assert (host.spool / "m.emi").read_text() == f"{member['id']}\n"
     assert len(host.cloud.calls("RegisterImage")) == 1
+
+
+REMEDIED = {"key-fetch", "machine-id", "console"}
+
+
+def keys(told: dict[str, Any]) -> set[str]:
+    return {finding["key"] for finding in told["findings"]}
+
+
+def test_what_preparation_remedies_is_not_found_in_what_is_registered(host: Host) -> None:
+    dropped = drop_guest(host)
+    assert host.run("once").returncode == 0
+    before, after = (json.loads(host.run("inspect", what, "--json").stdout) for what in (str(dropped), "m"))
+    assert keys(before) >= REMEDIED
+    assert keys(after) == keys(before) - REMEDIED
+    assert (before["prepared"], after["prepared"]) == (None, host.report("m")["members"][0]["prepared"])
+    assert after["remarks"] == before["remarks"], "it is what is registered"
+    assert "prepared     /etc/rc.local added: fetches the SSH key" in host.run("inspect", "m").stdout
+    assert list((host.folder / "work").iterdir()) == []
+
+
+def test_an_image_that_cannot_be_prepared_is_inspected_as_it_is(host: Host) -> None:
+    drop_guest(host, spoiled=True)
+    host.run("once")
+    told = json.loads(host.run("inspect", "m", "--json").stdout)
+    assert keys(told) >= REMEDIED
+    assert "this is the image before its preparation: m.qcow2: it cannot be prepared" in told["remarks"][-1]
 
 
 def test_an_image_that_was_not_shut_down_is_rejected_before_a_byte_goes_up(host: Host) -> None:

@@ -3,28 +3,26 @@
 import argparse
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import contextmanager
 from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from uecwatchd.cli.image_of_set import OpenedImage, find_image_of_set, open_image_of_set
 from uecwatchd.cli.output import put, put_json
-from uecwatchd.cli.requests import HOW_NAMED, Ambiguous
-from uecwatchd.config.load import load
-from uecwatchd.errors import Rejected, UecError
+from uecwatchd.cli.requests import HOW_NAMED
+from uecwatchd.errors import Rejected
 from uecwatchd.images.block_source import read_exactly
 from uecwatchd.images.detect import HEAD_BYTES, detect
 from uecwatchd.images.formats.open import OpenedDisk, open_disk
 from uecwatchd.images.guest.disk import describe_place
 from uecwatchd.images.guest.inspection import Inspection, inspect_image
 from uecwatchd.images.suitability import reason_unsuitable
-from uecwatchd.ledger.open import read_ledger
 from uecwatchd.system.file_errors import open_for_reading
 from uecwatchd.system.signals import stop_on_signals
-from uecwatchd.system.text import shell_word, spelled
+from uecwatchd.system.text import spelled
 
-PREPARED = "this is the dropped file; what is registered was prepared, as the log of the set says"
 LAYOUTS = {
     "disk": "whole disk",
     "partition": "one file system",
@@ -41,52 +39,28 @@ def add_inspect_options(verb: argparse.ArgumentParser) -> None:
 
 def inspect(arguments: argparse.Namespace) -> int:
     stop = stop_on_signals(code=os.EX_TEMPFAIL)
-    path, remarks = Path(arguments.image), tuple[str, ...]()
-    if not path.exists() and (image := _image_of_set(arguments)):
-        path, remarks = image
-    with open_for_reading(path) as file:
-        disk = _open_image(file, path, stop.may_go_on)
-        found = inspect_image(disk.source, name=path.name, check=stop.may_go_on)
-    found = replace(found, remarks=(*found.remarks, *remarks))
+    with _open(arguments, stop.may_go_on) as image:
+        found = inspect_image(image.disk.source, name=image.name, check=stop.may_go_on)
+    found = replace(found, remarks=(*found.remarks, *image.remarks))
     if arguments.json:
-        put_json(_as_json(disk.format, found))
+        put_json(_as_json(image, found))
     else:
-        for line in _lines(disk.format, found):
+        for line in _lines(image, found):
             put(line)
     return os.EX_OK if found.is_ready else os.EX_DATAERR
 
 
-def _image_of_set(arguments: argparse.Namespace) -> tuple[Path, tuple[str, ...]] | None:
-    """Return the machine image of the set that is meant, with remarks; None if there is no such set.
-
-    Raises Rejected if it has none, Ambiguous if several sets could be meant.
-    """
-    name = arguments.image
-    try:
-        ledger = read_ledger(load(arguments.config, environ=os.environ).state)
-    except UecError:
-        if "/" in name:  # a path, rather than a set, on a machine that may have no configuration
-            return None
-        raise
-    if ledger is None:
-        return None
-    with closing(ledger):
-        records = ledger.sets_named(name.rpartition("/")[2])
-    meant = [record for record in records if name in (record.name, str(record.id))]
-    if len(meant) > 1:
-        raise Ambiguous.of(name, meant)
-    if not meant:
-        return None
-    machine = next((member for member in meant[0].members if member.role == "machine"), None)
-    if machine is None:
-        why = "it has none, or it was never complete"
-        hint = "Name the file instead: uecwatchd inspect FILE"
-        raise Rejected(f"{name}: there is no machine image to look into", why, hint)
-    if machine.origin:
-        why = f"{machine.origin} was unpacked for the upload, and is removed"
-        hint = f"See what was found in it: uecwatchd status --json {shell_word(name)}"
-        raise Rejected(f"{name}: there is no machine image to look into", why, hint)
-    return Path(meant[0].folder) / machine.path, (PREPARED,) if machine.prepared else ()
+@contextmanager
+def _open(arguments: argparse.Namespace, check: Callable[[], None]) -> Iterator[OpenedImage]:
+    """Open the file with this name; if there is none, the image of the set."""
+    path = Path(arguments.image)
+    image = None if path.exists() else find_image_of_set(arguments.image, arguments.config)
+    if image is None:
+        with open_for_reading(path) as file:
+            yield OpenedImage(path.name, _open_image(file, path, check))
+    else:
+        with open_image_of_set(image, check) as opened:
+            yield opened
 
 
 def _open_image(file: FileIO, path: Path, check: Callable[[], None]) -> OpenedDisk:
@@ -101,8 +75,9 @@ def _open_image(file: FileIO, path: Path, check: Callable[[], None]) -> OpenedDi
     return disk
 
 
-def _lines(container: str, found: Inspection) -> Iterator[str]:
-    yield f"{'format':<12} {container}"
+def _lines(image: OpenedImage, found: Inspection) -> Iterator[str]:
+    yield f"{'format':<12} {image.disk.format}"
+    yield from (f"{'prepared':<12} {change}" for change in image.prepared or ())
     yield from (f"{label:<12} {value}" for label, value in _labelled(found))
     for finding in found.findings:
         yield f"{finding.severity:<12} {finding.sentence}"
@@ -134,10 +109,11 @@ def _ramdisk_words(found: Inspection, path: str) -> str:
     return f", with {found.pair.ramdisk.path}" if found.pair.ramdisk else ", without a ramdisk"
 
 
-def _as_json(container: str, found: Inspection) -> dict[str, Any]:
+def _as_json(image: OpenedImage, found: Inspection) -> dict[str, Any]:
     system, pair = found.system, found.pair
     return {
-        "format": container,
+        "format": image.disk.format,
+        "prepared": None if image.prepared is None else list(image.prepared),
         "layout": found.disk.layout,
         "partition_table": found.disk.table.scheme if found.disk.table else None,
         "volumes": [
