@@ -1,5 +1,6 @@
 """Contents of a machine image, under the real program: its kernel, its root partition, its readiness."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import pytest
 from tests.support.guest_images import Content, bzimage, disk, ext, fill, run
 from tests.support.host import Host
 from tests.support.sizes import MIB
+from uecwatchd.demo.material import cpio
 from uecwatchd.sandbox.server import Sandbox
 
 EX_DATAERR = 65
@@ -235,6 +237,43 @@ def test_a_file_that_has_changed_is_inspected_with_a_remark(host: Host) -> None:
     os.utime(dropped)
     told = json.loads(host.run("inspect", "karmic", "--json").stdout)
     assert told["remarks"] == ["the file has changed since its set was worked on"]
+
+
+# --- modules ----------------------------------------------------------------------------------------------
+
+OTHER = "5.10.0-8-amd64"
+
+
+def modules_for(version: str) -> bytes:
+    files = [(f"usr/lib/modules/{version}/kernel/ext4.ko", 0o100644, b"x" * 5000)]
+    return gzip.compress(b"".join(cpio([("init", 0o100755, b"#!/bin/sh"), *files])))
+
+
+@pytest.mark.parametrize(
+    ("in_image", "in_ramdisk", "sentences"),
+    [
+        (VERSION, VERSION, []),
+        (OTHER, VERSION, [f"the modules in /lib/modules are for {OTHER}: drivers that are modules"]),
+        (VERSION, OTHER, [f"the modules in its ramdisk are for {OTHER}: it may not find its root"]),
+    ],
+    ids=["they fit", "those of another kernel", "a ramdisk of another kernel"],
+)
+def test_the_kernel_beside_an_image_is_compared_with_the_modules(
+    host: Host, in_image: str, in_ramdisk: str, sentences: list[str]
+) -> None:
+    other: dict[str, Content] = {  # a kernel of its own, which is not booted
+        "boot/vmlinuz-1.0": bzimage("1.0"),
+        f"lib/modules/{in_image}/modules.dep": "",
+    }
+    drop(host, root(host, SYSTEM | other))
+    (host.spool / "karmic.vmlinuz").write_bytes(KERNEL)
+    (host.spool / "karmic.initrd").write_bytes(modules_for(in_ramdisk))
+    assert host.run("once").returncode == 0
+    told = [one for one in host.report("karmic")["image"]["findings"] if one["key"] == "modules"]
+    assert [one["severity"] for one in told] == ["warning"] * len(sentences)
+    for one, sentence in zip(told, sentences, strict=True):
+        assert one["sentence"].startswith(f"Kernel {VERSION} is to be booted, and {sentence}")
+        assert one["sentence"] in (host.spool / "karmic.uec.log").read_text()
 
 
 def test_an_image_that_cannot_be_prepared_is_rejected_and_waits_for_no_kernel(host: Host) -> None:

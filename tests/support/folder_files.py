@@ -4,7 +4,7 @@ import stat
 from functools import partial
 from pathlib import Path
 
-from uecwatchd.images.guest.files import ENTRY_TYPES, FileEntry, Unsupported
+from uecwatchd.images.guest.files import ENTRY_TYPES, FileEntry, RamdiskModules, Unsupported
 from uecwatchd.images.guest.ramdisk import find_modules
 
 
@@ -33,7 +33,7 @@ class FolderFiles:
             file.seek(offset)
             return file.read(length)
 
-    def modules(self, path: str, wanted: frozenset[str]) -> frozenset[str] | None:
+    def modules(self, path: str, wanted: frozenset[str]) -> RamdiskModules | None:
         entry = self.entry(path)
         try:
             return find_modules(partial(self.read, path), entry.size, wanted) if entry else None

@@ -60,7 +60,7 @@ class OpenedImage:
 
 
 def find_image_of_set(name: str, config: Path | None) -> ImageOfSet | None:
-    """Return the machine image of the set that is meant; None if there is no such set.
+    """Return the machine image of a set; None if there is no such set.
 
     Raises Rejected if it has none, Ambiguous if several sets could be meant.
     """
@@ -121,7 +121,7 @@ def _prepare(image: ImageOfSet, opened: OpenedImage, check: Callable[[], None]) 
 
 
 def _digest(image: ImageOfSet, fingerprint: str) -> str:
-    """Return the digest that the ledger has for these changes of the file; empty if it has none."""
+    """Return the ledger's digest of the file with these changes; empty if it has none."""
     ledger = read_ledger(image.settings.state)
     if ledger is None:
         return ""
@@ -160,7 +160,7 @@ def _open_file(image: ImageOfSet, check: Callable[[], None]) -> Iterator[FileIO]
 
 
 def _split_path(member: MemberRecord) -> tuple[str, str]:
-    """Return the archive and the path in it, of which the path of such a member consists."""
+    """Return the archive of a member, and the path in it: the path of the member consists of both."""
     parents = [str(folder) for folder in Path(member.path).parents]
     archive = next(each for each in parents if member.origin == f"{member.path[len(each) + 1 :]} in {each}")
     return archive, member.path[len(archive) + 1 :]

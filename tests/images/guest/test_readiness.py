@@ -10,6 +10,7 @@ from tests.support.folder_files import FolderFiles
 from tests.support.guest_images import Content, Link, bzimage, fill
 from uecwatchd.demo.material import cpio
 from uecwatchd.images.guest.disk import GuestDisk, LinuxSystem
+from uecwatchd.images.guest.files import RamdiskModules
 from uecwatchd.images.guest.fstab import PlacedVolume, parse_fstab
 from uecwatchd.images.guest.guest_facts import gather_facts
 from uecwatchd.images.guest.ramdisk import find_modules
@@ -93,6 +94,21 @@ SPOILED: dict[str, tuple[dict[str, Content], tuple[str, ...], tuple[str, str, st
         {},
         (f"boot/initrd.img-{VERSION}",),
         ("virtio", "error", "is a module, and there is no ramdisk"),
+    ),
+    "modules of another kernel": (
+        {"lib/modules/5.10.0-8-amd64/modules.dep": ""},
+        (),
+        ("modules", "warning", "the modules in /lib/modules are for 5.10.0-8-amd64"),
+    ),
+    "a kernel that needs modules, and none": (
+        {f"boot/config-{VERSION}": f"{CONFIG}CONFIG_MODULES=y\n"},
+        (),
+        ("modules", "warning", "/lib/modules has none for it"),
+    ),
+    "a ramdisk of another kernel": (
+        {f"boot/initrd.img-{VERSION}": ramdisk("virtio_blk").replace(b"6.1.0-9", b"6.1.0-8")},
+        (),
+        ("modules", "warning", "its ramdisk are for 6.1.0-8-amd64: it may not find its root"),
     ),
     "no hot-plug": (
         {f"boot/config-{VERSION}": "CONFIG_VIRTIO_BLK=y\n"},
@@ -252,11 +268,15 @@ def test_errors_come_first_and_long_lists_are_cut(tmp_path: Path) -> None:
 WANTED = frozenset({"virtio_blk", "ext4", "xfs"})
 
 
-def modules_of(data: bytes, *, max_bytes: int = 1 << 30) -> frozenset[str]:
+def content_of(data: bytes, wanted: frozenset[str], *, max_bytes: int = 1 << 30) -> RamdiskModules:
     def read(offset: int, length: int) -> bytes:
         return data[offset : offset + length]
 
-    return find_modules(read, len(data), WANTED, max_bytes=max_bytes)
+    return find_modules(read, len(data), wanted, max_bytes=max_bytes)
+
+
+def modules_of(data: bytes, *, max_bytes: int = 1 << 30) -> frozenset[str]:
+    return content_of(data, WANTED, max_bytes=max_bytes).found
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, lzma.compress], ids=["plain", "gzip", "xz"])
@@ -264,6 +284,15 @@ def test_modules_are_found_behind_microcode_and_padding(compress: type[bytes]) -
     microcode = b"".join(cpio([("kernel/x86/microcode/GenuineIntel.bin", 0o100644, b"m" * 3000)]))
     data = microcode + bytes(-len(microcode) % 512) + compress(ramdisk("virtio-blk", "ext4"))
     assert modules_of(data) == {"virtio_blk", "ext4"}
+
+
+@pytest.mark.parametrize("folder", ["lib", "usr/lib", "./usr/lib"])
+def test_the_kernel_that_modules_are_for_is_found(folder: str) -> None:
+    name = f"{folder}/modules/5.10.0-8-amd64/updates/dkms/zfs.ko.xz"
+    data = b"".join(cpio([("lib/firmware/x.ko.bin", 0o100644, b"x"), (name, 0o100644, b"x")]))
+    assert content_of(data, frozenset()).versions == {"5.10.0-8-amd64"}
+    assert content_of(ramdisk("ext4") + data, WANTED).versions == {VERSION, "5.10.0-8-amd64"}
+    assert content_of(ramdisk(), frozenset()).versions == frozenset()
 
 
 def test_several_compressed_archives_are_read() -> None:

@@ -31,6 +31,14 @@ class FileEntry:
     target: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class RamdiskModules:
+    """Modules in a ramdisk: those asked for, and the versions of their kernels."""
+
+    found: frozenset[str]
+    versions: frozenset[str]
+
+
 class FileSystem(Protocol):
     """A file system that is only read. Paths are absolute and plain: no link in them is followed.
 
@@ -50,5 +58,5 @@ class FileSystem(Protocol):
 class GuestFiles(FileSystem, Protocol):
     """A file system that can also look into a ramdisk."""
 
-    def modules(self, path: str, wanted: frozenset[str]) -> frozenset[str] | None:
-        """Return those of some kernel modules that a ramdisk has, None if it cannot be read."""
+    def modules(self, path: str, wanted: frozenset[str]) -> RamdiskModules | None:
+        """Return which of some kernel modules a ramdisk has, None if it cannot be read."""

@@ -9,7 +9,7 @@ from typing import Literal
 from uecwatchd.images.guest.boot_way import BootWay
 from uecwatchd.images.guest.disk import GuestDisk, LinuxSystem
 from uecwatchd.images.guest.fstab import FstabLine, PlacedVolume, is_meant
-from uecwatchd.images.guest.kernel_drivers import KernelDrivers, find_drivers
+from uecwatchd.images.guest.kernel_drivers import MODULE_FOLDERS, KernelDrivers, find_drivers
 from uecwatchd.images.guest.kernel_pair import (
     KernelPair,
     NoKernelPair,
@@ -116,6 +116,7 @@ class GuestFacts:
     pair: KernelPair | None
     no_pair: NoKernelPair | None  #: why there is no pair
     drivers: KernelDrivers | None  #: of the pair's kernel
+    module_versions: tuple[str, ...]  #: of kernels that the system has modules for
     root: PlacedVolume
     fstab: FstabFacts
     key_services: tuple[str, ...]
@@ -144,6 +145,7 @@ def gather_facts(disk: GuestDisk, system: LinuxSystem, boot_ways: tuple[BootWay,
         pair=pair,
         no_pair=no_pair,
         drivers=find_drivers(tree, pair) if pair else None,
+        module_versions=tuple(sorted({name for folder in MODULE_FOLDERS for name in tree.names(folder)})),
         root=system.root,
         fstab=_compare_fstab(disk, system),
         key_services=tuple(_key_services(tree)),

@@ -40,6 +40,7 @@ class Inspection:
     pair: KernelPair | None = None
     no_pair: NoKernelPair | None = None  #: why a Linux system has none
     root: PlacedVolume | None = None  #: of a Linux system
+    module_versions: tuple[str, ...] = ()  #: of kernels that it has modules for
     trouble: Rejected | None = None  #: why it is not known which system is meant
     windows: WindowsSystem | None = None
     findings: tuple[ReadinessFinding, ...] = ()
@@ -111,6 +112,7 @@ def _inspect_linux(found: Inspection, linux: LinuxSystem, unread: tuple[Readines
         pair=facts.pair,
         no_pair=facts.no_pair,
         root=linux.root,
+        module_versions=facts.module_versions,
         findings=(*judge(facts), *unread),
     )
 

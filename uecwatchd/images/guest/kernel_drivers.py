@@ -27,6 +27,12 @@ class KernelDrivers:
     built_in: frozenset[str] | None
     modules: frozenset[str] | None
     in_ramdisk: frozenset[str] | None  #: which of WATCHED it has, of those that are modules
+    ramdisk_versions: frozenset[str] = frozenset()  #: of kernels that it has modules for; none if not known
+
+    @property
+    def is_modular(self) -> bool:
+        """Tell if its configuration says that this kernel can load modules."""
+        return self.options is not None and "MODULES" in self.options
 
     def find(self, option: str) -> Driver:
         """Return how a driver of WATCHED is there, from the configuration, or from the lists of modules."""
@@ -57,9 +63,12 @@ def find_drivers(tree: GuestTree, pair: KernelPair) -> KernelDrivers:
         frozenset(),
     )
     wanted = frozenset(module for option, module in WATCHED.items() if known.find(option) == "module")
-    if not wanted or pair.ramdisk is None:
+    if pair.ramdisk is None:
         return known
-    return replace(known, in_ramdisk=pair.ramdisk.files.modules(pair.ramdisk.inner_path, wanted))
+    found = pair.ramdisk.files.modules(pair.ramdisk.inner_path, wanted)
+    if found is None:
+        return replace(known, in_ramdisk=None)
+    return replace(known, in_ramdisk=found.found, ramdisk_versions=found.versions)
 
 
 def _names(tree: GuestTree, version: str, list_: str) -> frozenset[str] | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any, Protocol
 
-from uecwatchd.images.guest.files import MAX_READ_BYTES, Unsupported
+from uecwatchd.images.guest.files import MAX_READ_BYTES, RamdiskModules, Unsupported
 
 CPIO_MAGICS = (b"070701", b"070702")
 CPIO_HEADER_BYTES = 110
@@ -22,7 +22,8 @@ MAX_NAME_BYTES = 4096
 MAX_CONTENT_BYTES = 1 << 30  # of all archives together; Ubuntu's largest have a third
 XZ_MEMORY_BYTES = 128 << 20
 TRAILER = b"TRAILER!!!"
-MODULE = re.compile(rb"(?:.*/)?([^/]+)\.ko(?:\.(?:xz|gz|zst))?")
+# The version of the kernel, and the name.
+MODULE = re.compile(rb"(?:(?:.*/)?lib/modules/([^/]+)/)?(?:.*/)?([^/]+)\.ko(?:\.(?:xz|gz|zst))?")
 
 zstandard: Any
 try:
@@ -117,22 +118,24 @@ def find_modules(
     wanted: frozenset[str],
     *,
     max_bytes: int = MAX_CONTENT_BYTES,
-) -> frozenset[str]:
-    """Return those of some modules that a ramdisk has, by their names as `modprobe` knows them.
+) -> RamdiskModules:
+    """Return which of some modules a ramdisk has, by their names as `modprobe` knows them.
 
-    `read` returns bytes from an offset on; they may become `max_bytes`. It is read no further than needed.
-    Raises Unsupported, and ValueError if it is no ramdisk.
+    `read` returns bytes from an offset on; they may become `max_bytes`. It is read no further than needed for
+    that and for one version of a kernel. Raises Unsupported, and ValueError if it is no ramdisk.
     """
     pieces = (read(at, min(MAX_READ_BYTES, size - at)) for at in range(0, size, MAX_READ_BYTES))
     stream = ByteStream(pieces, SizeLimit(max_bytes))
-    found, modules = set[str](), _modules(stream)
-    while found != wanted and (module := next(modules, None)) is not None:
-        found |= wanted & {module}
-    return frozenset(found)
+    found, versions, modules = set[str](), set[str](), _modules(stream)
+    while (found != wanted or not versions) and (module := next(modules, None)) is not None:
+        version, name = module
+        found |= wanted & {name}
+        versions |= {version} - {""}
+    return RamdiskModules(frozenset(found), frozenset(versions))
 
 
-def _modules(stream: ByteStream, *, is_inner: bool = False) -> Iterator[str]:
-    """Yield the modules of all archives, which are padded with zeros."""
+def _modules(stream: ByteStream, *, is_inner: bool = False) -> Iterator[tuple[str, str]]:
+    """Yield the modules of all archives, which are padded with zeros: version of the kernel, and name."""
     while head := stream.peek(6):
         if head in CPIO_MAGICS:
             yield from _archive(stream)
@@ -165,7 +168,7 @@ def _decompressed(stream: ByteStream, head: bytes) -> Iterator[bytes]:
         raise ValueError("its compressed data is damaged") from error
 
 
-def _archive(stream: ByteStream) -> Iterator[str]:
+def _archive(stream: ByteStream) -> Iterator[tuple[str, str]]:
     """Yield the modules of one archive, up to its trailer."""
     while (header := stream.read(CPIO_HEADER_BYTES)).startswith(CPIO_MAGICS):
         if len(header) < CPIO_HEADER_BYTES:
@@ -179,4 +182,5 @@ def _archive(stream: ByteStream) -> Iterator[str]:
         if name == TRAILER:
             return
         if module := MODULE.fullmatch(name):
-            yield module[1].decode("ascii", "replace").replace("-", "_")
+            version, plain = (part.decode("ascii", "replace") for part in (module[1] or b"", module[2]))
+            yield version, plain.replace("-", "_")

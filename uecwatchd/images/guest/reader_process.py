@@ -7,12 +7,12 @@ connection ends. See `messages` for what goes over it, and `system.confinement` 
 import json
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from uecwatchd.images.block_source import View
+from uecwatchd.images.block_source import View, read_exactly
 from uecwatchd.images.guest.ext_metadata import find_metadata
 from uecwatchd.images.guest.file_systems import OpenedVolume, VolumeOpener, load_libraries
 from uecwatchd.images.guest.files import MAX_READ_BYTES, FileSystem, Unsupported
@@ -90,13 +90,21 @@ class Reader:
 
     def modules(self, question: Mapping[str, Any]) -> None:
         """Send the modules of a ramdisk. An unreadable one is no mistake of its file system."""
-        files, path, wanted = self._files(question), question["path"], frozenset(question["wanted"])
+        files, path = self._files(question), question["path"]
         entry = files.entry(path)
+        self._send_modules(partial(files.read, path), entry.size if entry else 0, question["wanted"])
+
+    def ramdisk(self, question: Mapping[str, Any]) -> None:
+        """Send the modules of a disk that is a ramdisk itself."""
+        self._send_modules(partial(read_exactly, self._disk), self._disk.size, question["wanted"])
+
+    def _send_modules(self, read: Callable[[int, int], bytes], size: int, wanted: Iterable[str]) -> None:
         try:
-            found = sorted(find_modules(partial(files.read, path), entry.size, wanted)) if entry else None
+            found = find_modules(read, size, frozenset(wanted)) if size else None
         except (Unsupported, ValueError, MemoryError):
             found = None
-        send_json(self._connection, ANSWER, found)
+        said = {"found": sorted(found.found), "versions": sorted(found.versions)} if found else None
+        send_json(self._connection, ANSWER, said)
 
     def metadata(self, question: Mapping[str, Any]) -> None:
         """Send the stretches that a change of an ext file system needs to read."""
@@ -119,6 +127,7 @@ ACTIONS: Mapping[str, Callable[[Reader, Mapping[str, Any]], None]] = {
     "names": Reader.names,
     "read": Reader.read,
     "modules": Reader.modules,
+    "ramdisk": Reader.ramdisk,
     "metadata": Reader.metadata,
 }
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from uecwatchd.images.guest.guest_facts import GuestFacts, Leftover, LeftoverKind
-from uecwatchd.images.guest.summary import ReadinessFinding, Severity
+from uecwatchd.images.guest.module_versions import judge_modules
+from uecwatchd.images.guest.summary import ReadinessFinding, Severity, in_order
 from uecwatchd.system.text import shell_word, shorten
 
 # More files of one kind are not listed.
@@ -17,11 +18,7 @@ MAX_LISTED = 3
 
 def judge(facts: GuestFacts) -> tuple[ReadinessFinding, ...]:
     """Return what is wrong with a guest, errors first."""
-    found = [finding for rule in RULES for finding in rule(facts)]
-    return tuple(sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))
-
-
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+    return in_order(finding for rule in RULES for finding in rule(facts))
 
 
 def _kernel(facts: GuestFacts) -> Iterator[ReadinessFinding]:
@@ -52,6 +49,17 @@ def _disk_driver(facts: GuestFacts) -> Iterator[ReadinessFinding]:
         sentence = f"The driver for virtio disks of kernel {version} is a module, and {where}."
         remedy = "In the guest: echo virtio_blk >> /etc/initramfs-tools/modules, then update-initramfs -u"
         yield ReadinessFinding("virtio", "error", sentence, remedy)
+
+
+def _modules(facts: GuestFacts) -> Iterator[ReadinessFinding]:
+    if facts.drivers is None or facts.pair is None or facts.pair.kernel_facts.version is None:
+        return
+    yield from judge_modules(
+        facts.pair.kernel_facts.version,
+        in_system=facts.module_versions,
+        in_ramdisk=facts.drivers.ramdisk_versions,
+        is_modular=facts.drivers.is_modular,
+    )
 
 
 def _hotplug(facts: GuestFacts) -> Iterator[ReadinessFinding]:
@@ -184,6 +192,7 @@ RULES: tuple[Callable[[GuestFacts], Iterator[ReadinessFinding]], ...] = (
     _kernel,
     _boot_way,
     _disk_driver,
+    _modules,
     _hotplug,
     _fstab,
     _network,

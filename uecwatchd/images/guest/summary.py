@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Self
 
 from uecwatchd.types import Arch
 
 Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,21 @@ class ImageSummary:
     def is_ready(self) -> bool:
         return is_ready(self.findings)
 
+    def with_findings(self, key: str, findings: Iterable[ReadinessFinding]) -> Self:
+        """Return the summary with these findings in place of its own with the same key."""
+        others = (finding for finding in self.findings if finding.key != key)
+        return replace(self, findings=in_order((*others, *findings)))
+
     def as_json(self) -> dict[str, object]:
         """Return what programs read: null for what is not known."""
         return {key: None if value == "" else value for key, value in asdict(self).items()} | {
             "ready": self.is_ready
         }
+
+
+def in_order(findings: Iterable[ReadinessFinding]) -> tuple[ReadinessFinding, ...]:
+    """Return findings with errors first, and otherwise in their order."""
+    return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
 
 
 def is_ready(findings: Iterable[ReadinessFinding]) -> bool:

@@ -18,7 +18,14 @@ from typing import Any, Self, TypeVar, get_args
 from uecwatchd.errors import Rejected
 from uecwatchd.images.block_source import BlockSource, read_exactly
 from uecwatchd.images.guest import messages
-from uecwatchd.images.guest.files import MAX_NAMES, MAX_READ_BYTES, EntryType, FileEntry, GuestFiles
+from uecwatchd.images.guest.files import (
+    MAX_NAMES,
+    MAX_READ_BYTES,
+    EntryType,
+    FileEntry,
+    GuestFiles,
+    RamdiskModules,
+)
 from uecwatchd.images.packed.source import check_random_access
 from uecwatchd.system.text import shorten
 
@@ -142,10 +149,15 @@ class VolumeReader:
         content: bytes = self.ask(question, kind=messages.CONTENT)
         return content[:length]
 
-    def modules(self, volume: int, path: str, wanted: frozenset[str]) -> frozenset[str] | None:
+    def modules(self, volume: int, path: str, wanted: frozenset[str]) -> RamdiskModules | None:
         """Return modules that a ramdisk has, as `GuestFiles` says."""
         said = self.ask({"do": "modules", "volume": volume, "path": path, "wanted": sorted(wanted)})
-        return self._parse(lambda: None if said is None else wanted.intersection(said))
+        return self._parse(lambda: None if said is None else _ramdisk_modules(said, wanted))
+
+    def ramdisk(self) -> RamdiskModules | None:
+        """Return the modules of a disk that is a ramdisk; None if it cannot be read."""
+        said = self.ask({"do": "ramdisk", "wanted": []})
+        return self._parse(lambda: None if said is None else _ramdisk_modules(said, frozenset()))
 
     def metadata(self, start: int, size: int, paths: Sequence[str]) -> tuple[tuple[int, int], ...]:
         """Return the stretches of an ext file system that a change of these paths needs to read.
@@ -237,6 +249,11 @@ def _file_entry(said: Mapping[str, Any]) -> FileEntry:
     if said["type"] not in get_args(EntryType):
         raise ValueError("no type of a file")
     return FileEntry(said["type"], int(said["size"]), int(said["mode"]), str(said["target"]))
+
+
+def _ramdisk_modules(said: Mapping[str, Any], wanted: frozenset[str]) -> RamdiskModules:
+    versions = (shorten(str(version)) for version in said["versions"][:MAX_NAMES])
+    return RamdiskModules(wanted.intersection(said["found"]), frozenset(versions))
 
 
 def _stretch(start: object, length: object, size: int) -> tuple[int, int]:

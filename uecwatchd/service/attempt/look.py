@@ -4,7 +4,7 @@ What is found defaults the sidecar, and is told where it contradicts it. Nothing
 its sidecar asks for something that the image does not have.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -12,7 +12,9 @@ from uecwatchd.errors import NotYet, Rejected, UecError
 from uecwatchd.events import Event, Kind
 from uecwatchd.images.guest.inspection import Inspection, inspect_image
 from uecwatchd.images.guest.kernel_pair import KernelPair, NoKernelPair
+from uecwatchd.images.guest.module_versions import KEY, judge_modules
 from uecwatchd.images.guest.summary import ImageSummary, ReadinessFinding
+from uecwatchd.images.guest.volumes import UnreadableVolume, VolumeReader
 from uecwatchd.images.prepare.prepare import CannotPrepare
 from uecwatchd.images.reading import describe, with_guest_file, with_partition
 from uecwatchd.intake.sets.records import ROLES, ImageSet, Member
@@ -50,7 +52,7 @@ def look_inside(job: Job, tools: AttemptTools) -> Job:
         inspection = _inspect(job, machine, tools)
     except Rejected as error:
         return _without_inspection(job, error)
-    summary = inspection.summary()
+    summary = _judge_files_beside(job, inspection, tools)
     _tell(job, summary)
     job = replace(job, record=replace(job.record, inspection=summary))
     _check_ready(job, summary)
@@ -61,6 +63,39 @@ def _inspect(job: Job, machine: Member, tools: AttemptTools) -> Inspection:
     check = partial(stop_if_asked, job, tools)
     with open_member(job, machine, tools) as source, safe_open.reading(machine.path):
         return inspect_image(source, name=machine.path, check=check)
+
+
+def _judge_files_beside(job: Job, inspection: Inspection, tools: AttemptTools) -> ImageSummary:
+    """Return the summary, in which a kernel beside the image is compared with the modules.
+
+    Without such a kernel, or its version, the image's own kernel is compared.
+    """
+    summary, found = inspection.summary(), job.found
+    kernel, ramdisk = found.member("kernel"), found.member("ramdisk")
+    if inspection.root is None or kernel is None or kernel.facts.version is None:
+        return summary
+    findings = judge_modules(
+        kernel.facts.version,
+        in_system=inspection.module_versions,
+        in_ramdisk=_versions_in(job, ramdisk, tools) if ramdisk else (),
+        is_modular=False,
+    )
+    return summary.with_findings(KEY, findings)
+
+
+def _versions_in(job: Job, ramdisk: Member, tools: AttemptTools) -> Collection[str]:
+    """Return the versions of kernels with modules in a ramdisk; none if it cannot be read."""
+    name, check = ramdisk.path, partial(stop_if_asked, job, tools)
+    try:
+        with (
+            open_member(job, ramdisk, tools) as source,
+            safe_open.reading(name),
+            VolumeReader(source, name=name, check=check) as reader,
+        ):
+            modules = reader.ramdisk()
+    except UnreadableVolume:
+        return ()
+    return modules.versions if modules else ()
 
 
 def _without_inspection(job: Job, error: Rejected) -> Job:
