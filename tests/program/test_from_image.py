@@ -239,6 +239,36 @@ def test_a_file_that_has_changed_is_inspected_with_a_remark(host: Host) -> None:
     assert told["remarks"] == ["the file has changed since its set was worked on"]
 
 
+# --- a whole disk with a kernel ---------------------------------------------------------------------------
+
+TAKES_PARTITIONS = "karmic.img is a whole disk, and cloud default starts an image that has a kernel beside it"
+
+
+@pytest.mark.parametrize(
+    ("host", "sidecar", "is_told"),
+    [
+        ("uec", "", True),
+        ("euca3", "", True),
+        ("euca4", 'virtualization = "paravirtual"', False),
+        ("uec", 'layout = "partition"', False),
+        ("uec", 'convert = "keep"\nkernel = "none"', False),
+    ],
+    indirect=["host"],
+)
+def test_a_whole_disk_for_a_cloud_that_starts_partitions_is_told_with_its_remedy(
+    host: Host, sidecar: str, *, is_told: bool
+) -> None:
+    image = disk(host.folder / "disk", MBR, (1, root(host, SYSTEM | BOOT)), size=80 * MIB)
+    drop(host, image, sidecar=sidecar)
+    assert host.run("once").returncode == 0
+    findings = {one["key"]: one for one in (host.report("karmic")["image"] or {"findings": []})["findings"]}
+    assert ("whole-disk" in findings) == is_told
+    assert (TAKES_PARTITIONS in (host.spool / "karmic.uec.log").read_text()) == is_told
+    if is_told:
+        assert findings["whole-disk"]["sentence"].startswith(TAKES_PARTITIONS)
+        assert findings["whole-disk"]["remedy"].startswith('Say layout = "partition" in the sidecar')
+
+
 # --- modules ----------------------------------------------------------------------------------------------
 
 OTHER = "5.10.0-8-amd64"

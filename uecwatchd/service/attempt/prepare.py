@@ -14,6 +14,7 @@ from uecwatchd.events import Kind, Progress
 from uecwatchd.images.detect import CONTAINERS
 from uecwatchd.images.digests import Digest, FlatDigest
 from uecwatchd.images.file_names import is_versioned, pairing_by_name
+from uecwatchd.images.guest.summary import ReadinessFinding
 from uecwatchd.images.packed.open import UNPACKED
 from uecwatchd.images.reading import is_prepared, whole
 from uecwatchd.intake.sets.members import with_size
@@ -243,6 +244,7 @@ def preflight(job: Job, tools: AttemptTools) -> Job:
     _check_kernel_and_ramdisk(job)
     _compare_versions(job)
     _check_share(job)
+    job = _check_layout(job)
     for role, image_id in (("kernel", job.found.kernel_id), ("ramdisk", job.found.ramdisk_id)):
         if image_id:
             _check_image_exists(job, role, image_id)
@@ -289,6 +291,31 @@ def _compare_versions(job: Job) -> None:
     if is_versioned(ours) and is_versioned(theirs) and ours != theirs:
         what = f"{ramdisk.name} does not seem to belong to {kernel.name}: it may not have its modules"
         tell(job, Kind.WORKING, what, level="warning")
+
+
+def _check_layout(job: Job) -> Job:
+    """Warn about a whole disk, in the log and in the report, if nodes take it for a partition.
+
+    So do those of UEC and Eucalyptus 3 with an image that has a kernel beside it, whatever its manifest says.
+    """
+    found, dialect = job.found, job.cloud.dialect
+    machine, sidecar = found.member("machine"), found.sidecar
+    can_start_disks = dialect.boots_disk_alone or dialect.disk_mapping is not None
+    if machine is None or machine.facts.layout != "disk" or can_start_disks:
+        return job
+    if sidecar.platform == "windows" or sidecar.convert == "keep":
+        return job
+    sentence = (
+        f"{machine.path} is a whole disk, and cloud {job.cloud.name} starts an image that has a kernel "
+        "beside it as one partition: it may not boot."
+    )
+    remedy = 'Say layout = "partition" in the sidecar: then the partition with its root is registered.'
+    tell(job, Kind.WORKING, sentence, level="warning", fields={"hint": remedy})
+    if job.record.inspection is None:
+        return job
+    finding = ReadinessFinding("whole-disk", "warning", sentence, remedy)
+    summary = job.record.inspection.with_findings(finding.key, [finding])
+    return replace(job, record=replace(job.record, inspection=summary))
 
 
 def _check_share(job: Job) -> None:
