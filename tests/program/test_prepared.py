@@ -61,6 +61,7 @@ def test_a_prepared_image_is_registered_says_so_and_is_found_again(host: Host) -
     assert (dropped.read_bytes(), dropped.stat().st_mtime_ns) == before
     (member,) = host.report("m")["members"]
     assert (member["container"], member["size"]) == ("qcow2", SIZE + 2 * MIB)
+    assert member["manifest"].startswith("uec-images/m-prepared-"), "clouds without tags list that too"
     assert member["prepared"][0] == "/etc/rc.local added: fetches the SSH key of root at boot"
     assert "/etc/machine-id emptied: each instance makes its own" in member["prepared"]
     log = (host.spool / "m.uec.log").read_text()

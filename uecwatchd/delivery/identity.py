@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from uecwatchd.bundle.bundler import Secret
-from uecwatchd.bundle.names import bundle_prefix, manifest_name
+from uecwatchd.bundle.names import STEM_LIMIT, bundle_prefix, manifest_name, portable_name
 from uecwatchd.clouds import images
 from uecwatchd.delivery.request import BootFiles, UploadRequest, UploadTools
+from uecwatchd.images.reading import is_prepared
 from uecwatchd.ledger.records import BundleRecord
 
 # 64 bits of the identity: names that do not meet by chance, in keys that a person can still read.
 TOKEN_CHARS = 16
+PREPARED_WORD = "-prepared"
 
 
 def free_identity(request: UploadRequest, tools: UploadTools) -> str:
@@ -109,7 +111,10 @@ def _prefix(request: UploadRequest, identity: str) -> str:
     """Return the beginning of the bundle's keys, with a word for people.
 
     A machine has the name of its set, a kernel its version: nothing that differs between sets that share it.
+    That an image was prepared is said here because some clouds have no other place for it.
     """
     role = request.member.role
     word = request.made_for.name if role == "machine" else request.member.facts.version or ""
+    if is_prepared(request.member.reading):
+        word = f"{portable_name(word)[: STEM_LIMIT - len(PREPARED_WORD)]}{PREPARED_WORD}"
     return bundle_prefix(role, word, token=identity[:TOKEN_CHARS])
