@@ -14,15 +14,18 @@ from tests.bench.runs import children
 from uecwatchd.sandbox.server import Sandbox
 
 RUNS = 5
-HEAVY = ("pydantic", "sqlite3", "structlog", "cryptography", "boto3")
+HEAVY = ("asyncio", "ssl", "pydantic", "sqlite3", "structlog", "isal", "cryptography", "botocore", "boto3")
 VERBS = (
     ("--help",),
     ("--version",),
+    ("status", "--help"),
+    ("run", "--help"),
     ("status",),
     ("hold", "s0000"),
     ("release", "s0000"),
     ("check",),
     ("images",),
+    ("bundle", "--help"),
     ("once",),
 )
 # Runs a verb in silence, and prints which of the named modules are loaded then.
