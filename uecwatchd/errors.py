@@ -20,7 +20,7 @@ Other modules define subclasses where they need to catch them.
 
 import re
 from collections.abc import Mapping
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 # Space for ten mistakes of a sidecar, or for the longest possible path. More untrusted text is not useful,
 # and a listing keeps the errors of thousands of files.
@@ -46,7 +46,7 @@ class UecError(Exception):
         self.request_id = request_id
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.why}. {self.hint}"
+        return f"{problem(self)}. {self.hint}"
 
 
 class Rejected(UecError):
@@ -135,6 +135,21 @@ def _cut(text: str) -> str:
 
 
 Error = TypeVar("Error", bound=BaseException)
+
+
+class Explained(Protocol):
+    """An error, or a record of one."""
+
+    @property
+    def what(self) -> str: ...
+
+    @property
+    def why(self) -> str: ...
+
+
+def problem(error: Explained) -> str:
+    """Return what failed and why, as a sentence without a full stop."""
+    return f"{error.what}: {error.why}"
 
 
 def cause_of(why: str) -> str:

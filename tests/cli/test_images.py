@@ -19,7 +19,7 @@ from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger.records import BundleRecord, SetRecord, TargetImage, TargetRecord
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.sandbox.state.registry import Tag
-from uecwatchd.types import ContentDigest
+from uecwatchd.types import ContentDigest, SetId
 
 ACCOUNT = "000100729354"
 MEMDISK = Path("/usr/lib/syslinux/memdisk")
@@ -122,7 +122,9 @@ def bundle(image_id: str, sha256: str, *, registered: float | None = 0.0) -> Bun
 
 def record(name: str, *image_ids: str) -> SetRecord:
     images = tuple(TargetImage("kernel", image_id) for image_id in image_ids)
-    return SetRecord("/spool", name, "stamp", "done", 0.0, targets=(TargetRecord("default", images=images),))
+    return SetRecord(
+        SetId("/spool", name), "stamp", "done", 0.0, targets=(TargetRecord("default", images=images),)
+    )
 
 
 def test_images_are_ordered_by_id_and_listed_once() -> None:

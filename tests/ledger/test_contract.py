@@ -51,7 +51,7 @@ CHANGED = FileStamp(1, 2, 9, 5)  # the same file, with other content
 KARMIC, LUCID = SetId("/srv/a", "karmic"), SetId("/srv/a", "lucid")
 FOLDER = Path("/srv/a")
 RECORD = SetRecord(
-    *KARMIC,
+    KARMIC,
     "stamp",
     "done",
     1.0,
@@ -134,7 +134,7 @@ def sets(draw: st.DrawFn) -> SetRecord:
         for cloud in clouds
     )
     return SetRecord(
-        *draw(SET_ID),
+        draw(SET_ID),
         stamp=draw(TEXT),
         state=draw(st.sampled_from(["waiting", "working", "done", "deferred", "halted"])),
         since=draw(MOMENT),
@@ -228,7 +228,7 @@ def test_a_file_has_a_digest_for_each_reading(
 
 
 def named(folder: str, name: str, **changes: Any) -> SetRecord:
-    return replace(RECORD, folder=folder, name=name, **changes)
+    return replace(RECORD, id=SetId(folder, name), **changes)
 
 
 def test_sets_are_ordered_by_folder_and_name(ledger: Ledger) -> None:

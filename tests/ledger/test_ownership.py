@@ -58,7 +58,9 @@ def record_of(files: Files, *, owner: int | None = None, image_id: str = "emi-1"
     entry = owned(files).entries["web.img"]
     member = MemberRecord("machine", "web.img", MIB, entry.stamp)
     target = TargetRecord("c", images=(TargetImage("machine", image_id),))
-    return SetRecord("/spool", "web", "s", "done", 0.0, members=(member,), targets=(target,), owner=owner)
+    return SetRecord(
+        SetId("/spool", "web"), "s", "done", 0.0, members=(member,), targets=(target,), owner=owner
+    )
 
 
 # --- a ledger of before -----------------------------------------------------------------------------------
@@ -141,7 +143,7 @@ def test_a_name_in_other_letters_is_the_same_name() -> None:
 def test_shared_files_of_root_do_not_leave_with_the_set_of_a_member() -> None:
     files: Files = {**NAMED, "vmlinuz-1": (ROOT, "kernel")}
     assembly = decided(files)
-    records = {"web": SetRecord("/spool", "web", assembly.ready[0].stamp, "done", 0.0)}
+    records = {"web": SetRecord(SetId("/spool", "web"), assembly.ready[0].stamp, "done", 0.0)}
     gone = files_to_retire(owned(files), assembly, records, held=(), removal="delete")
     assert {one.path for one in gone} == {"web.toml", "base.img", "initrd-1"}
     alone = decided({path: (ROOT, content) for path, (_, content) in NAMED.items()})
@@ -158,7 +160,7 @@ def test_shared_files_of_root_do_not_leave_with_the_set_of_a_member() -> None:
 def test_a_kernel_that_an_unready_set_names_does_not_leave(other: Mapping[str, bytes]) -> None:
     files: Files = {**NAMED, **{path: (ALICE, content) for path, content in other.items()}}
     assembly = decided(files)
-    records = {"web": SetRecord("/spool", "web", assembly.ready[0].stamp, "done", 0.0)}
+    records = {"web": SetRecord(SetId("/spool", "web"), assembly.ready[0].stamp, "done", 0.0)}
     gone = files_to_retire(owned(files), assembly, records, held=(), removal="delete")
     assert {one.path for one in gone} == {"web.toml", "base.img"}
 

@@ -22,7 +22,7 @@ from uecwatchd.ledger.records import (
     TargetRecord,
 )
 from uecwatchd.ledger.sqlite import open_ledger, read_ledger
-from uecwatchd.types import ContentDigest, FileStamp
+from uecwatchd.types import ContentDigest, FileStamp, SetId
 
 STAMP = FileStamp(1, 2, 3, 4)
 SINCE = FileStamp(1, 2, 3, 5)  # the same file, changed
@@ -31,8 +31,7 @@ BLOCKS = ContentDigest(f"blocks-{CONTENT}")
 MEMBER = MemberRecord("machine", "karmic.img", 1 << 40, STAMP, CONTENT)
 TARGET = TargetRecord("default", "b", (TargetImage("machine", "emi-1", "b/k"),))
 RECORD = SetRecord(
-    folder="/spool",
-    name="kärmic",
+    id=SetId("/spool", "kärmic"),
     stamp="s",
     state="deferred",
     since=1.5,
@@ -160,7 +159,7 @@ def test_an_invalid_row_is_damage_for_the_operation_that_reads_it(
     tmp_path: Path, column: str, text: str
 ) -> None:
     with closing(open_ledger(tmp_path)) as book:
-        book.put_sets([RECORD, replace(RECORD, name="other")])
+        book.put_sets([RECORD, replace(RECORD, id=SetId("/spool", "other"))])
         with closing(sqlite3.connect(tmp_path / schema.FILE_NAME)) as raw, raw:
             raw.execute(f"UPDATE sets SET {column} = ? WHERE name = 'other'", [text])  # noqa: S608
         assert book.set(RECORD.id) == RECORD
@@ -211,13 +210,13 @@ def test_a_full_disk_defers_and_keeps_what_was_written(small_disk: Path) -> None
         with pytest.raises(Deferred, match="full"):
             _put_many(book)
         (small_disk / "filler").unlink()
-        book.put_set(replace(RECORD, name="after"))
+        book.put_set(replace(RECORD, id=SetId("/spool", "after")))
         assert {RECORD.name, "after"} <= {record.name for record in book.sets()}
 
 
 def _put_many(book: sqlite.SqliteLedger) -> None:
     for number in range(1000):
-        book.put_set(replace(RECORD, name=f"set-{number}"))
+        book.put_set(replace(RECORD, id=SetId("/spool", f"set-{number}")))
 
 
 def test_a_state_directory_of_somebody_else_is_named(tmp_path: Path, as_nobody: None) -> None:
@@ -259,7 +258,7 @@ def test_several_processes_that_make_the_ledger_at_once_all_have_it(tmp_path: Pa
 
 
 def record(name: str, **values: Any) -> SetRecord:
-    return SetRecord("/s", name, "stamp", "rejected", 1.0, **values)
+    return SetRecord(SetId("/s", name), "stamp", "rejected", 1.0, **values)
 
 
 def test_several_records_are_written_all_or_none(tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ TARGET = TargetRecord(
 
 @pytest.fixture
 def record(tmp_path: Path) -> SetRecord:
-    return SetRecord(str(tmp_path), "karmic", "s", "done", 1.0, attempt=1, members=MEMBERS, targets=(TARGET,))
+    return SetRecord(
+        SetId(str(tmp_path), "karmic"), "s", "done", 1.0, attempt=1, members=MEMBERS, targets=(TARGET,)
+    )
 
 
 def names(folder: Path) -> list[str]:
@@ -94,7 +96,9 @@ def test_a_hint_names_the_set_with_its_folder_as_a_shell_takes_it(name: str, com
         ["bash", "-c", f'uecwatchd() {{ printf %s "$2"; }}; {report}'], capture_output=True, check=True
     )
     assert words.stdout == os.fsencode(f"/srv/a/{name}")
-    rejected = SetRecord("/srv/a", name, "s", "rejected", 1.0, error=Failure("rejected", "x", "y", "Z."))
+    rejected = SetRecord(
+        SetId("/srv/a", name), "s", "rejected", 1.0, error=Failure("rejected", "x", "y", "Z.")
+    )
     assert command in result_files.write_failure(rejected, Failure("rejected", "x", "y", "Z.")).decode()
 
 

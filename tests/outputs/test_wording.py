@@ -11,8 +11,7 @@ from uecwatchd.types import SetId
 
 ERROR = Failure("deferred", "cloud default is away", "connection refused", "Wait.", "req-1")
 DEFERRED = SetRecord(
-    "/srv/a",
-    "karmic",
+    SetId("/srv/a", "karmic"),
     "s",
     "deferred",
     1.0,

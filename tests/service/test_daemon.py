@@ -46,7 +46,7 @@ from uecwatchd.service.spooler import Spooler
 from uecwatchd.system.clocks import Clocks
 from uecwatchd.types import SetId
 
-RECORD = SetRecord("/s", "karmic", "stamp", "done", 0.0, targets=(TargetRecord("default"),))
+RECORD = SetRecord(SetId("/s", "karmic"), "stamp", "done", 0.0, targets=(TargetRecord("default"),))
 CLOSED = {"default": Halted("a", "b", "c")}
 
 

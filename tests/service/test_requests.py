@@ -53,7 +53,9 @@ from uecwatchd.types import ContentDigest, FileStamp, SetId
 SLOW = 20 / PATIENCE_SECONDS
 MEMBER = MemberRecord("machine", "karmic.img", 512, FileStamp(1, 2, 3, 4), ContentDigest("ab" * 32))
 KARMIC, LUCID = SetId("/s", "karmic"), SetId("/s", "lucid")
-RECORD = SetRecord("/s", "karmic", "stamp", "deferred", 1.0, members=(MEMBER,), targets=(TargetRecord("c"),))
+RECORD = SetRecord(
+    SetId("/s", "karmic"), "stamp", "deferred", 1.0, members=(MEMBER,), targets=(TargetRecord("c"),)
+)
 BUNDLE = BundleRecord(
     "c",
     "b",
@@ -359,7 +361,11 @@ def test_a_name_that_is_not_there_is_answered_with_the_nearest(host: Host, verb:
 def test_what_is_compared_with_the_cloud_is_named_with_its_folder_where_two_have_the_name(host: Host) -> None:
     with closing(open_ledger(host.state)) as book:
         for folder in ("/a", "/b"):
-            book.put_set(replace(RECORD, folder=folder, state="done", targets=(TargetRecord("elsewhere"),)))
+            book.put_set(
+                replace(
+                    RECORD, id=SetId(folder, "karmic"), state="done", targets=(TargetRecord("elsewhere"),)
+                )
+            )
     assert "Say /a/karmic or /b/karmic" in said(host, "verify", "karmic", code=64)
     assert "cloud elsewhere, which is not configured" in said(host, "verify", "/b/karmic", code=78)
 
@@ -407,7 +413,7 @@ def test_a_user_without_read_access_is_told_about_the_result_files(host: Host, c
 
 # --- rules ------------------------------------------------------------------------------------------------
 
-DEFERRED = Row("/s", "karmic", "deferred", "cloud away", RECORD, ("karmic.img",))
+DEFERRED = Row(SetId("/s", "karmic"), "deferred", "cloud away", RECORD, ("karmic.img",))
 
 
 @pytest.mark.parametrize(
@@ -483,7 +489,7 @@ def test_a_release_says_what_happens_to_the_set(state: str, files: tuple[str, ..
 
 
 def test_only_a_bundle_under_way_that_no_other_set_needs_is_forgotten_with_its_set() -> None:
-    other = replace(RECORD, name="lucid", members=(replace(MEMBER, digest=ContentDigest("cd" * 32)),))
+    other = replace(RECORD, id=LUCID, members=(replace(MEMBER, digest=ContentDigest("cd" * 32)),))
     assert is_used_only_by(BUNDLE, RECORD, [other])
     assert not is_used_only_by(BUNDLE, RECORD, [replace(other, members=(MEMBER,))])
     assert not is_used_only_by(replace(BUNDLE, made_for=LUCID), RECORD, [])

@@ -14,9 +14,16 @@ from uecwatchd.service.retry import (
     record_failure,
     with_fresh_retries,
 )
+from uecwatchd.types import SetId
 
 RECORD = SetRecord(
-    "/s", "karmic", "stamp", "working", 0.0, stage="publish", attempt=1, targets=(TargetRecord("default"),)
+    SetId("/s", "karmic"),
+    "stamp",
+    "working",
+    0.0,
+    stage="publish",
+    attempt=1,
+    targets=(TargetRecord("default"),),
 )
 PASSING = Deferred("the cloud", "it is away", "Wait.")
 

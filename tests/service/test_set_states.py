@@ -9,10 +9,11 @@ from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.schema import FILE_NAME
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.set_states import SetStates
+from uecwatchd.types import SetId
 
 
 def record(name: str, **values: Any) -> SetRecord:
-    return SetRecord("/s", name, "stamp", "rejected", 1.0, **values)
+    return SetRecord(SetId("/s", name), "stamp", "rejected", 1.0, **values)
 
 
 def test_records_that_could_not_be_written_together_are_written_later(tmp_path: Path) -> None:

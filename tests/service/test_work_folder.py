@@ -10,7 +10,7 @@ from uecwatchd.service.policy import GONE
 from uecwatchd.service.work_folder import drop_older_work, drop_work, sweep_work, work_folder
 from uecwatchd.types import SetId
 
-RECORD = SetRecord("/spool", "karmic", "stamp", "deferred", 0.0)
+RECORD = SetRecord(SetId("/spool", "karmic"), "stamp", "deferred", 0.0)
 
 
 def lay(state: Path, record: SetRecord = RECORD) -> Path:
@@ -54,7 +54,7 @@ def test_a_sweep_without_a_work_folder_makes_none(tmp_path: Path) -> None:
 
 
 def test_what_was_made_of_older_files_goes_before_new_space_is_needed(tmp_path: Path) -> None:
-    older, other = lay(tmp_path), lay(tmp_path, replace(RECORD, name="lucid"))
+    older, other = lay(tmp_path), lay(tmp_path, replace(RECORD, id=SetId("/spool", "lucid")))
     newer = lay(tmp_path, replace(RECORD, stamp="newer"))
     drop_older_work(tmp_path, SetId("/spool", "karmic"), "newer")
     assert [older.exists(), newer.exists(), other.exists()] == [False, True, True]

@@ -13,7 +13,7 @@ from typing import Any
 from uecwatchd.cli import output
 from uecwatchd.cli.output import discard_output, flush, say
 from uecwatchd.cli.verbs import EX_OK, build_parser
-from uecwatchd.errors import NotPermitted, UecError
+from uecwatchd.errors import NotPermitted, UecError, problem
 from uecwatchd.system import memory
 from uecwatchd.system.internal_errors import internal_error
 from uecwatchd.system.text import shell_word
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flush()
         return code
     except UecError as error:
-        say(f"uecwatchd: {error.what}: {error.why}")
+        say(f"uecwatchd: {problem(error)}")
         say(f"  {error.hint}")
         return error.exit_code
     except BrokenPipeError:
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EX_OK
     except Exception as fault:  # noqa: BLE001 (every failure of a command is reported as a sentence)
         found = internal_error("this command", fault)
-        say(f"uecwatchd: {found.what}: {found.why}")
+        say(f"uecwatchd: {problem(found)}")
         say(f"  Please report it, with these places: {found.way}")
         return found.exit_code
 

@@ -43,7 +43,7 @@ def once(arguments: argparse.Namespace) -> int:
     changed = [r for r in records if before.get(r.id) != r]
     say(_summed_up(records, changed))
     if arguments.json:
-        found = [Row(r.folder, r.name, r.state, "", r) for r in records]
+        found = [Row(r.id, r.state, "", r) for r in records]
         put_json([row_json(row) for row in found])
     return max((trouble.exit_code for trouble in service.troubles), default=_exit_code(records))
 

@@ -32,6 +32,7 @@ from uecwatchd.service.cleanup import clear_traces
 from uecwatchd.service.work_folder import drop_work
 from uecwatchd.system import lockfile, wakeup
 from uecwatchd.system.text import shell_word
+from uecwatchd.types import SetId
 
 Verb = Literal["retry", "forget", "hold", "release"]
 
@@ -154,7 +155,7 @@ def _future_row(found: Survey, words: str, folders: Sequence[Path]) -> Row:
         why = several if chosen else "that is none of the spool folders"
         raise Ambiguous(f"{words}: cannot tell which folder is meant", why, f"Say {named}.")
     near = did_you_mean(name, (row.name for row in found.rows if row.is_set))
-    return Row(str(chosen[0]), stem_of(name), "absent", f"it is not there yet{near}")
+    return Row(SetId(str(chosen[0]), stem_of(name)), "absent", f"it is not there yet{near}")
 
 
 # --- what comes of it -------------------------------------------------------------------------------------

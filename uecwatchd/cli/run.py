@@ -11,12 +11,11 @@ from functools import partial
 from uecwatchd.cli.program_log import program_log, report_lost
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
-from uecwatchd.errors import Deferred
+from uecwatchd.errors import Deferred, problem
 from uecwatchd.events import Listener, error_event
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.open import open_ledger
 from uecwatchd.outputs.systemd import Notifier, show_work
-from uecwatchd.outputs.wording import problem
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.daemon import Service
 from uecwatchd.system.clocks import Clocks

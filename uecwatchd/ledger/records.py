@@ -113,8 +113,7 @@ class SetRecord:
     what is in the machine image, None until it was looked into.
     """
 
-    folder: str
-    name: str
+    id: SetId
     stamp: str
     state: State
     since: float
@@ -133,8 +132,12 @@ class SetRecord:
     inspection: ImageSummary | None = None
 
     @property
-    def id(self) -> SetId:
-        return SetId(self.folder, self.name)
+    def folder(self) -> str:
+        return self.id.folder
+
+    @property
+    def name(self) -> str:
+        return self.id.name
 
     @property
     def awaits_cloud(self) -> bool:

@@ -60,7 +60,8 @@ def select_sets_of(keys: str) -> str:
 
 def set_row(record: SetRecord) -> dict[str, object]:
     row: dict[str, object] = {f.name: getattr(record, f.name) for f in fields(record)}
-    del row["targets"]
+    del row["targets"], row["id"]
+    row["folder"], row["name"] = record.id
     row["idle"] = json.dumps(record.idle)
     row["members"] = json.dumps([_member_values(member) for member in record.members])
     row["error"] = json.dumps(asdict(record.error)) if record.error else None
@@ -92,6 +93,7 @@ def image_rows(record: SetRecord) -> Iterator[dict[str, object]]:
 def set_from(row: sqlite3.Row) -> SetRecord:
     """Return the record of a row. Raises ValueError, TypeError or KeyError if it is damaged."""
     values: dict[str, Any] = dict(row)
+    values["id"] = SetId(values.pop("folder"), values.pop("name"))
     values["idle"] = tuple(json.loads(values["idle"]))
     members = tuple(_member_from(member) for member in json.loads(values["members"]))
     values["members"] = members

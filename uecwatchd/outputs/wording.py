@@ -6,7 +6,7 @@ The journal, the files beside an image, `status` and the other verbs say the sam
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from uecwatchd.errors import UecError
+from uecwatchd.errors import UecError, problem
 from uecwatchd.events import Event, Fields, Kind, Progress
 from uecwatchd.images.guest.summary import ImageSummary
 from uecwatchd.ledger.records import Failure, SetRecord
@@ -59,11 +59,6 @@ def command(verb: str, set_id: SetId) -> str:
 
 
 # --- failures ---------------------------------------------------------------------------------------------
-
-
-def problem(error: UecError | Failure) -> str:
-    """Return what failed and why, as a sentence without a full stop."""
-    return f"{error.what}: {error.why}"
 
 
 def problem_and_hint(error: UecError | Failure) -> str:

@@ -130,7 +130,7 @@ class Dispatcher:
         error, now = internal_error(found.name, fault), tools.clocks.now()
         tools.listener.tell(error_event(error, found.id))
         record = self._states.get(found.id)
-        record = record or SetRecord(str(found.folder), found.name, "", "working", now)
+        record = record or SetRecord(found.id, "", "working", now)
         record = replace(adjust_for_downtime(record, started=tools.started), stamp=found.stamp)
         record = replace(record, attempt=record.attempt + 1)
         record = record_failure(record, error, now=now, spread=tools.clocks.random())

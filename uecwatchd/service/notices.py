@@ -160,7 +160,7 @@ class Notices:
             return None
         same = with_fresh_retries(same) if same and requested else same
         fresh = adjust_for_downtime(same, started=self._tools.started) if same else None
-        fresh = fresh or SetRecord(*notice.key, refused.stamp, "waiting", now, owner=refused.owner)
+        fresh = fresh or SetRecord(notice.key, refused.stamp, "waiting", now, owner=refused.owner)
         fresh = replace(fresh, attempt=fresh.attempt + 1, reason="")
         return record_failure(fresh, refused.error, now=now, spread=self._tools.clocks.random())
 
@@ -169,7 +169,7 @@ class Notices:
         if record and (waiting.brief or record.state == "done" or record.reason == waiting.reason):
             return None
         now = self._tools.clocks.now()
-        return SetRecord(*notice.key, "", "waiting", now, reason=waiting.reason, owner=waiting.owner)
+        return SetRecord(notice.key, "", "waiting", now, reason=waiting.reason, owner=waiting.owner)
 
     def _report_one(self, notice: Notice, record: SetRecord, before: SetRecord | None) -> None:
         name = notice.about.name

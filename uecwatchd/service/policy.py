@@ -6,11 +6,10 @@ from types import MappingProxyType
 
 from uecwatchd.clouds.dialects import Dialect
 from uecwatchd.config.records import Settings
-from uecwatchd.errors import UecError
+from uecwatchd.errors import UecError, problem
 from uecwatchd.intake import sidecar
 from uecwatchd.intake.sets.records import FolderSets, ImageSet, Rules
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.outputs.wording import problem
 from uecwatchd.service.queue import DueSet
 from uecwatchd.service.retry import is_retry_due
 from uecwatchd.types import FileStamp, SetId

@@ -29,7 +29,7 @@ from uecwatchd.ledger.records import (
     TargetRecord,
 )
 from uecwatchd.outputs.wording import duration
-from uecwatchd.types import ContentDigest, FileStamp
+from uecwatchd.types import ContentDigest, FileStamp, SetId
 
 NEEDS_KERNEL = {"default": frozenset({"kernel"})}
 RULES = Rules(
@@ -165,7 +165,7 @@ def waiting(tmp_path: Path) -> Path:
 
 def record_of(folder: Path, **changes: Any) -> SetRecord:
     record = SetRecord(
-        str(folder), "karmic", "stamp", "working", NOW, attempt=2, members=(MEMBER,), targets=(TARGET,)
+        SetId(str(folder), "karmic"), "stamp", "working", NOW, attempt=2, members=(MEMBER,), targets=(TARGET,)
     )
     return replace(record, **changes)
 

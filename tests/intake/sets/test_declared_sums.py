@@ -12,6 +12,7 @@ from tests.support.scanned_folder import MBR, decided, lay, row_of
 from uecwatchd.intake.spool import scan
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.service.retention import files_to_retire
+from uecwatchd.types import SetId
 
 RIGHT = hashlib.sha256(MBR).hexdigest()
 WRONG = "0" * 64
@@ -176,7 +177,7 @@ def test_a_list_for_many_files_stays_while_one_set_leaves_and_makes_no_set_new(t
     lay(tmp_path, {"a1.img": MBR, "b2.img": MBR, "SHA256SUMS": f"{RIGHT}  a1.img\n{RIGHT}  b2.img\n"})
     first = {found.name: found for found in decided(tmp_path).ready}
     records = {
-        name: replace(SetRecord(str(tmp_path), name, found.stamp, "done", 0.0))
+        name: replace(SetRecord(SetId(str(tmp_path), name), found.stamp, "done", 0.0))
         for name, found in first.items()
     }
     listing = scan.scan(tmp_path, now=100.0, seen=0.0)

@@ -7,9 +7,10 @@ from uecwatchd.events import Event, Kind
 from uecwatchd.ledger.history import AttemptRecord, StageTime
 from uecwatchd.ledger.records import Failure, SetRecord, TargetImage, TargetRecord
 from uecwatchd.service.attempt.notes import MOST_REQUEST_IDS, AttemptNotes
+from uecwatchd.types import SetId
 
 TARGET = TargetRecord("near", "b", (TargetImage("kernel", "eki-1"), TargetImage("machine")))
-RECORD = SetRecord("/s", "karmic", "stamp", "done", 1.0, attempt=3, targets=(TARGET,))
+RECORD = SetRecord(SetId("/s", "karmic"), "stamp", "done", 1.0, attempt=3, targets=(TARGET,))
 
 
 def noted(*events: Event) -> AttemptRecord:

@@ -53,32 +53,29 @@ class LedgerFacts:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the answer.
+    """One line of the answer."""
 
-    `record` is the record of a set, if there is one. `files` are its own files, `outputs` its result files.
-    `to_go` are seconds until its files have settled. `otherwise` is the row of a held set without the hold.
-    `seen` is False if its folder could not be scanned. `probe_at` (seconds of the epoch) is when its cloud is
-    asked again.
-    """
-
-    folder: str
-    name: str
+    id: SetId  #: its name is a path for a file in no set
     state: str
     detail: str
-    record: SetRecord | None = None
-    files: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
+    record: SetRecord | None = None  #: of a set, if there is one
+    files: tuple[str, ...] = ()  #: the set's own files
+    outputs: tuple[str, ...] = ()  #: its result files
     hint: str = ""
     held_since: float | None = None
-    to_go: float | None = None
+    to_go: float | None = None  #: seconds until its files have settled
     progress: ProgressRecord | None = None
-    otherwise: "Row | None" = None
-    seen: bool = True
-    probe_at: float | None = None
+    otherwise: "Row | None" = None  #: the row of a held set without the hold
+    seen: bool = True  #: False if its folder could not be scanned
+    probe_at: float | None = None  #: when its cloud is asked again, in seconds of the epoch
 
     @property
-    def id(self) -> SetId:
-        return SetId(self.folder, self.name)
+    def folder(self) -> str:
+        return self.id.folder
+
+    @property
+    def name(self) -> str:
+        return self.id.name
 
     @property
     def is_set(self) -> bool:
@@ -101,8 +98,8 @@ def rows(listing: Listing, assembly: FolderSets, known: LedgerFacts) -> tuple[Ro
     names = sorted(outcomes.keys() | records.keys() | held)
     outputs, strays = _outputs(listing, names)
     sets = [_set_row(listing, name, outcomes.get(name), records.get(name), known) for name in names]
-    others = [Row(folder, m.path, "misfit", m.reason) for m in assembly.unmatched]
-    others += [Row(folder, path, "ignored", why) for path, why in strays]
+    others = [Row(SetId(folder, m.path), "misfit", m.reason) for m in assembly.unmatched]
+    others += [Row(SetId(folder, path), "ignored", why) for path, why in strays]
     return (
         *(replace(row, outputs=outputs.get(row.name, ())) for row in sets),
         *sorted(others, key=lambda row: row.name),
@@ -116,7 +113,7 @@ def unseen(folder: str, known: LedgerFacts, *, why: str) -> tuple[Row, ...]:
     found = []
     for name in sorted(records.keys() | held.keys()):
         record = records.get(name)
-        row = Row(folder, name, record.state if record else "absent", why, record, seen=False)
+        row = Row(SetId(folder, name), record.state if record else "absent", why, record, seen=False)
         found.append(_held(row, held[name], alive=known.alive) if name in held else row)
     return tuple(found)
 
@@ -183,7 +180,7 @@ def _set_row(
     files = outcome.files if outcome else ()
     if (entry := listing.entries.get(name)) and is_set_folder(entry):
         files = (name, *files)
-    row = Row(folder, name, "", "", record, tuple(dict.fromkeys(files)))
+    row = Row(SetId(folder, name), "", "", record, tuple(dict.fromkeys(files)))
     since = known.holds.get(row.id)
     row = _with_state(row, outcome, listing.now, known)
     return _held(row, since, alive=known.alive) if since is not None else row

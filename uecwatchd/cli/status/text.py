@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from uecwatchd.cli.status.rows import Row, speed_of
+from uecwatchd.errors import problem
 from uecwatchd.events import Progress
 from uecwatchd.images.reading import describe
 from uecwatchd.intake.spool.output_files import is_output
@@ -14,7 +15,6 @@ from uecwatchd.outputs.wording import (
     describe_image,
     moment,
     next_attempt,
-    problem,
     request_id,
 )
 from uecwatchd.system.text import format_size, printable

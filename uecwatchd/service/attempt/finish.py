@@ -14,12 +14,12 @@ from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.objects import remove_object
 from uecwatchd.clouds.registration import deregister
 from uecwatchd.clouds.request_retry import retry
-from uecwatchd.errors import Deferred, Stopped, UecError
+from uecwatchd.errors import Deferred, Stopped, UecError, problem
 from uecwatchd.events import Event, Fields, Kind, Level
 from uecwatchd.images import digests
 from uecwatchd.ledger.records import AppliedAttributes, BundleRecord, MemberRecord, SetRecord, TargetImage
 from uecwatchd.outputs import result_files
-from uecwatchd.outputs.wording import command, problem, problem_and_hint
+from uecwatchd.outputs.wording import command, problem_and_hint
 from uecwatchd.service.attempt.context import (
     AttemptTools,
     Job,

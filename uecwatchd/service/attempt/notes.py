@@ -4,10 +4,10 @@ import threading
 from collections.abc import Callable
 from itertools import pairwise
 
+from uecwatchd.errors import problem
 from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.ledger.history import AttemptRecord, StageTime
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.outputs.wording import problem
 
 # Repeated answers of a cloud that is ill: the first ones are enough for its administrator.
 MOST_REQUEST_IDS = 20

@@ -10,13 +10,23 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from uecwatchd.errors import CloudAway, Halted, NotYet, Pending, StillAway, Stopped, UecError, cause_of
+from uecwatchd.errors import (
+    CloudAway,
+    Halted,
+    NotYet,
+    Pending,
+    StillAway,
+    Stopped,
+    UecError,
+    cause_of,
+    problem,
+)
 from uecwatchd.events import Event, Fields, Kind, Listener, Progress, Tee
 from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet, Member
 from uecwatchd.ledger.records import LAST_STAGE, SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.ledger_progress import progress_in_ledger
-from uecwatchd.outputs.wording import failure_event, problem, waiting_for
+from uecwatchd.outputs.wording import failure_event, waiting_for
 from uecwatchd.service.attempt.context import (
     AttemptTools,
     Job,
@@ -142,8 +152,7 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> Jo
         adjust_for_downtime(before, started=tools.started) if before and before.stamp == found.stamp else None
     )
     record = SetRecord(
-        folder=str(found.folder),
-        name=found.name,
+        id=found.id,
         stamp=found.stamp,
         state="working",
         since=tools.clocks.now(),
