@@ -50,7 +50,7 @@ MAY_ASK = {
     Asking(
         "clouds/assumed_dialect.py", "", "constant"
     ): "presumes the generation that wants the most, until it is known",
-    Asking("clouds/client_cache.py", "connect", "choosing"): "sees whether it is another one than before",
+    Asking("clouds/connected_clouds.py", "connect", "choosing"): "sees whether it is another one than before",
     Asking("cli/check/cloud.py", "", "constant"): "judges clocks by the strictest, until it is known",
     # People read it, or write it
     Asking("cli/check/cloud.py", "examine_cloud", "reading"): "prints it",

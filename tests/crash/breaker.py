@@ -67,7 +67,7 @@ BREAKABLE = (
 # How anything at all is made, shown and ended.
 SOUND = ("__init__", "__str__", "__repr__", "__enter__", "__exit__", "close")
 # Nothing surrounds the first function of a thread: each guards what it calls.
-FIRST = ("uecwatchd.system.wakeup:_listen", "uecwatchd.clouds.connections:_Exchange.run")
+FIRST = ("uecwatchd.system.wakeup:_listen", "uecwatchd.clouds.exchange_limits:_Exchange.run")
 
 
 class Breaking:

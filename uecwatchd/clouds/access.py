@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 
 from uecwatchd.clouds.availability import CloudAvailability
 from uecwatchd.clouds.client import Cloud
-from uecwatchd.clouds.client_cache import ConnectedClouds
 from uecwatchd.clouds.connect import translated_troubles
+from uecwatchd.clouds.connected_clouds import ConnectedClouds
 from uecwatchd.clouds.detect import DetectedDialect
 from uecwatchd.clouds.dialects import Dialect
 from uecwatchd.clouds.objects import ensure_bucket

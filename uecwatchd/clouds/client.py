@@ -37,11 +37,11 @@ from botocore.handlers import (
     set_list_objects_encoding_type_url,
 )
 
-from uecwatchd.clouds.connections import CONNECT_SECONDS, BoundedSession, allow_seconds
 from uecwatchd.clouds.credentials.account import DEFAULT_REGION, Account
 from uecwatchd.clouds.dialects import MIB, Dialect
 from uecwatchd.clouds.errors.foreign_answers import refuse_foreign_answers
 from uecwatchd.clouds.errors.response_repair import RepairingParsers, repair_response
+from uecwatchd.clouds.exchange_limits import CONNECT_SECONDS, BoundedSession, allow_seconds
 from uecwatchd.clouds.host_alias import alias_url, restore_host
 from uecwatchd.clouds.proxy import HTTPS_EVERYWHERE, is_loopback, name_proxy, proxies_for
 from uecwatchd.clouds.signature_reuse import UniqueSignatures

@@ -19,10 +19,10 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from uecwatchd.clouds.client import Cloud
-from uecwatchd.clouds.connections import AnswerTooLong
 from uecwatchd.clouds.errors.connection import CONNECTION_FAILURES, QUOTE_CHARACTERS
 from uecwatchd.clouds.errors.response_repair import CompressedAnswer, HugeAnswer
 from uecwatchd.clouds.errors.translate import translated
+from uecwatchd.clouds.exchange_limits import AnswerTooLong
 from uecwatchd.clouds.images import list_images
 from uecwatchd.clouds.objects import fetch_object, list_objects, remove_object
 from uecwatchd.errors import CloudAway, Halted, Rejected, UecError

@@ -21,7 +21,6 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import Certificate, load_pem_x509_certificate
 
-from uecwatchd.clouds.connections import CONNECT_SECONDS, BoundedSession
 from uecwatchd.clouds.credentials.account import DEFAULT_REGION, Account
 from uecwatchd.clouds.errors.connection import translate_connection_error
 from uecwatchd.clouds.errors.foreign_answers import refuse_foreign_answers
@@ -35,6 +34,7 @@ from uecwatchd.clouds.errors.response_repair import (
 from uecwatchd.clouds.errors.table import NO_RIGHT_OF_EC2, NO_SERVICE, OTHER_GENERATION
 from uecwatchd.clouds.errors.translate import in_one_line, translate_refusal
 from uecwatchd.clouds.errors.xml_limits import check_xml
+from uecwatchd.clouds.exchange_limits import CONNECT_SECONDS, BoundedSession
 from uecwatchd.clouds.proxy import name_proxy, proxies_for
 from uecwatchd.errors import CloudAway, Halted, Rejected, Stopped, UecError
 from uecwatchd.system.signals import NEVER, Stop

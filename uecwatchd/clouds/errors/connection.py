@@ -20,10 +20,10 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from uecwatchd.clouds.connections import AnswerTooLong
 from uecwatchd.clouds.errors.foreign_answers import SEE_PROXY, NotFromTheCloud
 from uecwatchd.clouds.errors.response_repair import CompressedAnswer, HugeAnswer, UnreadableAnswer
 from uecwatchd.clouds.errors.table import SPEAKS_TLS, WRITE_HTTPS
+from uecwatchd.clouds.exchange_limits import AnswerTooLong
 from uecwatchd.errors import CloudAway, Halted, UecError
 
 # The words of others are quoted up to this length: enough for every message known, and a stack trace or a web

@@ -16,8 +16,8 @@ from xml.sax.saxutils import escape
 
 from botocore.parsers import ResponseParserError
 
-from uecwatchd.clouds.connections import AnswerTooLong
 from uecwatchd.clouds.errors.xml_limits import BrokenXml, UnsafeXml, check_xml, pages
+from uecwatchd.clouds.exchange_limits import AnswerTooLong
 
 # Where S3 says it. What a body says of it is kept there too.
 REQUEST_ID_HEADER = "x-amz-request-id"

@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, HTTPClientError, ReadTimeoutError
 from botocore.httpsession import URLLib3Session
 
 from tests.support.waiting import PATIENCE_SECONDS, until
-from uecwatchd.clouds.connections import AnswerTooLong, BoundedSession, allow_seconds
+from uecwatchd.clouds.exchange_limits import AnswerTooLong, BoundedSession, allow_seconds
 from uecwatchd.errors import Stopped
 from uecwatchd.system.signals import Stop
 
