@@ -45,7 +45,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_ids_are_written_after_everything_else(record: SetRecord, tmp_path: Path) -> None:
-    log = result_files.LogFile(tmp_path, "karmic")
+    log = result_files.LogFile(SetId(str(tmp_path), "karmic"))
     log.begin(1, started=0.0)
     log.tell(Event(Kind.DONE, "karmic is emi-1"))
     result_files.publish(record)
@@ -146,7 +146,7 @@ def test_progress_is_written_now_and_then(record: SetRecord, tmp_path: Path) -> 
 
 def test_a_name_cannot_forge_lines_or_control_a_terminal(record: SetRecord, tmp_path: Path) -> None:
     nasty = "x\n2026-01-01 00:00:00  forged is emi-DEADBEEF\x1b[2J"
-    result_files.LogFile(tmp_path, "karmic").tell(Event(Kind.DONE, f"{nasty} is emi-1"))
+    result_files.LogFile(SetId(str(tmp_path), "karmic")).tell(Event(Kind.DONE, f"{nasty} is emi-1"))
     result_files.publish(replace(record, state="rejected", error=Failure("rejected", nasty, nasty, nasty)))
     for name in ("karmic.uec.log", "karmic.uec.error"):
         text = (tmp_path / name).read_text()

@@ -15,7 +15,7 @@ from pathlib import Path
 from uecwatchd.cli.requests import Ambiguous
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
-from uecwatchd.errors import Deferred, Rejected, UecError
+from uecwatchd.errors import Deferred, Rejected, UecError, problem
 from uecwatchd.images.block_source import BlockSource
 from uecwatchd.images.formats.open import DiskAccess, OpenedDisk, open_disk
 from uecwatchd.images.parts import open_part
@@ -111,7 +111,7 @@ def _prepare(image: ImageOfSet, opened: OpenedImage, check: Callable[[], None]) 
     try:
         prepared = prepare_image(to_prepare, _scratch_folder(image.settings))
     except (Rejected, Deferred) as error:
-        remark = f"this is the image before its preparation: {error.what}: {error.why}"
+        remark = f"this is the image before its preparation: {problem(error)}"
         return replace(opened, remarks=(*opened.remarks, remark))
     remarks = list(opened.remarks)
     if image.member.digest not in ("", _digest(image, prepared.source.fingerprint)):

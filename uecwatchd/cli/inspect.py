@@ -11,7 +11,6 @@ from typing import Any
 
 from uecwatchd.cli.image_of_set import OpenedImage, find_image_of_set, open_image_of_set
 from uecwatchd.cli.output import put, put_json
-from uecwatchd.cli.requests import HOW_NAMED
 from uecwatchd.errors import Rejected
 from uecwatchd.images.block_source import read_exactly
 from uecwatchd.images.detect import HEAD_BYTES, detect
@@ -21,7 +20,6 @@ from uecwatchd.images.guest.inspection import Inspection, inspect_image
 from uecwatchd.images.suitability import reason_unsuitable
 from uecwatchd.system.file_errors import open_for_reading
 from uecwatchd.system.signals import stop_on_signals
-from uecwatchd.system.text import spelled
 
 LAYOUTS = {
     "disk": "whole disk",
@@ -30,11 +28,6 @@ LAYOUTS = {
     "iso": "CD image",
     "unknown": "unknown",
 }
-
-
-def add_inspect_options(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("image", type=spelled, metavar="FILE|SET", help=f"a file, or a set: {HOW_NAMED}")
-    verb.add_argument("--json", action="store_true", help="print what was found as JSON")
 
 
 def inspect(arguments: argparse.Namespace) -> int:

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Self, get_args
 
-from uecwatchd.cli import options
 from uecwatchd.cli.output import put_json, say
 from uecwatchd.cli.status.rows import Row, about
 from uecwatchd.cli.status.survey import Survey, survey
@@ -36,7 +35,6 @@ from uecwatchd.types import SetId
 
 Verb = Literal["retry", "forget", "hold", "release"]
 
-HOW_NAMED = options.HOW_NAMED
 # Long enough for another verb to end; a daemon keeps its lock while it runs.
 LOCK_PATIENCE_SECONDS = 0.1
 

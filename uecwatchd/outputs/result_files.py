@@ -27,7 +27,7 @@ from uecwatchd.ledger.records import Failure, MemberRecord, SetRecord, TargetIma
 from uecwatchd.outputs.progress import ProgressTracker, Snapshot, seconds_left
 from uecwatchd.outputs.wording import failure_paragraphs, moment, request_id
 from uecwatchd.system.text import json_text, printable
-from uecwatchd.types import ID_WORDS, Role
+from uecwatchd.types import ID_WORDS, Role, SetId
 
 JSON_VERSION = 1
 # Often enough for a person who watches, and a small load for the disk.
@@ -40,8 +40,7 @@ ID_SUFFIXES: Mapping[Role, str] = {role: f".{word}" for role, word in ID_WORDS.i
 class LogFile:
     """Listener that writes `NAME.uec.log`. A failed write does not stop the work."""
 
-    folder: Path
-    name: str
+    id: SetId
 
     def tell(self, event: Event) -> None:
         lines = [f"{moment(datetime.now(UTC))}  {event.sentence}"]
@@ -60,7 +59,8 @@ class LogFile:
 
     def _append(self, text: str) -> None:
         try:
-            output_files.append(self.folder, f"{output_files.output_stem(self.name)}.uec.log", text)
+            stem = output_files.output_stem(self.id.name)
+            output_files.append(Path(self.id.folder), f"{stem}.uec.log", text)
         except UecError:
             return  # `publish` meets the same error, and reports it
 

@@ -26,7 +26,7 @@ from uecwatchd.images.digests import FLAT_HOLES_LIMIT_BYTES
 from uecwatchd.intake.sets.records import FolderSets, Refused, defer_open_files
 from uecwatchd.intake.spool import safe_open, writers
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.service.attempt.prepare import FRESH_SECONDS
+from uecwatchd.service.attempt.digests import FRESH_SECONDS
 from uecwatchd.service.daemon import Service
 from uecwatchd.system.clocks import Clocks
 from uecwatchd.system.mounts import file_system_of_open

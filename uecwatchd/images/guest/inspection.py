@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from uecwatchd.errors import Rejected
+from uecwatchd.errors import Rejected, problem
 from uecwatchd.images.block_source import BlockSource
 from uecwatchd.images.guest.boot_way import BootWay, find_boot_ways
 from uecwatchd.images.guest.disk import (
@@ -79,7 +79,7 @@ def inspect_image(source: BlockSource, *, name: str, check: Callable[[], None] =
         try:
             found = _inspect_system(found)
         except (UnreadableVolume, SeveralSystems) as error:
-            finding = ReadinessFinding("system", "error", f"{error.what}: {error.why}.", error.hint)
+            finding = ReadinessFinding("system", "error", f"{problem(error)}.", error.hint)
             found = replace(found, findings=(finding,), trouble=error)
         table = disk.table.remark if disk.table else ""
         return replace(found, remarks=tuple(filter(None, (table, reader.remark))))

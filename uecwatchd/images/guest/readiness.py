@@ -7,6 +7,7 @@ to be noticed later. A note is good to know. Each has a key, which stays the sam
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from uecwatchd.errors import problem
 from uecwatchd.images.guest.guest_facts import GuestFacts, Leftover, LeftoverKind
 from uecwatchd.images.guest.module_versions import judge_modules
 from uecwatchd.images.guest.summary import ReadinessFinding, Severity, in_order
@@ -26,7 +27,7 @@ def _kernel(facts: GuestFacts) -> Iterator[ReadinessFinding]:
         return
     error = facts.no_pair
     severity: Severity = "warning" if facts.boot_ways else "error"
-    yield ReadinessFinding("kernel", severity, f"{error.what}: {error.why}.", error.hint)
+    yield ReadinessFinding("kernel", severity, f"{problem(error)}.", error.hint)
 
 
 def _boot_way(facts: GuestFacts) -> Iterator[ReadinessFinding]:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
 
-from uecwatchd.errors import NotYet, Rejected, UecError
+from uecwatchd.errors import NotYet, Rejected, UecError, problem
 from uecwatchd.events import Event, Kind
 from uecwatchd.images.guest.inspection import Inspection, inspect_image
 from uecwatchd.images.guest.kernel_pair import KernelPair, NoKernelPair
@@ -107,7 +107,7 @@ def _without_inspection(job: Job, error: Rejected) -> Job:
         raise _without_boot_files(found, error) from error
     if found.sidecar.layout == "partition" or found.sidecar.require:
         raise error
-    tell(job, Kind.WORKING, f"not looked into: {error.what}: {error.why}", level="warning")
+    tell(job, Kind.WORKING, f"not looked into: {problem(error)}", level="warning")
     return job
 
 
@@ -126,7 +126,7 @@ def _tell(job: Job, summary: ImageSummary) -> None:
         f"{name} is {describe_image(summary)}{count}",
         level="warning" if errors else "info",
     )
-    log = LogFile(job.found.folder, job.found.name)
+    log = LogFile(job.found.id)
     for finding in summary.findings:
         log.tell(_event(job, finding))
 
@@ -217,7 +217,7 @@ def _without_boot_files(found: ImageSet, error: Rejected) -> UecError:
     otherwise = found.from_image.otherwise if found.from_image else ""
     if not otherwise:
         return error
-    lacking = f"{otherwise}; {error.what}: {error.why}"
+    lacking = f"{otherwise}; {problem(error)}"
     if found.packed is None:
         return NotYet(lacking, until=None)
     hint = f"Pack it again with that, or drop the files themselves, in a folder {found.name}/."

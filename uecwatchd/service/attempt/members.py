@@ -32,8 +32,8 @@ from uecwatchd.service.attempt.context import (
     stop_if_asked,
     with_image,
 )
+from uecwatchd.service.attempt.preflight import registered_name
 from uecwatchd.service.attempt.preparation import open_member
-from uecwatchd.service.attempt.prepare import registered_name
 from uecwatchd.types import FileStamp, Role
 
 # Between two looks at a pending kernel while the machine's parts go up: one request for hours of upload.

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from uecwatchd.errors import (
     CloudAway,
@@ -37,19 +36,13 @@ from uecwatchd.service.attempt.context import (
     tell,
     with_members,
 )
+from uecwatchd.service.attempt.digests import check_sums, read_digests, remove_stale_ids
 from uecwatchd.service.attempt.finish import apply_attributes, publish, replace_older
 from uecwatchd.service.attempt.look import look_inside
 from uecwatchd.service.attempt.members import deliver
 from uecwatchd.service.attempt.notes import AttemptNotes
 from uecwatchd.service.attempt.pending import check_pending, defer_pending, seconds_waited
-from uecwatchd.service.attempt.prepare import (
-    check_name,
-    check_sums,
-    connect,
-    preflight,
-    read_digests,
-    remove_stale_ids,
-)
+from uecwatchd.service.attempt.preflight import check_name, connect, preflight
 from uecwatchd.service.attempt.unpack import unpack
 from uecwatchd.service.attempt.windows import make_windows_boot
 from uecwatchd.service.conditions import reported_part
@@ -163,7 +156,7 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> Jo
         inspection=same.inspection if same else None,
     )
     notes = AttemptNotes(tools.clocks.now)
-    listener = Tee((result_files.LogFile(found.folder, found.name), notes, tools.listener))
+    listener = Tee((result_files.LogFile(found.id), notes, tools.listener))
     fresh_until = same.next_retry if same and same.state == "waiting" and not same.awaits_cloud else None
     waited = seconds_waited(same, now=tools.clocks.now())
     job = Job(found, record, listener, notes, fresh_until=fresh_until, waited=waited, before=before)
@@ -172,7 +165,7 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> Jo
 
 def _announce(job: Job, before: SetRecord | None, tools: AttemptTools) -> None:
     found, record, cloud = job.found, job.record, job.target.cloud
-    log = result_files.LogFile(found.folder, found.name)
+    log = result_files.LogFile(found.id)
     log.begin(record.attempt, started=record.since)
     if before and before.state in ("deferred", "halted") and before.stamp == found.stamp:
         job = _without_journal(job, tools)  # it has this from the first attempt
@@ -258,7 +251,7 @@ def _fail(job: Job, error: UecError, tools: AttemptTools, before: SetRecord | No
 
 
 def _without_journal(job: Job, tools: AttemptTools) -> Job:
-    log = result_files.LogFile(job.found.folder, job.found.name)
+    log = result_files.LogFile(job.found.id)
     return replace(job, listener=Tee((log, job.notes, tools.story)))
 
 
@@ -268,7 +261,7 @@ def _parts(record: SetRecord) -> int:
 
 def show_refusal(record: SetRecord, tools: AttemptTools, *, before: SetRecord | None) -> None:
     """Report a set that cannot be started, in the journal and beside its files."""
-    log = result_files.LogFile(Path(record.folder), record.name)
+    log = result_files.LogFile(record.id)
     listener = Tee((log, tools.story if _is_known(record, before) else tools.listener))
     listener.tell(failure_event(record))
     _do_all(record, listener, lambda: result_files.retract(record), lambda: _show(record, listener))

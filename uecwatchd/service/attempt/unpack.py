@@ -30,7 +30,7 @@ from uecwatchd.intake.spool.ignored import ignored_by
 from uecwatchd.intake.spool.scan import Entry, Listing
 from uecwatchd.outputs import result_files
 from uecwatchd.service.attempt.context import AttemptTools, Job, stop_if_asked, tell, with_members
-from uecwatchd.service.attempt.prepare import check_sum
+from uecwatchd.service.attempt.digests import check_sum
 from uecwatchd.service.work_folder import WHAT, drop_older_work, work_folder
 from uecwatchd.system.disk_space import check_space_for
 from uecwatchd.system.made_files import find_file, make_file

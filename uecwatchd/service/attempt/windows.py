@@ -108,6 +108,6 @@ def _place(job: Job) -> WindowsPlace | None:
 
 def _tell_remarks(job: Job, remarks: tuple[str, ...]) -> None:
     """Report what is not certain about the floppy, in the log beside the set alone."""
-    log = LogFile(job.found.folder, job.found.name)
+    log = LogFile(job.found.id)
     for remark in remarks:
         log.tell(Event(Kind.WORKING, f"note: {remark}", job.found.id))
