@@ -92,7 +92,7 @@ class View:
         return extents.align_extents(self._find_stretches(), self.size, extents.MAX_EXTENTS)
 
     def _find_stretches(self) -> Iterator[tuple[int, int]]:
-        """Yield the stretches that lie in the view, as (start, end) from its own beginning."""
+        """Yield the stretches in the view, as (start, end) from its own beginning."""
         for extent in self._source.extents():
             start = max(0, extent.offset - self._start)
             end = min(self.size, extent.offset + extent.length - self._start)

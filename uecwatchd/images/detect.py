@@ -121,7 +121,7 @@ def fat(sample: Sample) -> Facts | None:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A magic at an offset, the facts it stands for, and a function for the size in the header."""
+    """A magic at an offset, the facts it shows, and a function for the size in the header."""
 
     facts: Facts
     at: int

@@ -92,7 +92,7 @@ def compose_accents(name: str) -> str:
 
 
 def role_by_name(name: str) -> Role | None:
-    """Return the role that a name stands for.
+    """Return the role that a name says.
 
     `initrd.img-2.6.31` also looks like an image, and `kernel-initramfs` like a kernel, so ramdisks come
     first.

@@ -1,4 +1,4 @@
-"""How the bytes of an image are taken from a file, as a text.
+"""Ways to take the bytes of an image from a file, as a text.
 
 It is stored with the digest of these bytes. The first word is "file", "disk" for the disk in a container, or
 "prepared" for that disk with changes over it. A second one is a part of it, for example

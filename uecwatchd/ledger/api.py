@@ -40,7 +40,7 @@ class Ledger(Protocol):
 
     @property
     def history(self) -> History:
-        """What happened to each set."""
+        """History of each set."""
 
     @property
     def outbox(self) -> Outbox:

@@ -1,4 +1,4 @@
-"""Which files of a dropped folder go on a boot floppy, and under which names.
+"""Files of a dropped folder for a boot floppy, and their names on it.
 
 Names are compared without case. NTLDR and NTDETECT.COM are required; sym_hi.sys becomes NTBOOTDD.SYS, as
 NTLDR calls the driver of the boot disk. Every other file with a DOS name is taken along while there is space:
@@ -149,7 +149,7 @@ def _read_file(folder: BootFolder, name: str, *, most: int) -> bytes:
         return folder.files[name].read(most + 1)
     except OSError as error:
         why = error.strerror or str(error)
-        raise Deferred(f"{folder.name}/{name}: cannot read it", why, "Check the disk it lies on.") from error
+        raise Deferred(f"{folder.name}/{name}: cannot read it", why, "Check the disk it is on.") from error
 
 
 def _additional(folder: BootFolder, file: str, name: str, *, most: int) -> str:

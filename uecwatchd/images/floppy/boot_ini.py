@@ -15,7 +15,7 @@ FOLDER = re.compile(r"[A-Za-z0-9_~$.-]{1,64}(?:\\[A-Za-z0-9_~$.-]{1,64}){0,3}")
 
 @dataclass(frozen=True, slots=True)
 class WindowsPlace:
-    """Where Windows is on the first disk."""
+    """Place of Windows on the first disk."""
 
     partition: int  #: counted from 1, as ARC paths do
     folder: str = "WINDOWS"  #: without drive and leading backslash

@@ -1,8 +1,8 @@
-"""Maps of a container: which bytes of the disk lie where in the file.
+"""Maps of a container: the place in the file of each byte of the disk.
 
 Every format here divides the disk into blocks of one size, and has a table with a place in the file for each
 block: clusters of qcow2, grains of VMDK, blocks of VDI, VHD and VHDX. A block without a place reads as zeros.
-What a table says is given as runs: stretches of the disk that lie in the file in one piece. Blocks that are
+What a table says is given as runs: stretches of the disk that are in the file in one piece. Blocks that are
 neighbours in both places make one run, so that they are read by one system call.
 
 A map is never held in memory as a whole. It is read from the file in pages of a few thousand entries, and the
@@ -22,7 +22,7 @@ MAX_PAGES = 8
 
 
 class Run(NamedTuple):
-    """A stretch of the disk that lies in one piece in the file. All in bytes."""
+    """A stretch of the disk in one piece in the file. All in bytes."""
 
     start: int  #: on the disk
     length: int  #: on the disk
@@ -50,7 +50,7 @@ class BlockMap(Protocol):
         """Method of the compressed blocks, None in a format that has none."""
 
     def runs(self, page: int, /) -> Iterable[Run]:
-        """Yield what lies on one page's stretch of the disk, in order. The last block may reach past the end.
+        """Yield the runs of one page's stretch of the disk, in order. The last block may reach past the end.
 
         Raises Rejected for an entry that the format does not allow, OSError.
         """

@@ -1,6 +1,6 @@
 """Account of the space that a map uses in its file.
 
-A hostile map can say that every block of a huge disk lies in the same place: half a megabyte then becomes a
+A hostile map can say that every block of a huge disk is in the same place: half a megabyte then becomes a
 terabyte of data to read, compress and upload. Real images are never like that. In an image that is not
 compressed, no two blocks of the disk share bytes of the file, so there is not more data than the file is
 long. Compressed blocks begin anywhere and have no exact length, but each needs at least its own bytes, and a

@@ -1,6 +1,6 @@
 """The door to disk images: any format in, one block source out.
 
-The format is told by the first bytes, and for a fixed VHD by the last: never by the name. A file without any
+The format is known by the first bytes, and for a fixed VHD by the last: never by the name. A file without any
 of the magics is a raw image. A file with two of them is refused, because one program would see one disk in
 it, and the next program another: what was checked would not be what boots. A compressed file is unpacked
 while it is read, and what is in it is looked at in the same way, but not twice.
@@ -123,7 +123,7 @@ def open_disk(
     """Open the disk inside a file, of any format. The source closes `file`; an error leaves it open.
 
     `name` is the file's in messages. `check` is called now and then while a large map is read, or a
-    compressed file for the first time, and may raise to stop; `progress` meanwhile with the number of
+    compressed file for the first time, and may raise to stop; `progress` then with the number of
     compressed bytes that are done. Without `walk`, for a look at the first bytes of the disk, the map is not
     checked. Raises Rejected for an image that cannot be used, with what to do about it; OSError.
     """

@@ -53,7 +53,7 @@ COMPRESSED, READS_AS_ZEROS = 1 << 62, 1
 
 @dataclass(frozen=True, slots=True)
 class Qcow2Header:
-    """What a reader needs of the header. Sizes and places in bytes."""
+    """Fields of the header that a reader needs. Sizes and places in bytes."""
 
     version: int
     size: int

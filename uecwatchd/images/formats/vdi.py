@@ -2,7 +2,7 @@
 
 Source: VirtualBox, src/VBox/Storage/VDICore.h; the header is the same since version 1.1 (2006). All numbers
 are little-endian. After 64 bytes of text for people comes the header. The map is one table: for each block of
-the disk, 1 MiB by default, the number of a block in the file, or two values that stand for zeros: -1 for one
+the disk, 1 MiB by default, the number of a block in the file, or two values that mean zeros: -1 for one
 that was never written, -2 for one that was discarded. A static image is the same, with all blocks in place.
 
 A differencing image belongs to a parent, which it names by its UUID.
@@ -30,7 +30,7 @@ MIN_BLOCK_BYTES, MAX_BLOCK_BYTES = 64 * 1024, 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class VdiHeader:
-    """What a reader needs of the header. Sizes and places in bytes."""
+    """Fields of the header that a reader needs. Sizes and places in bytes."""
 
     version: int
     kind: int

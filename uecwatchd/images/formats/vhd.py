@@ -7,9 +7,9 @@ default, its first sector in the file, or -1 for zeros. A block begins with a bi
 use only in a differencing VHD, which is refused; QEMU and VirtualBox take all sectors from a block that is
 there.
 
-The size of the disk stands in the footer twice: in bytes, and as cylinders, heads and sectors, which is less,
+The size of the disk is in the footer twice: in bytes, and as cylinders, heads and sectors, which is less,
 by up to a cylinder. What counts depends on the program that made it. Virtual PC and Virtual Server give the
-guest what the cylinders make, and so does QEMU, unless it was told to keep the size: then it signs as "qem2".
+guest what the cylinders make, and so does QEMU, unless it had to keep the size: then it signs as "qem2".
 All others count bytes: Hyper-V, Azure, disk2vhd, XenServer, VirtualBox. (QEMU does not know VirtualBox's
 signature, and cuts the end of its disks off.) The largest geometry, 127 GiB, means that it could not be
 larger: there, bytes count for everybody.
@@ -36,7 +36,7 @@ MIN_BLOCK_BYTES, MAX_BLOCK_BYTES = 64 * 1024, 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class VhdFooter:
-    """What a reader needs of a footer."""
+    """Fields of a footer that a reader needs."""
 
     header_place: int
     disk_bytes: int

@@ -3,7 +3,7 @@
 Source: VMware, Virtual Disk Format 1.1 (2007). All numbers are little-endian, all places are sectors of 512
 bytes. After the header comes a descriptor, a text that lists the files of the disk, and then the map: a grain
 directory has the places of grain tables, each with 512 entries, and an entry is the place of a grain, which
-is 64 KiB by default. An entry of 0 stands for zeros, and so does 1 if the header says so.
+is 64 KiB by default. An entry of 0 means zeros, and so does 1 if the header says so.
 
 A streamOptimized image is written in one go, for a download: each grain is a marker (its place on the disk,
 its length in the file) followed by a zlib stream. It ends with a footer, a second header. The place of the
@@ -51,7 +51,7 @@ NO_PARENT = "ffffffff"
 
 @dataclass(frozen=True, slots=True)
 class VmdkHeader:
-    """What a reader needs of a header or footer. Places in sectors."""
+    """Fields of a header or footer that a reader needs. Places in sectors."""
 
     version: int
     flags: int

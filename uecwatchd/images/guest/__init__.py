@@ -1,1 +1,1 @@
-"""What is inside a disk image: its file systems, its operating system, and its kernel with its ramdisk."""
+"""Contents of a disk image: its file systems, its operating system, and its kernel with its ramdisk."""

@@ -1,4 +1,4 @@
-"""How a disk boots by itself: through a BIOS, through UEFI, or both.
+"""Ways of a disk to boot by itself: through a BIOS, through UEFI, or both.
 
 A BIOS starts the program in the first sector of the disk. UEFI starts a file with a fixed name, from a FAT
 file system. Neither is needed by a cloud that starts an image with a separate kernel.

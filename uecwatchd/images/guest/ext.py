@@ -65,7 +65,7 @@ class ExtInode:
 
 @dataclass(frozen=True, slots=True)
 class ExtGroup:
-    """Where a group has its own metadata: numbers of blocks."""
+    """Places of a group's own metadata: numbers of blocks."""
 
     block_bitmap: int
     inode_bitmap: int

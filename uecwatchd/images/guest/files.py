@@ -1,4 +1,4 @@
-"""What a file system has, as the rules about operating systems see it."""
+"""Files of a file system, as the rules about operating systems see them."""
 
 import stat
 from collections.abc import Mapping

@@ -110,7 +110,7 @@ class FstabFacts:
 
 @dataclass(frozen=True, slots=True)
 class GuestFacts:
-    """What `readiness` has to know about a Linux guest."""
+    """Facts about a Linux guest for `readiness`."""
 
     boot_ways: tuple[BootWay, ...]
     pair: KernelPair | None

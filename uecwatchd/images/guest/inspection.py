@@ -31,7 +31,7 @@ NEEDED_HINT = "If the system is in it: put it on ext4, XFS or btrfs, and do not 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What was found. `system` is None if the image has none that is known here."""
+    """Result of looking into an image. `system` is None if the image has none that is known here."""
 
     disk: GuestDisk
     system: OperatingSystem | None = None

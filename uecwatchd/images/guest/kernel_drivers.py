@@ -1,4 +1,4 @@
-"""What a kernel can do by itself, with its modules, and with those in its ramdisk."""
+"""Drivers of a kernel: its own, its modules, and those in its ramdisk."""
 
 import posixpath
 import re
@@ -21,7 +21,7 @@ MODULE_FOLDERS = ("/lib/modules", "/usr/lib/modules")
 
 @dataclass(frozen=True, slots=True)
 class KernelDrivers:
-    """The drivers of one kernel. None stands for a list that the guest does not have, or nobody can read."""
+    """The drivers of one kernel. None is a list that the guest does not have, or nobody can read."""
 
     options: Mapping[str, str] | None  #: "y" or "m" by option of its configuration
     built_in: frozenset[str] | None

@@ -110,7 +110,7 @@ def _ramdisk_facts(ramdisk: GuestFile) -> Facts:
 
 
 def _boot_files(tree: GuestTree, folder: str, role: Role) -> Iterator[tuple[GuestFile, str]]:
-    """Yield files whose names stand for a role, and the names to read a version from.
+    """Yield files with the name of a role, and the names to read a version from.
 
     A link has the name of the file that it leads to: Debian's /vmlinuz is the newest kernel in /boot.
     """

@@ -26,7 +26,7 @@ PROGRAM_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class OperatingSystem:
-    """What os-release(5) says: a word, a version, and a name for people; each may be empty."""
+    """System by os-release(5): a word, a version, and a name for people; each may be empty."""
 
     id: str
     version: str

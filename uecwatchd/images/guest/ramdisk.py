@@ -39,7 +39,7 @@ class StreamDecompressor(Protocol):
 
     @property
     def unused_data(self) -> bytes:
-        """What follows the end of the compressed data."""
+        """The bytes after the end of the compressed data."""
 
 
 def _zstd() -> StreamDecompressor:

@@ -156,7 +156,7 @@ def _machine_id(facts: GuestFacts) -> Iterator[ReadinessFinding]:
 
 @dataclass(frozen=True, slots=True)
 class LeftoverRule:
-    """What to say about leftovers of one kind. `reason` follows the list of files."""
+    """Finding about leftovers of one kind. `reason` follows the list of files."""
 
     key: str
     severity: Severity

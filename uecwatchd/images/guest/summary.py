@@ -1,4 +1,4 @@
-"""What was found in an image, short enough to be stored with its set and shown beside its files."""
+"""Summary of an inspection, short enough to be stored with its set and shown beside its files."""
 
 import json
 from collections.abc import Iterable

@@ -50,7 +50,7 @@ class DamagedVolume(UnreadableVolume):
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """What a disk, a partition or a logical volume contains: mostly a file system."""
+    """Content of a disk, a partition or a logical volume: mostly a file system."""
 
     type: str  #: as `detect` names it, also "lvm2" and "luks"
     size: int  #: bytes

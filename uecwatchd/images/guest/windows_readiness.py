@@ -1,4 +1,4 @@
-"""What a Windows on a disk lacks before it is ready for a cloud, as far as its files tell.
+"""Obstacles of a Windows on a disk before it is ready for a cloud, as far as its files tell.
 
 The chapter on Windows of the UEC manual asks for a system that was shut down, a driver for the SCSI disk that
 a node gives it, and one for its network card, the e1000.

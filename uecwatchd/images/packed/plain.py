@@ -24,7 +24,7 @@ GZIP_WINDOW = 31  # as zlib names it: the largest window, in a gzip
 
 
 class Decoder(Protocol):
-    """What the standard library calls a decompressor."""
+    """Decompressor of the standard library."""
 
     @property
     def eof(self) -> bool: ...
@@ -65,7 +65,7 @@ class GzipDecoder:
 
 @dataclass(frozen=True, slots=True)
 class PlainFormat:
-    """What tells gzip and bzip2 apart. `failures` is what the decoder raises for damaged data."""
+    """Differences between gzip and bzip2. `failures` is what the decoder raises for damaged data."""
 
     stream: str
     magic: bytes

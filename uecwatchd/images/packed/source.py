@@ -31,7 +31,7 @@ ZEROS = memoryview(bytes(BLOCK_BYTES))
 
 
 class PackedSource:
-    """What a compressed file unpacks to. `survey` is None if only its segments were looked at.
+    """The disk that a compressed file unpacks to. `survey` is None if only its segments were looked at.
 
     `points` are in order, the first at offset 0.
     """

@@ -29,7 +29,7 @@ ZEROS = bytes(PIECE_BYTES)
 
 @dataclass(frozen=True, slots=True)
 class DiskSurvey:
-    """What one reading has found. Sizes in bytes."""
+    """Result of one reading. Sizes in bytes."""
 
     size: int
     extents: tuple[Extent, ...]

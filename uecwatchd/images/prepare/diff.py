@@ -1,4 +1,4 @@
-"""What an edit changes, as text for a log and a report."""
+"""Changes of an edit, as text for a log and a report."""
 
 import difflib
 from collections.abc import Iterator

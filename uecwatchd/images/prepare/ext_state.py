@@ -17,7 +17,7 @@ BY_HAND = "Prepare the image by hand, and leave prepare = true out."
 
 @dataclass(frozen=True, slots=True)
 class ExtState:
-    """What a superblock says that matters for a change."""
+    """Fields of a superblock that matter for a change."""
 
     problem: str  #: why the file system cannot be changed; empty if it can
     hint: str  #: what to do then

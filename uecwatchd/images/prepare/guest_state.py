@@ -1,4 +1,4 @@
-"""What a preparation has to know about a Linux guest, beside the facts that decide if it is ready."""
+"""Facts about a Linux guest for its preparation, beside those that decide if it is ready."""
 
 import posixpath
 import re
@@ -59,7 +59,7 @@ class GuestText:
 
 @dataclass(frozen=True, slots=True)
 class GuestState:
-    """What `plan` decides by."""
+    """Facts that `plan` decides by."""
 
     facts: GuestFacts
     init: InitSystem

@@ -1,4 +1,4 @@
-"""Where edits take place: real folders of the root volume, without links in them."""
+"""Places of edits: real folders of the root volume, without links in them."""
 
 import posixpath
 import re

@@ -52,7 +52,7 @@ class ImageToPrepare:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What is to be done, and where: the root's volume from `start` on, in bytes."""
+    """One preparation, and its place: the root's volume from `start` on, in bytes."""
 
     start: int
     target: ExtTarget

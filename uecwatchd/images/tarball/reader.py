@@ -80,7 +80,7 @@ class TarFile:
 
 @dataclass(slots=True)
 class _Extended:
-    """What extended headers say about the next file."""
+    """Facts in extended headers about the next file."""
 
     records: list[tuple[bytes, bytes]] = field(default_factory=list)
     long_name: bytes = b""

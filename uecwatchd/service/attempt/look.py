@@ -1,6 +1,6 @@
 """The stage that looks into the machine image: what it is, and what is taken out of it.
 
-What is found defaults the sidecar, and is told where it contradicts it. Nothing of this stops a set, unless
+What is found defaults the sidecar, and is reported if it contradicts it. Nothing of this stops a set, unless
 its sidecar asks for something that the image does not have.
 """
 

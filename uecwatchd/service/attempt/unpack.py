@@ -38,14 +38,14 @@ from uecwatchd.system.text import format_size
 from uecwatchd.types import FileStamp
 
 NOTE, NOTE_VERSION = "contents.json", 1
-# How much is written between two looks at the free space: other sets may be unpacked meanwhile.
+# How much is written between two looks at the free space: other sets may be unpacked in between.
 LOOK_BYTES = 256 * 1024 * 1024
 NO_CONTENTS = Contents({}, {}, {}, {}, frozenset(), frozenset())
 
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """What was unpacked of an archive: the names of the files in it, and their bytes without holes.
+    """Unpacked files of an archive: their names, and their bytes without holes.
 
     `passed_over` are names of files that no set has, such as hidden ones.
     """

@@ -1,6 +1,6 @@
 """The stage that makes what a Windows set boots from: memdisk of this host, and a boot floppy.
 
-They are members as if they had been dropped: each lies in the work folder until the set is done.
+They are members as if they had been dropped: each is in the work folder until the set is done.
 """
 
 import os
