@@ -17,8 +17,8 @@ from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Deferred, Rejected, UecError, problem
 from uecwatchd.images.block_source import BlockSource
+from uecwatchd.images.disk_parts import open_part
 from uecwatchd.images.formats.open import DiskAccess, OpenedDisk, open_disk
-from uecwatchd.images.parts import open_part
 from uecwatchd.images.prepare.prepare import ImageToPrepare, prepare_image
 from uecwatchd.images.reading import is_prepared
 from uecwatchd.images.tarball.copy_file import copy_file

@@ -34,7 +34,7 @@ from tests.support.memory_source import DamagedSource
 from tests.support.sizes import MIB
 from uecwatchd.errors import Rejected
 from uecwatchd.images.block_source import BlockSource, FileSource
-from uecwatchd.images.guest.boot_way import find_boot_ways
+from uecwatchd.images.guest.boot_firmware import find_boot_ways
 from uecwatchd.images.guest.disk import GuestDisk, SeveralSystems, find_linux, read_disk
 from uecwatchd.images.guest.kernel_pair import find_kernel_pair
 from uecwatchd.images.guest.operating_system import identify_linux, parse_os_release

@@ -16,7 +16,7 @@ from uecwatchd.errors import Rejected
 from uecwatchd.images.formats.block_map import MAX_PAGES, BlockMap, Run, join_runs
 from uecwatchd.images.formats.container_file import ContainerFile
 from uecwatchd.images.formats.file_blocks import FileBlocks
-from uecwatchd.images.formats.recent import RecentResults
+from uecwatchd.images.formats.recent_results import RecentResults
 from uecwatchd.system.extents import MAX_EXTENTS, Extent, align_extents, data_bytes
 
 # Zeros that are copied at once: as many as a bundle reads at once.

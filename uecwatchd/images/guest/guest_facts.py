@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from uecwatchd.images.guest.boot_way import BootWay
+from uecwatchd.images.guest.boot_firmware import BootWay
 from uecwatchd.images.guest.disk import GuestDisk, LinuxSystem
 from uecwatchd.images.guest.fstab import FstabLine, PlacedVolume, is_meant
 from uecwatchd.images.guest.kernel_drivers import MODULE_FOLDERS, KernelDrivers, find_drivers

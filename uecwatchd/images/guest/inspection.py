@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from uecwatchd.errors import Rejected, problem
 from uecwatchd.images.block_source import BlockSource
-from uecwatchd.images.guest.boot_way import BootWay, find_boot_ways
+from uecwatchd.images.guest.boot_firmware import BootWay, find_boot_ways
 from uecwatchd.images.guest.disk import (
     GuestDisk,
     LinuxSystem,

@@ -14,9 +14,9 @@ from typing import Literal
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
 from uecwatchd.images.block_source import BlockSource, FileSource
 from uecwatchd.images.digests import Digest, read_digest
+from uecwatchd.images.disk_parts import open_part
 from uecwatchd.images.formats.open import DiskAccess, open_disk
 from uecwatchd.images.packed.source import PackedSource
-from uecwatchd.images.parts import open_part
 from uecwatchd.images.reading import whole
 from uecwatchd.system.file_errors import find_closed_folder
 from uecwatchd.system.text import file_word

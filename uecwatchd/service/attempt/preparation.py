@@ -15,8 +15,8 @@ from uecwatchd.events import Kind, Progress
 from uecwatchd.images.block_source import BlockSource
 from uecwatchd.images.detect import CONTAINERS
 from uecwatchd.images.digests import read_digest
+from uecwatchd.images.disk_parts import open_part
 from uecwatchd.images.packed.open import UNPACKED
-from uecwatchd.images.parts import open_part
 from uecwatchd.images.prepare.prepare import ImageToPrepare, Prepared, prepare_image
 from uecwatchd.images.reading import is_prepared
 from uecwatchd.intake.sets.records import Member

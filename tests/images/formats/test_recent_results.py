@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from uecwatchd.images.formats.recent import RecentResults
+from uecwatchd.images.formats.recent_results import RecentResults
 
 THREADS = 8
 
