@@ -31,7 +31,7 @@ from uecwatchd.clouds.credentials.shell import read_script
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images import detect, file_names, suitability
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.candidates import named_files, stem_of
 from uecwatchd.intake.sets.records import FolderSets, Refused, Rules, Waiting

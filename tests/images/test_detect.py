@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.support.sizes import MIB
 from uecwatchd.demo.material import DebianKernel
 from uecwatchd.images.detect import COMPRESSIONS, HEAD_BYTES, SIGNATURES, TAIL_BYTES, detect
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.images.suitability import reason_unsuitable
 
 MEMDISK = Path("/usr/lib/syslinux/memdisk")

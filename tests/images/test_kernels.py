@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from uecwatchd.images.detect import HEAD_BYTES, detect
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.images.file_names import arch_by_name
 from uecwatchd.images.partition_types import PARTITION_ARCH
 from uecwatchd.images.suitability import reason_unsuitable

@@ -2,7 +2,7 @@
 
 import pytest
 
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.images.suitability import reason_unsuitable
 from uecwatchd.types import Role
 

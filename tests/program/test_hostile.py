@@ -23,7 +23,7 @@ import pytest
 from tests.support.host import NOBODY, Host, open_way
 from tests.support.sizes import MIB
 from uecwatchd.errors import Deferred, Rejected, UecError
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool import output_files, safe_open, scan
 from uecwatchd.sandbox.server import Sandbox

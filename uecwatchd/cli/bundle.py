@@ -21,7 +21,7 @@ from uecwatchd.config.load import load
 from uecwatchd.errors import Halted, Rejected, UecError
 from uecwatchd.events import Event, Kind, Listener, Progress
 from uecwatchd.images import digests
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.images.file_names import arch_by_name, role_by_name
 from uecwatchd.images.suitability import KEEP_HINT, reason_unsuitable
 from uecwatchd.intake.sets.records import ROLE_WORDS

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from uecwatchd.images import kernels, partitions
-from uecwatchd.images.facts import SECTOR_BYTES, Facts, Probe, Sample
+from uecwatchd.images.file_facts import SECTOR_BYTES, Facts, Probe, Sample
 from uecwatchd.images.partition_types import PARTITION_ARCH
 from uecwatchd.types import Role
 

@@ -8,7 +8,7 @@ boot-image-header.rst; from its headers for ARM's zImage, LoongArch, s390 and th
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from uecwatchd.images.facts import SECTOR_BYTES, Facts, Probe, Sample
+from uecwatchd.images.file_facts import SECTOR_BYTES, Facts, Probe, Sample
 from uecwatchd.types import Arch, Role
 
 

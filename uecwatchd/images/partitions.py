@@ -16,7 +16,7 @@ from uuid import UUID
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images.block_source import BlockSource, read_exactly
-from uecwatchd.images.facts import SECTOR_BYTES
+from uecwatchd.images.file_facts import SECTOR_BYTES
 from uecwatchd.system.text import format_size
 
 MBR_MAGIC_AT, MBR_MAGIC = 0x1FE, b"\x55\xaa"

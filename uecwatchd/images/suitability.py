@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from uecwatchd.images.detect import CONTAINERS, RAMDISK_FILE_SYSTEMS
-from uecwatchd.images.facts import SECTOR_BYTES, ContainedDisk, Facts, Reason
+from uecwatchd.images.file_facts import SECTOR_BYTES, ContainedDisk, Facts, Reason
 from uecwatchd.system.text import file_word, format_size
 from uecwatchd.types import Role
 

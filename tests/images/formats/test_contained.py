@@ -7,7 +7,7 @@ import pytest
 from tests.support.containers import memory_file, write_qcow2
 from tests.support.sizes import MIB
 from uecwatchd.images.detect import HEAD_BYTES, detect
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.images.formats.contained import describe_contained
 from uecwatchd.images.suitability import reason_unsuitable
 

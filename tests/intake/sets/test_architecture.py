@@ -12,7 +12,7 @@ from tests.support.metadata_text import read_sidecar
 from tests.support.sizes import MIB
 from uecwatchd.clouds.dialects import DIALECTS
 from uecwatchd.errors import Rejected
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import Rules
 from uecwatchd.intake.sidecar import Sidecar

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.support.metadata_text import read_checksums, read_sidecar
 from tests.support.sizes import MIB
 from uecwatchd.errors import Halted, Rejected
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.candidates import stem_of
 from uecwatchd.intake.sets.records import FolderSets, ImageSet, Rules

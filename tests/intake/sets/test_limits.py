@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.support.sizes import MIB
 from tests.support.spool_files import ALICE, BOB, dropped, flood, image
 from uecwatchd.errors import UecError
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import FolderUsers, Rules
 from uecwatchd.intake.sidecar import Sidecar

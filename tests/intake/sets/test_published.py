@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.metadata_text import read_sidecar
 from tests.support.sizes import MIB
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import FolderSets, ImageSet, Rules
 from uecwatchd.intake.sidecar import Sidecar

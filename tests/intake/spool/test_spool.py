@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool import archive, ignored, output_files, safe_open, scan
 from uecwatchd.system import lockfile

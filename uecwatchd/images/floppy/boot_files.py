@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from uecwatchd.errors import Deferred, Rejected
-from uecwatchd.images.facts import SECTOR_BYTES
+from uecwatchd.images.file_facts import SECTOR_BYTES
 from uecwatchd.images.floppy.syslinux import CONFIGURATION_NAME, LOADER_NAMES, MODULES
 from uecwatchd.system.text import format_size, quoted
 

@@ -9,7 +9,7 @@ from io import FileIO
 from uecwatchd.errors import Rejected
 from uecwatchd.images.block_source import read_exactly
 from uecwatchd.images.detect import ARCHIVES, HEAD_BYTES, RAMDISK_FILE_SYSTEMS, identify
-from uecwatchd.images.facts import ContainedDisk, Facts, Sample
+from uecwatchd.images.file_facts import ContainedDisk, Facts, Sample
 from uecwatchd.images.formats.container_file import ContainerFile
 from uecwatchd.images.formats.open import MAX_DISK_BYTES, open_container, open_disk, open_packed_container
 from uecwatchd.images.packed.open import known_size, open_packed, read_head

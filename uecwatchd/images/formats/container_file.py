@@ -12,7 +12,7 @@ from typing import Self
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images.block_source import BlockSource, FileSource, read_exactly
-from uecwatchd.images.facts import SECTOR_BYTES
+from uecwatchd.images.file_facts import SECTOR_BYTES
 from uecwatchd.system.text import file_word, format_size
 
 COPY_AGAIN = "Copy it again: the end is missing."

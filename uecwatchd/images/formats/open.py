@@ -15,7 +15,7 @@ from typing import Self
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images.block_source import BlockSource, FileSource
-from uecwatchd.images.facts import SECTOR_BYTES
+from uecwatchd.images.file_facts import SECTOR_BYTES
 from uecwatchd.images.formats import qcow2, vdi, vhd, vhdx, vmdk
 from uecwatchd.images.formats.block_map import BlockMap
 from uecwatchd.images.formats.container_file import ContainerFile

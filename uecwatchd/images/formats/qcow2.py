@@ -27,7 +27,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from uecwatchd.images.facts import SECTOR_BYTES
+from uecwatchd.images.file_facts import SECTOR_BYTES
 from uecwatchd.images.formats.block_map import PAGE_ENTRIES, Run
 from uecwatchd.images.formats.container_file import ContainerFile
 from uecwatchd.images.formats.decompress import QCOW2_DEFLATE, Compression, find_zstd

@@ -19,7 +19,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from uecwatchd.images.facts import SECTOR_BYTES
+from uecwatchd.images.file_facts import SECTOR_BYTES
 from uecwatchd.images.formats.block_map import PAGE_ENTRIES, Run
 from uecwatchd.images.formats.container_file import ContainerFile
 from uecwatchd.images.formats.tables import big_endian

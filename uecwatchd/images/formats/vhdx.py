@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from uecwatchd.images.facts import SECTOR_BYTES
+from uecwatchd.images.file_facts import SECTOR_BYTES
 from uecwatchd.images.formats.block_map import PAGE_ENTRIES, Run
 from uecwatchd.images.formats.container_file import ContainerFile
 from uecwatchd.images.formats.crc32c import crc32c

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from uecwatchd.errors import Rejected
-from uecwatchd.images.facts import SECTOR_BYTES
+from uecwatchd.images.file_facts import SECTOR_BYTES
 from uecwatchd.images.formats.block_map import PAGE_ENTRIES, Run
 from uecwatchd.images.formats.container_file import ContainerFile
 from uecwatchd.images.formats.decompress import ZLIB, Compression

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from uecwatchd.images.block_source import BlockSource, View, read_exactly
-from uecwatchd.images.facts import SECTOR_BYTES
+from uecwatchd.images.file_facts import SECTOR_BYTES
 from uecwatchd.images.guest.disk import GuestDisk
 from uecwatchd.images.guest.fstab import PlacedVolume
 from uecwatchd.images.guest.volumes import DamagedVolume

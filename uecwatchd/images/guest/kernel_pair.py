@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from uecwatchd.errors import Rejected
 from uecwatchd.images import file_names
 from uecwatchd.images.detect import HEAD_BYTES, detect
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.images.guest.tree import GuestFile, GuestTree
 from uecwatchd.images.guest.versions import VersionOrder, release_numbers, version_order
 from uecwatchd.images.suitability import COMPRESSORS, reason_unsuitable

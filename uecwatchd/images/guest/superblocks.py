@@ -10,7 +10,7 @@ from uuid import UUID
 
 from uecwatchd.images.block_source import BlockSource, read_exactly
 from uecwatchd.images.detect import HEAD_BYTES, detect
-from uecwatchd.images.facts import SECTOR_BYTES
+from uecwatchd.images.file_facts import SECTOR_BYTES
 
 LVM_LABEL = b"LABELONE"  # in one of the first four sectors
 LVM_TYPE_AT, LVM_TYPE = 24, b"LVM2 001"

@@ -5,7 +5,7 @@ from typing import Literal
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images import file_names
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.intake.sets.candidates import SetCandidate
 from uecwatchd.intake.sets.records import Member
 from uecwatchd.intake.sets.requirements import place_for

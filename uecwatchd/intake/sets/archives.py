@@ -7,7 +7,7 @@ is a set, by its name and its first bytes, and an attempt at it goes on from the
 from dataclasses import replace
 
 from uecwatchd.errors import Rejected, UecError
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.images.suitability import COMPRESSORS, describe_content
 from uecwatchd.intake.sets.candidates import SetCandidate
 from uecwatchd.intake.sets.records import PackedFiles, Rules

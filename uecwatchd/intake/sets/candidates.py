@@ -8,7 +8,7 @@ from typing import Any
 
 from uecwatchd.errors import UecError
 from uecwatchd.images import file_names
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.intake.sets.published import boot_files, images_of
 from uecwatchd.intake.sets.records import Form
 from uecwatchd.intake.sidecar import ForeignDocument, Sidecar, is_image_id

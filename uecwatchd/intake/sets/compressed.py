@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from uecwatchd.images import file_names
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.intake.sets.candidates import MEMBER_SUFFIXES, PACKED_SUFFIXES, is_archive, stem_of
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.system.text import file_word

@@ -6,7 +6,7 @@ from dataclasses import replace
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images import suitability
 from uecwatchd.images.detect import CONTAINERS
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.images.suitability import COMPRESSORS
 from uecwatchd.intake.sets.candidates import SetCandidate
 from uecwatchd.intake.sets.records import ROLE_WORDS, ROLES, Member

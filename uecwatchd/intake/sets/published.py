@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from uecwatchd.images import file_names
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.images.suitability import COMPRESSORS
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.types import Role

@@ -7,7 +7,7 @@ from typing import Literal
 
 from uecwatchd.config.records import Policy
 from uecwatchd.errors import UecError
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.images.reading import guest_path
 from uecwatchd.intake.sets.origin import BootFloppy, Origin
 from uecwatchd.intake.sidecar import Sidecar

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Set
 
 from uecwatchd.errors import Halted, Rejected
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.intake.sets.candidates import SetCandidate, named_files
 from uecwatchd.intake.sets.records import FromImage, Member, NotReady, Rules
 from uecwatchd.intake.sidecar import FROM_IMAGE, NONE, Sidecar

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images import file_names, suitability
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.intake.sets.candidates import SetCandidate, named_files, role_of
 from uecwatchd.intake.sets.records import ROLE_WORDS, NotReady
 from uecwatchd.intake.sets.requirements import place_for, sidecar_lines, sidecar_name

@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 
 from uecwatchd.errors import Rejected, UecError
-from uecwatchd.images import facts, file_names
+from uecwatchd.images import file_names
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.intake.sets.candidates import FOLDER_SIDECARS, SetCandidate, key_of, named_files, role_of
 from uecwatchd.intake.sets.lone_sidecars import LoneMetadata, index_lone_metadata, machines_named
 from uecwatchd.intake.sets.metadata_names import is_metadata_name, names_meant, original_name
@@ -189,7 +190,7 @@ def _speaks_to_us(found: Sidecar | UecError | None) -> bool:
 
 def _is_text(listing: Listing, path: str) -> bool:
     content = listing.facts.get(path)
-    return isinstance(content, facts.Facts) and content.format == "text"
+    return isinstance(content, Facts) and content.format == "text"
 
 
 def _beside(path: str, name: str) -> str:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images import file_names
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.intake.sets.candidates import FOLDER_SIDECARS, TAR_SUFFIXES, SetCandidate
 from uecwatchd.intake.sets.complete import FolderContents, complete_set
 from uecwatchd.intake.sets.declared_sums import find_checksum_lists

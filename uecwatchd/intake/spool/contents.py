@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 from uecwatchd.config.documents import Malformed
 from uecwatchd.errors import Deferred, UecError, words_of
-from uecwatchd.images import detect, facts, file_names
+from uecwatchd.images import detect, file_names
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.images.formats.contained import describe_contained, describe_packed
 from uecwatchd.images.packed.open import UNPACKED
 from uecwatchd.intake import checksums, misnamed_sidecars, sidecar
@@ -33,7 +34,7 @@ READ_SECONDS = 1.0
 # times as much at most.
 KEPT_BYTES = 16 << 20
 
-FactsOrError = facts.Facts | UecError
+FactsOrError = Facts | UecError
 Sums = Mapping[str, str]
 
 
@@ -215,7 +216,7 @@ class _ContentReader:
         kind.take(self._descriptor, path, file.stamp)
         self._remember(path)
         content = self._facts.read.get(path)
-        is_text = isinstance(content, facts.Facts) and content.format == "text"
+        is_text = isinstance(content, Facts) and content.format == "text"
         if is_text and file_names.proof_target(path.rsplit("/", 1)[-1]) is None:
             self._words.take(self._descriptor, path, file.stamp)
 
@@ -272,7 +273,7 @@ def detect_file(file: Path) -> FactsOrError:
             return words_of(error)
 
 
-def _read_facts(descriptor: int, path: str, stamp: FileStamp | None = None) -> facts.Facts:
+def _read_facts(descriptor: int, path: str, stamp: FileStamp | None = None) -> Facts:
     with open_below(descriptor, path) as file, reading(path):
         head = os.pread(file.fileno(), detect.HEAD_BYTES, 0)
         status = os.fstat(file.fileno())

@@ -18,7 +18,7 @@ from typing import BinaryIO
 from uecwatchd.bundle.folder import SparseFile
 from uecwatchd.errors import Rejected
 from uecwatchd.events import Kind, Progress
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.images.tarball.packed_stream import open_stream
 from uecwatchd.images.tarball.reader import TarballReader, TarFile
 from uecwatchd.intake.sets.origin import ArchiveMember
