@@ -94,7 +94,10 @@ def read_identity(folder: Path) -> Identity:
 
 
 def _read_key(path: Path) -> RSAPrivateKey:
-    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    # It was made here, and checking its numbers is most of what a start takes.
+    key = serialization.load_pem_private_key(
+        path.read_bytes(), password=None, unsafe_skip_rsa_key_validation=True
+    )
     if not isinstance(key, RSAPrivateKey):
         raise TypeError(f"{path.name} is not an RSA key")
     return key
