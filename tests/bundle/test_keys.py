@@ -8,6 +8,13 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPrivateNumbers
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from tests.support.host import NOBODY
 from uecwatchd.bundle.damage import Damaged
@@ -45,7 +52,18 @@ def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "both.pem").write_bytes((folder / "pkcs1.pem").read_bytes() + pem)
     (folder / "bag.pem").write_bytes(b"Bag Attributes\n    localKeyID: 01\n" + key.read_bytes())
     (folder / "empty.pem").write_bytes(b"")
+    (folder / "mixed.pem").write_bytes(with_other_exponents(key.read_bytes()))
     return folder
+
+
+def with_other_exponents(pem: bytes) -> bytes:
+    """Return a key whose private half is not that of its public half: it still has the form of one."""
+    key = load_pem_private_key(pem, password=None)
+    assert isinstance(key, RSAPrivateKey)
+    n = key.private_numbers()
+    mixed = RSAPrivateNumbers(n.p, n.q, n.d + 2, n.dmp1 + 2, n.dmq1 + 2, n.iqmp, n.public_numbers)
+    made = mixed.private_key(unsafe_skip_rsa_key_validation=True)
+    return made.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
 
 
 @pytest.mark.parametrize("name", ["plain", "text", "crlf", "x509", "both"])
@@ -92,6 +110,7 @@ def test_an_unusable_certificate_halts_with_a_sentence(pems: Path, name: str, wh
         ("empty.pem", "not a private key in PEM form", "openssl rsa -inform DER"),
         ("key.der", "not a private key in PEM form", "openssl rsa -inform DER"),
         ("plain.pem", "not a private key in PEM form", "may have been exchanged"),
+        ("mixed.pem", "it is damaged: nothing can be signed with it", "openssl rsa -check -in"),
         ("locked1.pem", "locked with a passphrase", "openssl rsa -in"),
         ("locked8.pem", "locked with a passphrase", "openssl rsa -in"),
         ("ec-key.pem", "its key is EC, and bundles are encrypted and signed with RSA", "RSA pair"),
