@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cloud_keys import with_keys
 from tests.support.host import Host, open_way
 from tests.support.sizes import MIB
 from tests.support.waiting import PATIENCE_SECONDS, until
@@ -32,15 +32,7 @@ from uecwatchd.sandbox.server import Sandbox
 SERVICE, ALICE, BOB, CAROL, GROUP = 4990, 4001, 4002, 4003, 4900
 README = Path(__file__).parents[2] / "README.md"
 LOOKED_AT_SECONDS = 50  # less than from one full scan to the next
-AS_SERVICE = f"""
-import locale, os, sys, encodings.idna, encodings.utf_8_sig
-from uecwatchd.cli.main import main
-from uecwatchd.cli.verbs import VERBS
-for verb in VERBS:
-    verb.load()
-os.setgroups([{GROUP}]); os.setgid({SERVICE}); os.setuid({SERVICE})
-sys.exit(main(sys.argv[1:]))
-"""
+AS_SERVICE = (SERVICE, SERVICE, [GROUP])
 
 
 @dataclass(frozen=True)
@@ -72,25 +64,18 @@ class Shared:
         self.does(uid, "; ".join(made), umask=umask)
 
     def serve(self, *verb: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-c", AS_SERVICE, *(verb or ("once",))],
-            env={**os.environ, "UECWATCHD_CONFIG": str(self.host.config), "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE_SECONDS,
-        )
+        return self.host.run(*(verb or ("once",)), user=AS_SERVICE)
 
     @contextmanager
     def daemon(self) -> Iterator[None]:
-        environ = {**os.environ, "UECWATCHD_CONFIG": str(self.host.config), "PYTHONDONTWRITEBYTECODE": "1"}
         with (self.host.folder / "journal").open("w") as journal:
-            process = subprocess.Popen([sys.executable, "-c", AS_SERVICE, "run"], env=environ, stderr=journal)
+            process = self.host.start("run", user=AS_SERVICE, stderr=journal)
             try:
                 yield
             finally:
                 process.terminate()
-                assert process.wait(PATIENCE_SECONDS) == 0
+                process.communicate(PATIENCE_SECONDS)
+            assert process.returncode == 0
 
     def until(self, done: Callable[[], bool]) -> None:
         until(done, patience=LOOKED_AT_SECONDS, detail=(self.host.folder / "journal").read_text)
@@ -121,7 +106,7 @@ def make_shared(host_class: type[Host]) -> Iterator[Any]:
 
         def make(settings: str = "") -> Shared:
             place = Path(stack.enter_context(TemporaryDirectory(prefix="members-")))
-            cloud = stack.enter_context(Sandbox(place / "cloud"))
+            cloud = stack.enter_context(Sandbox(with_keys(place / "cloud")))
             return _shared(host_class, place, cloud, settings)
 
         yield make

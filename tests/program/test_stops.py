@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from subprocess import Popen
 
 import pytest
 
 from tests.support.daemon import await_notice
 from tests.support.host import Host
+from tests.support.program_runs import Run
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.demo.material import RealSet
 from uecwatchd.intake.spool.output_files import lock_spool
@@ -32,7 +32,7 @@ SLOW_SECONDS = 1.0
 LOOKS = 2  # at an image that is pending: one before the stop, and one after
 CYCLES = 12
 # From before the program can hear a signal until it has begun to upload.
-CYCLE_SECONDS = (0.1, 1.6)
+CYCLE_SECONDS = (0.0, 0.9)
 # Sparse, and read in a time that no look can miss.
 LARGE_BYTES = 512 << 20
 # An exit that systemd answers with another start.
@@ -47,9 +47,9 @@ def reported(host: Host, key: str) -> str:
 
 
 @contextmanager
-def daemon(host: Host) -> Iterator[Popen[str]]:
+def daemon(host: Host) -> Iterator[Run]:
     """The real program. Killed in the end, if it has not ended."""
-    process = host.popen("run")
+    process = host.start("run")
     try:
         yield process
     finally:
@@ -57,7 +57,7 @@ def daemon(host: Host) -> Iterator[Popen[str]]:
         process.communicate(timeout=PATIENCE_SECONDS)
 
 
-def stop(process: "Popen[str]") -> None:
+def stop(process: Run) -> None:
     began = time.monotonic()
     process.terminate()
     _, talk = process.communicate(timeout=PATIENCE_SECONDS)
@@ -203,7 +203,7 @@ def test_a_ledger_damaged_in_the_middle_ends_the_daemon_and_the_next_makes_a_new
 class Daemon:
     """The real program as its systemd knows it."""
 
-    process: "Popen[str]"
+    process: Run
     systemd: socket.socket
 
     def ready(self) -> None:
@@ -228,7 +228,7 @@ def watched(host: Host) -> Iterator[Daemon]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(address))
         systemd.settimeout(PATIENCE_SECONDS)
-        made = Daemon(host.popen("run", environ={"NOTIFY_SOCKET": str(address)}), systemd)
+        made = Daemon(host.start("run", environ={"NOTIFY_SOCKET": str(address)}), systemd)
         try:
             made.ready()
             yield made

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import daemon_process, wait_for_line
+from tests.support.daemon import wait_for_line
 from tests.support.host import Host, open_way
 from tests.support.members import locking, theirs
 from tests.support.waiting import PATIENCE_SECONDS
@@ -15,9 +15,14 @@ from uecwatchd.intake.spool.output_files import SPOOL_LOCK
 
 @pytest.fixture
 def daemon(host: Host) -> Iterator["subprocess.Popen[str]"]:
-    with daemon_process(host) as running:
-        wait_for_line(running, "Watching")
-        yield running
+    """By an interpreter of its own: what holds the locks is shown by its command."""
+    process = host.popen("run")
+    try:
+        wait_for_line(process, "Watching")
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("verb", ["run", "once"])

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from subprocess import Popen
 
 from tests.support.host import Host
+from tests.support.program_runs import Run
 from tests.support.waiting import PATIENCE_SECONDS, no_stop, until
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.load import load
@@ -22,9 +23,9 @@ from uecwatchd.system.clocks import Clocks
 
 
 @contextmanager
-def daemon_process(host: Host) -> Iterator["Popen[str]"]:
+def daemon_process(host: Host) -> Iterator[Run]:
     """Run `uecwatchd run` for a host; stop it in the end, unless it has ended."""
-    process = host.popen("run")
+    process = host.start("run")
     try:
         yield process
     finally:
@@ -33,7 +34,7 @@ def daemon_process(host: Host) -> Iterator["Popen[str]"]:
             process.communicate(timeout=PATIENCE_SECONDS)
 
 
-def stop_daemon(process: "Popen[str]") -> str:
+def stop_daemon(process: Run) -> str:
     """Stop a daemon and return what it said on standard error. Fails if it did not end well."""
     process.terminate()
     _, talk = process.communicate(timeout=PATIENCE_SECONDS)
@@ -41,7 +42,7 @@ def stop_daemon(process: "Popen[str]") -> str:
     return talk
 
 
-def wait_for_line(process: "Popen[str]", words: str) -> str:
+def wait_for_line(process: "Run | Popen[str]", words: str) -> str:
     """Return the next line with `words` in it that a daemon says on standard error."""
     assert process.stderr
     while words not in (line := process.stderr.readline()):

@@ -1,11 +1,7 @@
 """A build host: a folder to drop into, a configuration, an embedded cloud, and the program to run on them."""
 
-import atexit
-import functools
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,16 +11,14 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
+from typing import Any, TextIO
 
 from tests.support.cloud_keys import with_keys
+from tests.support.program_runs import ROOT, Run, User, fork_server
 from uecwatchd.cli.main import main
 from uecwatchd.demo.material import RealSet
 from uecwatchd.demo.run import CONFIGURATION
 from uecwatchd.sandbox.server import Sandbox
-
-# Longer than anything here takes on a busy machine, so that a hang becomes a failure.
-PROGRAM_SECONDS = 120
 
 
 def open_way(folder: Path) -> None:
@@ -37,63 +31,6 @@ def open_way(folder: Path) -> None:
 
 
 NOBODY = 65534
-# Imports first: the interpreter may be in a folder that only root can read.
-AS_NOBODY = """
-import locale, os, sys, encodings.idna, encodings.utf_8_sig
-from uecwatchd.cli.main import main
-from uecwatchd.cli.verbs import VERBS
-for verb in VERBS:
-    verb.load()
-os.setgroups([]); os.setgid(65534); os.setuid(65534)
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-class ForkServer:
-    """The process that forks each run of the program, as in `fork_server.py`. It ends with the tests."""
-
-    def __init__(self) -> None:
-        self._requests, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-        with theirs:
-            script = str(Path(__file__).with_name("fork_server.py"))
-            self._process = subprocess.Popen(
-                [sys.executable, script], stdin=theirs, stdout=subprocess.DEVNULL
-            )
-
-    def run(self, arguments: Sequence[str], *, environ: Mapping[str, str]) -> "CompletedProcess[str]":
-        request = json.dumps({"argv": arguments, "environ": environ, "cwd": str(Path.cwd())}).encode()
-        answer, theirs = socket.socketpair()
-        answer.settimeout(PROGRAM_SECONDS)
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as talk, answer:
-            with theirs:
-                descriptors = [out.fileno(), talk.fileno(), theirs.fileno()]
-                socket.send_fds(self._requests, [request], descriptors)
-            status = _wait_status(answer)
-            out.seek(0)
-            talk.seek(0)
-            code = os.waitstatus_to_exitcode(status)
-            return CompletedProcess(list(arguments), code, out.read(), talk.read())
-
-    def close(self) -> None:
-        self._requests.close()
-        self._process.wait(PROGRAM_SECONDS)
-
-
-def _wait_status(answer: socket.socket) -> int:
-    with answer.makefile() as lines:
-        child = int(lines.readline())
-        try:
-            return int(lines.readline())
-        except TimeoutError:
-            os.kill(child, signal.SIGKILL)
-            raise
-
-
-@functools.cache
-def fork_server() -> ForkServer:
-    made = ForkServer()
-    atexit.register(made.close)
-    return made
 
 
 @dataclass(frozen=True)
@@ -118,11 +55,14 @@ class Host:
     def configure(self, text: str) -> None:
         self.config.write_text(text)
 
-    def run(self, *arguments: str, environ: Mapping[str, str] | None = None) -> "CompletedProcess[str]":
+    def run(
+        self, *arguments: str, environ: Mapping[str, str] | None = None, user: User = ROOT
+    ) -> "CompletedProcess[str]":
         """Run `uecwatchd` as a user would; its output as text."""
-        return fork_server().run(
-            arguments, environ={**os.environ, "UECWATCHD_CONFIG": str(self.config), **(environ or {})}
-        )
+        return fork_server().run(arguments, environ=self._environ(environ), user=user)
+
+    def _environ(self, more: Mapping[str, str] | None) -> Mapping[str, str]:
+        return {**os.environ, "UECWATCHD_CONFIG": str(self.config), **(more or {})}
 
     def ask(self, *arguments: str, code: int = 0) -> tuple[str, str]:
         """Run a verb in this process, where a new one would take a second: its data, and its talk."""
@@ -143,19 +83,23 @@ class Host:
         for key in self.cloud.folder.rglob("*"):
             if key.is_file():
                 key.chmod(0o600 if key == closed else 0o644)
-        return subprocess.run(
-            [sys.executable, "-c", AS_NOBODY, *arguments],
-            env={**os.environ, "UECWATCHD_CONFIG": str(self.config), "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PROGRAM_SECONDS,
-        )
+        return self.run(*arguments, user=(NOBODY, NOBODY, ()))
+
+    def start(
+        self,
+        *arguments: str,
+        environ: Mapping[str, str] | None = None,
+        user: User = ROOT,
+        stderr: TextIO | None = None,
+    ) -> Run:
+        """Start `uecwatchd`, with pipes for its outputs, or a file for standard error."""
+        return fork_server().start(arguments, environ=self._environ(environ), user=user, stderr=stderr)
 
     def popen(self, *arguments: str, environ: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+        """Start `uecwatchd` by an interpreter of its own, which imports everything first."""
         return subprocess.Popen(
             [sys.executable, "-m", "uecwatchd", *arguments],
-            env={**os.environ, "UECWATCHD_CONFIG": str(self.config), **(environ or {})},
+            env=self._environ(environ),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
