@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.disks import whole_disk
 from tests.support.guest_images import Content, bzimage, disk, empty, ext, fill, run
+from tests.support.host import Host
 from tests.support.sizes import MIB
 from uecwatchd.demo.material import DebianKernel, RealSet, make_set
 
@@ -116,6 +117,12 @@ def test_a_file_that_cannot_be_inspected_is_reported_in_a_sentence(
     assert ended.returncode == code
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_name_that_is_neither_a_file_nor_a_set_is_reported(host: Host) -> None:
+    ended = host.run("inspect", "karmik")
+    assert ended.returncode == 66
+    assert "karmik: there is no such file here, and no such set" in ended.stderr
 
 
 def test_a_partition_behind_the_end_of_the_disk_is_reported_in_a_sentence(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from uecwatchd.images.formats.open import OpenedDisk, open_disk
 from uecwatchd.images.guest.disk import describe_place
 from uecwatchd.images.guest.inspection import Inspection, inspect_image
 from uecwatchd.images.suitability import reason_unsuitable
-from uecwatchd.system.file_errors import open_for_reading
+from uecwatchd.system.file_errors import NoInput, open_for_reading
 from uecwatchd.system.signals import stop_on_signals
 
 LAYOUTS = {
@@ -46,8 +46,10 @@ def inspect(arguments: argparse.Namespace) -> int:
 @contextmanager
 def _open(arguments: argparse.Namespace, check: Callable[[], None]) -> Iterator[OpenedImage]:
     """Open the file with this name; if there is none, the image of the set."""
-    path = Path(arguments.image)
-    image = None if path.exists() else find_image_of_set(arguments.image, arguments.config)
+    path, name = Path(arguments.image), arguments.image
+    image = None if path.exists() else find_image_of_set(name, arguments.config)
+    if image is None and "/" not in name and not path.exists():
+        raise NoInput(name, "there is no such file here, and no such set", "See the sets: uecwatchd status")
     if image is None:
         with open_for_reading(path) as file:
             yield OpenedImage(path.name, _open_image(file, path, check))

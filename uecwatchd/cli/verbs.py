@@ -100,7 +100,7 @@ VERBS = (
         "look into an image: what it is, and if it is ready",
         "cli.inspect",
         options.add_inspect_options,
-        "own",
+        "environment",
     ),
     VerbModule(
         "sandbox",
