@@ -35,14 +35,12 @@ MISSING = (
     else "systemd-nspawn is not installed"
 )
 PACKAGES = Path(sysconfig.get_path("purelib"))
-INSIDE = Path("/opt/uecwatchd") / PACKAGES.relative_to(sys.prefix)
 # The hierarchies that systemd keeps its units in, on a kernel with the old and the new way of grouping.
 CGROUPS = tuple(Path("/sys/fs/cgroup", name) for name in ("systemd", "unified"))
 NUMBERS = count()
 
 # $1 is an empty folder, $2 the container's name, $3 a virtual environment, $4 our source, $5 the packages
-# that are installed here, and where they are to be in there. The mounts are seen in there alone, and go with
-# the last process.
+# that are installed here. The mounts are seen in there alone, and go with the last process.
 BOOT = """\
 set -e
 mount -t tmpfs -o size=1g,mode=755 tmpfs "$1"
@@ -56,7 +54,8 @@ for group in %s; do
 done
 exec systemd-nspawn --quiet --directory="$1/tree" --machine="$2" --register=no --keep-unit \\
     --link-journal=no --console=pipe --notify-ready=yes --capability=all --bind-ro="$3:/opt/uecwatchd" \\
-    --bind-ro="$4:/opt/source" --bind-ro="$5" \\
+    --system-call-filter="landlock_create_ruleset landlock_add_rule landlock_restrict_self" \\
+    --bind-ro="$4:/opt/source" --bind-ro="$5:/opt/packages" \\
     setpriv --pdeathsig=KILL /lib/systemd/systemd systemd.unit=basic.target
 """ % " ".join(map(str, CGROUPS))  # noqa: UP031 (braces are the shell's)
 
@@ -75,7 +74,6 @@ exit 1
 
 PROGRAM = """#!/opt/uecwatchd/bin/python
 import sys
-sys.path.insert(0, "/opt/source")
 from uecwatchd.cli.main import main
 sys.exit(main())
 """
@@ -125,8 +123,11 @@ def booted(folder: Path) -> Iterator[Machine]:
     """
     environment = folder.with_name(f"{folder.name}-environment")
     subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", environment], check=True)
-    there = environment / INSIDE.relative_to("/opt/uecwatchd")
+    there = environment / PACKAGES.relative_to(sys.prefix)
     assert there.is_dir(), "the packages here are for another Python than /usr/bin/python3"
+    # Also for processes that are isolated from their environment. The package that is installed here may lie
+    # where the container does not see it.
+    (there / "installed.pth").write_text("/opt/source\n/opt/packages\n")
     name = f"uecwatchd-test-{os.getpid()}-{next(NUMBERS)}"
     folder.mkdir()
     log = folder.parent / f"{folder.name}.log"
@@ -159,7 +160,7 @@ def _started(folder: Path, name: str, environment: Path, log: Path) -> Iterator[
         heard.settimeout(PATIENCE_SECONDS)
         heard.bind(f"\0{name}")
         process = subprocess.Popen(
-            [*command, "sh", str(folder), name, str(environment), str(ROOT), f"{PACKAGES}:{INSIDE}"],
+            [*command, "sh", str(folder), name, str(environment), str(ROOT), str(PACKAGES)],
             env={**os.environ, "NOTIFY_SOCKET": f"@{name}"},
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -103,8 +103,9 @@ class VolumeReader:
                 )
             except OSError as error:
                 self._connection.close()
-                why = f"its reader cannot be started ({error.strerror or error})"
-                raise UnreadableVolume(*self._words(why)) from error
+                what, why, _ = self._words(f"its reader cannot be started ({error.strerror or error})")
+                hint = f"Let the service's user run {sys.executable}, or look what limits its processes."
+                raise UnreadableVolume(what, why, hint) from error
         self.remark = shorten(str(self._wait_for(messages.ANSWER)))
         return self
 

@@ -23,6 +23,7 @@ from uecwatchd.images.block_source import BlockSource, read_exactly
 from uecwatchd.images.prepare.edit_script import LABEL, EditScript
 from uecwatchd.images.prepare.ext_state import BY_HAND, ExtState
 from uecwatchd.images.prepare.placing import PlacedEdit
+from uecwatchd.system import failpoints
 from uecwatchd.system.confined_program import run_confined
 from uecwatchd.system.confinement import Limits
 from uecwatchd.system.extents import find_extents
@@ -66,7 +67,8 @@ def edit_ext(target: ExtTarget, edits: Sequence[PlacedEdit], work_folder: Path) 
         raise _refuse(target, "its metadata is too large")
     with _temporary(work_folder) as file:
         _copy_metadata(target, file, work_folder)
-        _apply(target, edits, file)
+        with failpoints.effect("change a copy of the metadata"):  # in a process that may outlive this one
+            _apply(target, edits, file)
         return dict(_differences(target, file))
 
 
