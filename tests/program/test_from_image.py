@@ -269,6 +269,40 @@ def test_a_whole_disk_for_a_cloud_that_starts_partitions_is_told_with_its_remedy
         assert findings["whole-disk"]["remedy"].startswith('Say layout = "partition" in the sidecar')
 
 
+# --- a kernel beside it -----------------------------------------------------------------------------------
+
+
+def test_a_kernel_beside_an_image_makes_up_for_the_one_that_it_lacks(host: Host) -> None:
+    drop(host, root(host, SYSTEM | REACHABLE), sidecar='require = "ready"')
+    (host.spool / "karmic.vmlinuz").write_bytes(KERNEL)
+    (host.spool / "karmic.initrd").write_bytes(RAMDISK)
+    assert host.run("once").returncode == 0, host.report("karmic")["error"]
+    assert host.report("karmic")["image"]["ready"]
+
+
+def test_a_kernel_beside_an_image_that_cannot_start_its_programs_is_an_error(host: Host) -> None:
+    arm = b"\x7fELF\x02\x01\x01" + bytes(9) + (2).to_bytes(2, "little") + (183).to_bytes(2, "little")
+    drop(host, root(host, SYSTEM | {"bin/sh": arm + bytes(4096)}))
+    (host.spool / "karmic.vmlinuz").write_bytes(KERNEL)
+    (host.spool / "karmic.initrd").write_bytes(RAMDISK)
+    assert host.run("once").returncode == 0
+    sentence = "karmic.vmlinuz is for x86_64, and the programs in the image are for arm64."
+    first = host.report("karmic")["image"]["findings"][0]
+    assert (first["key"], first["severity"], first["sentence"]) == ("kernel", "error", sentence)
+    assert f"not ready: {sentence}" in (host.spool / "karmic.uec.log").read_text()
+
+
+@pytest.mark.parametrize("sidecar", ["", 'kernel = "none"\nprepare = true'], ids=["its kernel", "prepared"])
+def test_an_encrypted_partition_is_named_where_a_system_is_looked_for(host: Host, sidecar: str) -> None:
+    encrypted = host.folder / "luks"
+    encrypted.write_bytes(b"LUKS\xba\xbe\0\x02".ljust(64 * MIB, b"\0"))
+    drop(host, disk(host.folder / "disk", MBR, (1, encrypted), size=80 * MIB), sidecar=sidecar)
+    host.run("once")
+    report = host.report("karmic")
+    said = report["waiting_for"] or report["error"]["why"]
+    assert "partition 1 (luks) could not be read: it is encrypted (LUKS)" in said
+
+
 # --- modules ----------------------------------------------------------------------------------------------
 
 OTHER = "5.10.0-8-amd64"

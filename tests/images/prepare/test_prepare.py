@@ -243,7 +243,7 @@ def test_an_image_without_a_system_is_refused(tmp_path: Path) -> None:
     image = ext("-t", "ext4", size=SIZE)(
         tmp_path / "image", fill(tmp_path / "root", {"usr/bin/sh": "", "srv/x": ""})
     )
-    with pytest.raises(Rejected, match="there is no Linux in it"):
+    with pytest.raises(Rejected, match="there is no Linux found in it"):
         prepare(image, tmp_path / "work")
 
 

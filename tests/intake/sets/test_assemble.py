@@ -146,6 +146,7 @@ def test_content_says_the_role_before_the_name_does() -> None:
     [
         ({"karmic.img": "partition", "karmic.vmlinuz": "kernel"}, "a ramdisk to go with karmic.vmlinuz"),
         ({"karmic.vmlinuz": "kernel"}, "a machine image (add karmic.img)"),
+        ({"karmic.img": "kernel"}, "a machine image beside karmic.img, which is a kernel by its content"),
         ({"karmic.toml": b""}, "a machine image"),
         ({"karmic.toml": b'machine = "x.img"'}, "x.img (named in karmic.toml)"),
         ({"karmic": "folder"}, "a machine image in karmic/"),

@@ -133,6 +133,15 @@ def _mount_points(
             yield point, found
 
 
+def unreadable_volumes(disk: GuestDisk) -> tuple[str, ...]:
+    """Return which volumes could not be read and why, for the end of a sentence about what was not found."""
+    return tuple(
+        f"{describe_place(placed)} could not be read: {placed.volume.problem}"
+        for placed in disk.volumes
+        if placed.volume.problem
+    )
+
+
 def describe_place(placed: PlacedVolume) -> str:
     """Return the place of a volume for a sentence: "partition 2 (ext4)"."""
     volume = placed.volume

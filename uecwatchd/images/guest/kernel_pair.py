@@ -87,17 +87,18 @@ def find_kernel_pair(tree: GuestTree) -> KernelPair:
 
 
 def check_architecture(pair: KernelPair, programs: Arch | None) -> None:
-    """Raise NoKernelPair for a kernel that cannot start the guest's programs.
-
-    One for x86_64 starts those for i386 too.
-    """
-    kernel = pair.kernel_facts.arch
-    if kernel and programs and kernel != programs and (kernel, programs) != ("x86_64", "i386"):
+    """Raise NoKernelPair for a kernel that cannot start the guest's programs."""
+    if not can_start(pair.kernel_facts.arch, programs):
         raise NoKernelPair(
-            f"{pair.kernel.path}: the kernel in the image is for {kernel}",
+            f"{pair.kernel.path}: the kernel in the image is for {pair.kernel_facts.arch}",
             f"its programs are for {programs}",
             NAME_HINT,
         )
+
+
+def can_start(kernel: Arch | None, programs: Arch | None) -> bool:
+    """Tell if a kernel starts programs, as far as both are known. One for x86_64 starts those for i386."""
+    return None in (kernel, programs) or kernel == programs or (kernel, programs) == ("x86_64", "i386")
 
 
 def _ramdisk_facts(ramdisk: GuestFile) -> Facts:

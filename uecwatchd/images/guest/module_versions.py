@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator
 from uecwatchd.images.guest.summary import ReadinessFinding
 from uecwatchd.system.text import shorten
 
-KEY = "modules"
 MAX_LISTED = 3
 
 
@@ -28,12 +27,12 @@ def judge_modules(
         what = there if in_system else "/lib/modules has none for it"
         sentence = f"{boots}, and {what}: drivers that are modules do not load."
         remedy = "Install the modules of that kernel in the image, or boot a kernel that has them there."
-        yield ReadinessFinding(KEY, "warning", sentence, remedy)
+        yield ReadinessFinding("modules", "warning", sentence, remedy)
     if in_ramdisk and kernel not in in_ramdisk:
         there = f"the modules in its ramdisk are for {_listed(in_ramdisk)}"
         sentence = f"{boots}, and {there}: it may not find its root."
         remedy = f"Take the ramdisk of that kernel. In the guest: update-initramfs -c -k {kernel}"
-        yield ReadinessFinding(KEY, "warning", sentence, remedy)
+        yield ReadinessFinding("modules", "warning", sentence, remedy)
 
 
 def _listed(versions: Collection[str]) -> str:

@@ -11,7 +11,13 @@ from pathlib import Path
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images.block_source import BlockSource, View
-from uecwatchd.images.guest.disk import LinuxSystem, describe_place, find_linux, read_disk
+from uecwatchd.images.guest.disk import (
+    LinuxSystem,
+    describe_place,
+    find_linux,
+    read_disk,
+    unreadable_volumes,
+)
 from uecwatchd.images.guest.fstab import PlacedVolume
 from uecwatchd.images.guest.guest_facts import gather_facts
 from uecwatchd.images.guest.volumes import VolumeReader
@@ -82,7 +88,7 @@ def _look(image: ImageToPrepare, reader: VolumeReader) -> tuple[LinuxSystem, Pla
     disk = read_disk(image.source, reader)
     system = find_linux(disk)
     if system is None:
-        raise _refuse(image, "there is no Linux in it that can be read here")
+        raise _refuse(image, "; ".join(["there is no Linux found in it", *unreadable_volumes(disk)]))
     state = read_state(system.tree, gather_facts(disk, system, ()))
     return system, make_plan(state), state.has_selinux
 

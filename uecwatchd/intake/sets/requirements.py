@@ -222,6 +222,8 @@ def _no_machine(candidate: SetCandidate, sidecar: Sidecar, roles: Mapping[Role, 
         add = f'a machine image (add {candidate.name}.img, or say machine = "…" in {sidecar_name(candidate)})'
     else:
         add = f"a machine image (add {candidate.name}.img)"
+    if taken := next((role for role, path in roles.items() if path == f"{candidate.name}.img"), None):
+        add = f"a machine image beside {candidate.name}.img, which is a {taken} by its content"
     unnamed = {role: path for role, path in roles.items() if role not in named_files(sidecar)}
     if not unnamed:
         return add

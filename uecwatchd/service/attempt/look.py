@@ -10,9 +10,10 @@ from functools import partial
 
 from uecwatchd.errors import NotYet, Rejected, UecError, problem
 from uecwatchd.events import Event, Kind
+from uecwatchd.images.guest.disk import unreadable_volumes
 from uecwatchd.images.guest.inspection import Inspection, inspect_image
+from uecwatchd.images.guest.kernel_beside import KernelBeside, summarise_for
 from uecwatchd.images.guest.kernel_pair import KernelPair, NoKernelPair
-from uecwatchd.images.guest.module_versions import KEY, judge_modules
 from uecwatchd.images.guest.summary import ImageSummary, ReadinessFinding
 from uecwatchd.images.guest.volumes import UnreadableVolume, VolumeReader
 from uecwatchd.images.prepare.prepare import CannotPrepare
@@ -52,7 +53,7 @@ def look_inside(job: Job, tools: AttemptTools) -> Job:
         inspection = _inspect(job, machine, tools)
     except Rejected as error:
         return _without_inspection(job, error)
-    summary = _judge_files_beside(job, inspection, tools)
+    summary = _summarise(job, inspection, tools)
     _tell(job, summary)
     job = replace(job, record=replace(job.record, inspection=summary))
     _check_ready(job, summary)
@@ -65,22 +66,15 @@ def _inspect(job: Job, machine: Member, tools: AttemptTools) -> Inspection:
         return inspect_image(source, name=machine.path, check=check)
 
 
-def _judge_files_beside(job: Job, inspection: Inspection, tools: AttemptTools) -> ImageSummary:
-    """Return the summary, in which a kernel beside the image is compared with the modules.
-
-    Without such a kernel, or its version, the image's own kernel is compared.
-    """
-    summary, found = inspection.summary(), job.found
-    kernel, ramdisk = found.member("kernel"), found.member("ramdisk")
-    if inspection.root is None or kernel is None or kernel.facts.version is None:
-        return summary
-    findings = judge_modules(
-        kernel.facts.version,
-        in_system=inspection.module_versions,
-        in_ramdisk=_versions_in(job, ramdisk, tools) if ramdisk else (),
-        is_modular=False,
-    )
-    return summary.with_findings(KEY, findings)
+def _summarise(job: Job, inspection: Inspection, tools: AttemptTools) -> ImageSummary:
+    """Return the summary. A kernel beside the image, or a registered one, takes the place of its own."""
+    found, kernel, ramdisk = job.found, job.found.member("kernel"), job.found.member("ramdisk")
+    if inspection.root is None or not (kernel or found.kernel_id):
+        return inspection.summary()
+    if kernel is None:
+        return summarise_for(inspection, None)
+    versions = _versions_in(job, ramdisk, tools) if ramdisk and kernel.facts.version else ()
+    return summarise_for(inspection, KernelBeside(kernel.path, kernel.facts, versions))
 
 
 def _versions_in(job: Job, ramdisk: Member, tools: AttemptTools) -> Collection[str]:
@@ -237,7 +231,7 @@ def _fitting_pair(found: ImageSet, machine: Member, inspection: Inspection) -> K
     if pair is None:
         raise inspection.no_pair or NoKernelPair(
             f"{machine.path}: it has no kernel to take out",
-            "no Linux system is found in it",
+            "; ".join(["no Linux system is found in it", *unreadable_volumes(inspection.disk)]),
             "Drop a kernel and a ramdisk beside it.",
         )
     asked = found.sidecar.ramdisk == "from-image"

@@ -140,7 +140,8 @@ def _compare_versions(job: Job) -> None:
     ours, theirs = (pairing_by_name(member.name) for member in (kernel, ramdisk))
     if is_versioned(ours) and is_versioned(theirs) and ours != theirs:
         what = f"{ramdisk.name} does not seem to belong to {kernel.name}: it may not have its modules"
-        tell(job, Kind.WORKING, what, level="warning")
+        hint = "Drop the ramdisk of that kernel instead."
+        tell(job, Kind.WORKING, what, level="warning", fields={"hint": hint})
 
 
 def _check_layout(job: Job) -> Job:
