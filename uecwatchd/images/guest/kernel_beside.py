@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
-from uecwatchd.images.facts import Facts
+from uecwatchd.images.file_facts import Facts
 from uecwatchd.images.guest.inspection import Inspection
 from uecwatchd.images.guest.kernel_pair import can_start
 from uecwatchd.images.guest.module_versions import judge_modules
