@@ -76,7 +76,7 @@ def upload(cloud: Cloud, manifest: Path) -> str:
 def register_it(cloud: Cloud, location: str) -> str:
     nothing = {"description": None, "kernel": None, "ramdisk": None, "virtualization": None}
     name = location.removeprefix("images/")
-    return register(cloud, location=location, name=name, arch="x86_64", platform="linux", **nothing)
+    return register(cloud, location=location, name=name, arch="x86_64", platform="linux", **nothing).image_id
 
 
 def test_the_credentials_of_the_sandbox_are_valid_for_ec2_and_s3(cloud: Cloud) -> None:

@@ -178,7 +178,7 @@ def register_all(cloud: Cloud) -> str:
         ramdisk="eri-0B3E1166",
         virtualization="paravirtual",
         platform="linux",
-    )
+    ).image_id
 
 
 BARE = {"ImageLocation": "images/karmic-9.10.manifest.xml"}

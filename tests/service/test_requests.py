@@ -28,6 +28,7 @@ from uecwatchd.demo.material import RealSet
 from uecwatchd.errors import CloudAway, Halted
 from uecwatchd.events import Event, Kind, Progress, Tee
 from uecwatchd.ledger.api import Ledger
+from uecwatchd.ledger.outbox import Announced
 from uecwatchd.ledger.records import BundleRecord, Failure, MemberRecord, Request, SetRecord, TargetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.ledger_progress import progress_in_ledger
@@ -186,6 +187,9 @@ def test_a_set_at_work_is_stopped_before_it_is_forgotten_and_begins_again(
         until(lambda: state(host, "karmic") == "done", "its end")
     assert host.report("karmic")["attempt"] == 1
     assert "stopped at" not in (host.spool / "karmic.uec.log").read_text(), "the old log is gone"
+    with closing(open_ledger(host.state)) as book:
+        (attempt,) = book.history.attempts()
+    assert attempt.state == "done", "the old history is gone"
     assert len(host.cloud.calls("RegisterImage")) == 3
 
 
@@ -274,6 +278,8 @@ def test_a_finished_set_is_reported_again_and_a_forgotten_one_leaves_only_its_im
     drop(host, real_set, "karmic")
     assert once(host, listener) == [("done", 1)]
     emi = (host.spool / "karmic.emi").read_text().strip()
+    with closing(open_ledger(host.state)) as book:
+        book.outbox.announce([], {SetId(str(host.spool), "karmic"): Announced("done", 1.0)})
     (host.spool / "karmic.emi").unlink()
     said(host, "retry", "karmic")
     assert once(host, listener) == [("done", 2)]
@@ -290,6 +296,7 @@ def test_a_finished_set_is_reported_again_and_a_forgotten_one_leaves_only_its_im
         assert book.requests() == ()
         assert book.digest(_stamp(host.spool / "karmic.img"), "file") is None
         assert [b.state for b in book.bundles("default")] == ["registered"] * 3
+        assert (book.history.names(), book.outbox.announced()) == ((), {})
     (host.spool / "karmic.eri").unlink()
     assert once(host, listener) == [("done", 1)]
     assert (host.spool / "karmic.emi").read_text().strip() == emi

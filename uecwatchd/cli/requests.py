@@ -27,7 +27,7 @@ from uecwatchd.ledger.open import open_ledger
 from uecwatchd.ledger.records import LAST_STAGE, Request, SetRecord
 from uecwatchd.ledger.state_folder import lock_state
 from uecwatchd.outputs.wording import command, duration, moment, next_attempt
-from uecwatchd.service.cleanup import clear_traces
+from uecwatchd.service.cleanup import clear_history, clear_traces
 from uecwatchd.service.work_folder import drop_work
 from uecwatchd.system import lockfile, wakeup
 from uecwatchd.system.text import shell_word
@@ -116,6 +116,7 @@ def _forget_now(row: Row, ledger: Ledger, state: Path) -> bool:
             clear_traces(record, ledger)
             drop_work(state, record.id)
             ledger.drop_set(record.id)
+        clear_history(row.id, ledger)
     finally:
         lockfile.release(lock)
     return True

@@ -1,13 +1,14 @@
 """Registration of images: register, wait for, deregister."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from botocore.exceptions import ClientError
 
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.dialects import fitting_name
 from uecwatchd.clouds.errors.connection import quoted
-from uecwatchd.clouds.errors.translate import code_of, translated
+from uecwatchd.clouds.errors.translate import code_of, request_id_in, translated
 from uecwatchd.clouds.images import AVAILABLE, Image, find_image, is_id, list_images, remember_image
 from uecwatchd.errors import BundleRefused, CloudAway, Deferred, Rejected
 from uecwatchd.system import failpoints
@@ -23,6 +24,14 @@ ROLE_NAMES: Mapping[Role, str] = {"machine": "machine image", "kernel": "kernel"
 DEREGISTER_CALLS = 2
 
 
+@dataclass(frozen=True, slots=True)
+class RegisterAnswer:
+    """The cloud's answer to RegisterImage: the new image's id, and that of the request, if it has one."""
+
+    image_id: str
+    request_id: str = ""
+
+
 def register(
     cloud: Cloud,
     *,
@@ -35,8 +44,8 @@ def register(
     virtualization: str | None,
     platform: str,
     role: Role | None = None,
-) -> str:
-    """Register a manifest; the new image's id, of that `role`. Only what the dialect takes is sent.
+) -> RegisterAnswer:
+    """Register a manifest as an image of that `role`. Only what the dialect takes is sent.
 
     After a `CloudAway` nobody knows whether it was carried out: look with `image_at` before asking again.
     """
@@ -54,7 +63,8 @@ def register(
     with translated(cloud, doing), failpoints.effect("RegisterImage"):
         answer = cloud.ec2.register_image(ImageLocation=location, **taken)
     if image_id := answer.get("ImageId"):
-        return _fitting_id(cloud, str(image_id), role, doing)
+        fitting = _fitting_id(cloud, str(image_id), role, doing)
+        return RegisterAnswer(fitting, request_id_in(answer["ResponseMetadata"]))
     why = "it answered without an id"
     raise CloudAway(
         f"cloud {cloud.name}, {doing}",

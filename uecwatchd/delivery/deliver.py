@@ -39,6 +39,7 @@ class Registration:
     image_id: str
     location: str  #: of the image: another host may have registered it from a bucket of its own
     is_available: bool
+    request_id: str = ""  #: of the cloud's answer, if this host has just registered it
 
 
 def upload_ahead(request: UploadRequest, source: BlockSource, tools: UploadTools) -> None:
@@ -82,7 +83,7 @@ def await_available(
             raise Pending({role: bundle.image_id or made.image_id})
         if not is_available(bundle, made.image_id, tools, pauses=pauses):
             raise Pending({role: made.image_id})
-        return _finish(request, bundle, made.image_id, made.location, tools)
+        return _finish(request, bundle, made, tools)
 
 
 @contextmanager
@@ -214,7 +215,7 @@ def _register(request: UploadRequest, bundle: BundleRecord, tools: UploadTools) 
     bundle = replace(bundle, state="registering", made_for=request.made_for, owner=request.owner, image_id="")
     bundle = tools.ledger.put_bundle(bundle)
     try:
-        image_id = _ask_to_register(request, bundle, tools)
+        answer = _ask_to_register(request, bundle, tools)
     except BundleRefused:
         # What the bucket says of its parts cannot be believed: with another key each of them is sent again.
         tools.ledger.drop_bundle(bundle)
@@ -227,10 +228,14 @@ def _register(request: UploadRequest, bundle: BundleRecord, tools: UploadTools) 
             check_is_ours(request, tools, None, there)
             return _adopt(request, bundle, there, tools)
         raise
-    return _look_once(request, replace(bundle, image_id=image_id), image_id, bundle.location, tools)
+    bundle = replace(bundle, image_id=answer.image_id)
+    made = Registration(bundle, answer.image_id, bundle.location, is_available=False)
+    return _look_once(request, replace(made, request_id=answer.request_id), tools)
 
 
-def _ask_to_register(request: UploadRequest, bundle: BundleRecord, tools: UploadTools) -> str:
+def _ask_to_register(
+    request: UploadRequest, bundle: BundleRecord, tools: UploadTools
+) -> registration.RegisterAnswer:
     machine = request.machine
     return registration.register(
         tools.cloud,
@@ -250,26 +255,37 @@ def _adopt(
     request: UploadRequest, bundle: BundleRecord, there: images.Image, tools: UploadTools
 ) -> Registration:
     check_id(request, tools, there)
-    return _look_once(request, bundle, there.id, there.location, tools)
+    return _look_once(request, Registration(bundle, there.id, there.location, is_available=False), tools)
 
 
-def _look_once(
-    request: UploadRequest, bundle: BundleRecord, image_id: str, location: str, tools: UploadTools
-) -> Registration:
+def _look_once(request: UploadRequest, made: Registration, tools: UploadTools) -> Registration:
     """Look at an image once: finish its record if it is available, otherwise keep its id."""
-    available = is_available(bundle, image_id, tools, pauses=())
-    if available:
-        bundle = _finish(request, bundle, image_id, location, tools)
-    elif bundle.state == "registering":
-        bundle = tools.ledger.put_bundle(replace(bundle, image_id=image_id))
-    return Registration(bundle, image_id, location, available)
+    bundle = made.bundle
+    if is_available(bundle, made.image_id, tools, pauses=()):
+        return replace(made, bundle=_finish(request, bundle, made, tools), is_available=True)
+    if bundle.state == "registering":
+        bundle = tools.ledger.put_bundle(replace(bundle, image_id=made.image_id))
+    if made.request_id:  # the attempt may end before the image is available
+        _tell_pending(request, made, tools)
+    return replace(made, bundle=bundle)
+
+
+def _tell_pending(request: UploadRequest, made: Registration, tools: UploadTools) -> None:
+    member, cloud = request.member, tools.cloud.name
+    what = f"cloud {cloud} makes {member.role} {member.name} available as {made.image_id}"
+    fields = {"file": member.path, "cloud": cloud, "request_id": made.request_id}
+    event = Event(Kind.WORKING, f"{request.made_for.name}: {what}", request.made_for, "debug", fields)
+    tools.listener.tell(event)
 
 
 def _finish(
-    request: UploadRequest, bundle: BundleRecord, image_id: str, location: str, tools: UploadTools
+    request: UploadRequest, bundle: BundleRecord, made: Registration, tools: UploadTools
 ) -> BundleRecord:
-    """Write down a member that is in the cloud, and tell it: as registered by us, or as found there."""
-    member, registered = request.member, bundle.registered
+    """Write down a member that is in the cloud, and tell it: as registered by us, or as found there.
+
+    `bundle` is its record now: another set may have changed it since `made`.
+    """
+    member, image_id, registered = request.member, made.image_id, bundle.registered
     if bundle.state == "registering":  # also where the answer was lost: then this host has made it
         registered = tools.clocks.now()
     if bundle.state == "registering" and bundle.image_id == image_id:
@@ -279,8 +295,10 @@ def _finish(
         owner = request.owner if bundle.owner is None else bundle.owner
         bundle = replace(bundle, owner=owner)
     fields = {"file": member.path, "cloud": tools.cloud.name, ID_WORDS[member.role]: image_id}
+    if made.request_id:
+        fields["request_id"] = made.request_id
     tools.listener.tell(Event(kind, f"{request.made_for.name}: {what}", request.made_for, fields=fields))
     # Another host may have registered it from a bucket of its own, also where an answer to us was lost.
-    bucket = location.split("/")[0]
+    bucket = made.location.split("/")[0]
     done = replace(bundle, state="registered", bucket=bucket, image_id=image_id, registered=registered)
     return tools.ledger.put_bundle(replace(done, secret_key=None, secret_iv=None))

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import BundleRecord, SetRecord
 from uecwatchd.outputs import result_files
+from uecwatchd.types import SetId
 
 
 def clear_traces(record: SetRecord, ledger: Ledger) -> None:
@@ -20,6 +21,15 @@ def clear_traces(record: SetRecord, ledger: Ledger) -> None:
         if is_used_only_by(bundle, record, others):
             ledger.drop_bundle(bundle)
     ledger.drop_progress(record.id)
+
+
+def clear_history(set_id: SetId, ledger: Ledger) -> None:
+    """Remove the history of a set, and what was announced about it. Raises errors of the ledger.
+
+    A set whose files are gone keeps both: only `forget` removes them.
+    """
+    ledger.history.drop(set_id)
+    ledger.outbox.drop_announced(set_id)
 
 
 def is_used_only_by(bundle: BundleRecord, record: SetRecord, others: Iterable[SetRecord]) -> bool:

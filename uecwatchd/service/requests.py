@@ -16,7 +16,7 @@ from uecwatchd.events import Event, Kind, Listener
 from uecwatchd.intake.sets.records import FolderSets
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import Request, Verb
-from uecwatchd.service.cleanup import clear_traces
+from uecwatchd.service.cleanup import clear_history, clear_traces
 from uecwatchd.service.interrupts import FORGOTTEN, HELD, Interrupts
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import SetId
@@ -126,8 +126,10 @@ class Requests:
                 clear_traces(record, self._ledger)
                 self._states.drop(record)
         if self._states.get(key) is None:
-            self.finish(self.open.of(key, "forget"))
             listener.tell(Event(Kind.ASKED, f"{key.name}: forgotten, on request", key))
+            with suppress(UecError):
+                clear_history(key, self._ledger)  # with the entry of this event
+            self.finish(self.open.of(key, "forget"))
 
     def _read(self) -> OpenRequests:
         requests = tuple(r for r in self._ledger.requests() if r.number not in self._finished)

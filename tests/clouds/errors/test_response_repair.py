@@ -51,7 +51,7 @@ def ask_for_one(cloud: Cloud) -> str:
         virtualization=None,
         platform="linux",
         role="machine",
-    )
+    ).image_id
 
 
 NO_IDS = {

@@ -1,6 +1,6 @@
 """Errors of botocore, turned into ours."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ from botocore.parsers import ResponseParserError
 from uecwatchd.clouds.dialects import Dialect
 from uecwatchd.clouds.errors.connection import quoted, translate_connection_error
 from uecwatchd.clouds.errors.refusals import Refusal
-from uecwatchd.clouds.errors.response_repair import REQUEST_ID_HEADER
+from uecwatchd.clouds.errors.response_repair import REQUEST_ID_CHARACTERS, REQUEST_ID_HEADER
 from uecwatchd.clouds.errors.table import find_row
 from uecwatchd.errors import UecError
 
@@ -50,11 +50,15 @@ def status_of(error: ClientError) -> int:
     return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
 
 
-def _refused(cloud: AskedCloud, what: str, error: ClientError) -> UecError:
-    metadata = error.response["ResponseMetadata"]
+def request_id_in(metadata: Mapping[str, Any]) -> str:
+    """Return the request id in what botocore tells about an answer, empty if there is none."""
     headers = metadata.get("HTTPHeaders", {})
     request_id = metadata.get("RequestId") or headers.get(REQUEST_ID_HEADER)
-    request_id = str(request_id or headers.get("x-amzn-requestid", ""))
+    return str(request_id or headers.get("x-amzn-requestid", ""))[:REQUEST_ID_CHARACTERS]
+
+
+def _refused(cloud: AskedCloud, what: str, error: ClientError) -> UecError:
+    request_id = request_id_in(error.response["ResponseMetadata"])
     return translate_refusal(cloud.dialect.name, what, _read(cloud, error), request_id=request_id)
 
 
