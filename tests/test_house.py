@@ -93,6 +93,8 @@ def test_every_verb_of_the_readme_exists() -> None:
         "once",
         "check",
         "status",
+        "log",
+        "history",
         "retry",
         "forget",
         "hold",

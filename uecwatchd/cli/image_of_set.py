@@ -12,7 +12,7 @@ from functools import partial
 from io import FileIO
 from pathlib import Path
 
-from uecwatchd.cli.requests import Ambiguous
+from uecwatchd.cli.set_names import Ambiguous
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Deferred, Rejected, UecError, problem

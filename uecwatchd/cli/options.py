@@ -56,6 +56,20 @@ def add_status_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(besides=BESIDES)
 
 
+def add_log_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("set", metavar="SET", type=spelled, help=f"{HOW_NAMED}, or a file of it")
+    parser.add_argument("--json", action="store_true", help="print the entries as JSON")
+    parser.set_defaults(besides=BESIDES)
+
+
+def add_history_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "set", nargs="?", metavar="SET", type=spelled, help=f"{HOW_NAMED}, or a file of it; default: all sets"
+    )
+    parser.add_argument("--json", action="store_true", help="print the attempts as JSON")
+    parser.set_defaults(besides=BESIDES)
+
+
 def add_verify_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("set", metavar="SET", type=spelled, help=HOW_NAMED)
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")

@@ -8,23 +8,24 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Literal, get_args
 
 from uecwatchd.cli.output import put_json, say
+from uecwatchd.cli.set_names import Ambiguous, NoSuchSet, find_past_set
 from uecwatchd.cli.status.rows import Row, about
 from uecwatchd.cli.status.survey import Survey, survey
 from uecwatchd.config.documents import did_you_mean
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
-from uecwatchd.errors import Deferred, UecError
+from uecwatchd.errors import Deferred
 from uecwatchd.intake.sets.candidates import stem_of
 from uecwatchd.ledger.api import Ledger
-from uecwatchd.ledger.open import open_ledger
-from uecwatchd.ledger.records import LAST_STAGE, Request, SetRecord
+from uecwatchd.ledger.open import open_ledger, read_ledger
+from uecwatchd.ledger.records import LAST_STAGE, Request
 from uecwatchd.ledger.state_folder import lock_state
 from uecwatchd.outputs.wording import command, duration, moment, next_attempt
 from uecwatchd.service.cleanup import clear_history, clear_traces
@@ -37,19 +38,8 @@ Verb = Literal["retry", "forget", "hold", "release"]
 
 # Long enough for another verb to end; a daemon keeps its lock while it runs.
 LOCK_PATIENCE_SECONDS = 0.1
-
-
-class NoSuchSet(UecError):
-    exit_code = 66
-
-
-class Ambiguous(UecError):
-    exit_code = 64
-
-    @classmethod
-    def of(cls, words: str, meant: Sequence[Row | SetRecord]) -> Self:
-        named = " or ".join(shell_word(str(one.id)) for one in meant)
-        return cls(f"{words}: more than one set could be meant", f"{len(meant)} have it", f"Say {named}.")
+# State of a set without record and files.
+PAST = "past"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +65,12 @@ def _no_effect(sentence: str, exit_code: int = os.EX_OK) -> VerbEffect:
 def _run(verb: Verb, arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, environ=os.environ)
     found = survey(settings, now=time.time())
-    row = the_row(found, arguments.set, verb=verb, folders=settings.spool.folders)
+    try:
+        row = the_row(found, arguments.set, verb=verb, folders=settings.spool.folders)
+    except NoSuchSet:
+        if verb != "forget":
+            raise
+        row = _past_row(settings, arguments.set)
     effect = decide(verb, row, alive=found.known.alive)
     if effect.act:
         _act(verb, row, settings)
@@ -129,7 +124,7 @@ def the_row(found: Survey, words: str, *, verb: Verb, folders: Sequence[Path]) -
     """Return the set with this name or file. Raises NoSuchSet or Ambiguous."""
     rows = [row for row in about(found.rows, words) if row.is_set]
     if len(rows) > 1:
-        raise Ambiguous.of(words, rows)
+        raise Ambiguous.of(words, [row.id for row in rows])
     if rows:
         return rows[0]
     if outside := about(found.rows, words):
@@ -155,6 +150,14 @@ def _future_row(found: Survey, words: str, folders: Sequence[Path]) -> Row:
         raise Ambiguous(f"{words}: cannot tell which folder is meant", why, f"Say {named}.")
     near = did_you_mean(name, (row.name for row in found.rows if row.is_set))
     return Row(SetId(str(chosen[0]), stem_of(name)), "absent", f"it is not there yet{near}")
+
+
+def _past_row(settings: Settings, words: str) -> Row:
+    """Return a row for a set of which only the history is left. Raises NoSuchSet or Ambiguous."""
+    ledger = read_ledger(settings.state)
+    with closing(ledger) if ledger else nullcontext():
+        meant = find_past_set(words, ledger.history.names() if ledger else (), ())
+    return Row(*meant, PAST, "only its history is left")
 
 
 # --- what comes of it -------------------------------------------------------------------------------------
@@ -212,6 +215,8 @@ _AGAIN = {
 
 def _forget(row: Row) -> VerbEffect:
     name, record = row.name, row.record
+    if row.state == PAST:
+        return _effect(f"The history of {name} is forgotten; nothing else is left of it.")
     if record is None:
         return _no_effect(f"There is no record of {name} to forget: {row.detail}.")
     if not row.seen:

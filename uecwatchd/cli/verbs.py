@@ -61,6 +61,13 @@ VERBS = (
         "cli.status.verb",
         options.add_status_options,
     ),
+    VerbModule("log", "what happened to a set, from the ledger", "cli.history.verb", options.add_log_options),
+    VerbModule(
+        "history",
+        "the attempts at a set: times, ids, what replaced it",
+        "cli.history.verb",
+        options.add_history_options,
+    ),
     VerbModule(
         "verify", "download a set from the cloud and compare it", "cli.verify", options.add_verify_options
     ),

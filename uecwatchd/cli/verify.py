@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 from uecwatchd.cli.output import put, put_json
-from uecwatchd.cli.requests import Ambiguous
+from uecwatchd.cli.set_names import Ambiguous
 from uecwatchd.clouds.connect import connect
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
@@ -49,7 +49,7 @@ def _registered(settings: Settings, name: str) -> tuple[SetRecord, Mapping[str, 
     done = [r for r in records if r.state == "done"]
     meant = [r for r in done if name in (r.name, str(r.id))]
     if len(meant) > 1:
-        raise Ambiguous.of(name, meant)
+        raise Ambiguous.of(name, [record.id for record in meant])
     if not meant:
         raise Rejected(
             f"{name}: it is not registered",

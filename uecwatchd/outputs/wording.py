@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from uecwatchd.errors import UecError, problem
 from uecwatchd.events import Event, Fields, Kind, Progress
 from uecwatchd.images.guest.summary import ImageSummary
+from uecwatchd.ledger.history import StoryEntry
 from uecwatchd.ledger.records import Failure, SetRecord
 from uecwatchd.outputs.progress import Snapshot, seconds_left
 from uecwatchd.system.text import printable, shell_word
@@ -126,7 +127,7 @@ def attempt(record: SetRecord) -> str:
     return f"attempt {record.attempt}"
 
 
-def with_hint(event: Event) -> str:
+def with_hint(event: Event | StoryEntry) -> str:
     """Return the event's sentence with its hint, so that this line alone is enough to act on."""
     hint = str(event.fields.get("hint", ""))
     if not hint or hint in event.sentence:
