@@ -77,7 +77,7 @@ def find_image_of_set(name: str, config: Path | None) -> ImageOfSet | None:
         records = ledger.sets_named(name.rpartition("/")[2])
     meant = [record for record in records if name in (record.name, str(record.id))]
     if len(meant) > 1:
-        raise Ambiguous.of(name, meant)
+        raise Ambiguous.of(name, [record.id for record in meant])
     if not meant:
         return None
     machine = next((member for member in meant[0].members if member.role == "machine"), None)

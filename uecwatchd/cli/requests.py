@@ -157,7 +157,7 @@ def _past_row(settings: Settings, words: str) -> Row:
     ledger = read_ledger(settings.state)
     with closing(ledger) if ledger else nullcontext():
         meant = find_past_set(words, ledger.history.names() if ledger else (), ())
-    return Row(*meant, PAST, "only its history is left")
+    return Row(meant, PAST, "only its history is left")
 
 
 # --- what comes of it -------------------------------------------------------------------------------------

@@ -213,7 +213,7 @@ def _register(request: UploadRequest, bundle: BundleRecord, tools: UploadTools) 
     tools.check_files()
     # The set that asks for the image has it made, even if another one began to upload it.
     bundle = replace(bundle, state="registering", made_for=request.made_for, owner=request.owner, image_id="")
-    bundle = tools.ledger.put_bundle(bundle)
+    bundle = tools.ledger.put_bundle(replace(bundle, on_trial=tools.on_trial))
     try:
         answer = _ask_to_register(request, bundle, tools)
     except BundleRefused:

@@ -157,4 +157,8 @@ MIGRATIONS = (
         PRIMARY KEY (folder, name)
     ) STRICT;
     """,
+    # If a hook may still withdraw an image.
+    """
+    ALTER TABLE bundles ADD COLUMN on_trial INTEGER NOT NULL DEFAULT 0;
+    """,
 )

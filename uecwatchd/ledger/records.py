@@ -176,7 +176,8 @@ class BundleRecord:
     to the bucket; `boot` are the ids of kernel and ramdisk in the manifest; `sealed` is a digest of the
     certificates and the key that were used. While it is `registering`, `image_id` is that of a pending image;
     while it is `uploaded`, that of an image to be deregistered before a second registration. `renewed` is
-    True after this was done. `owner` is the uid of its set's owner, None if unknown.
+    True after this was done. `owner` is the uid of its set's owner, None if unknown. `on_trial` is True from
+    the registration until its set is published, if a hook may withdraw the image.
     """
 
     cloud: str
@@ -198,6 +199,7 @@ class BundleRecord:
     sealed: str = ""
     renewed: bool = False
     owner: int | None = None
+    on_trial: bool = False
 
     def __repr__(self) -> str:
         return f"BundleRecord({self.cloud}, {self.bucket}/{self.prefix}, {self.state}, {self.image_id})"

@@ -118,7 +118,8 @@ def bundle_from(row: sqlite3.Row) -> BundleRecord:
     objects = tuple(StoredObject(*stored) for stored in json.loads(values["objects"]))
     values["digest"] = ContentDigest.parse(values.pop("sha256"))
     values["made_for"] = SetId.parse(values["made_for"]) if values["made_for"] else None
-    return BundleRecord(**{**values, "objects": objects, "renewed": bool(values["renewed"])})
+    flags = {name: bool(values[name]) for name in ("renewed", "on_trial")}
+    return BundleRecord(**{**values, **flags, "objects": objects})
 
 
 def leaving_from(row: sqlite3.Row) -> LeavingFile:

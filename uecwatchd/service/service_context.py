@@ -95,6 +95,7 @@ class Shared:
             slots=UploadSlots(settings.work.uploads),
             configured_bucket=bucket,
             clocks=self.clocks,
+            hooks=settings.hooks,
             started=self.started,
             patience=self.patience,
         )

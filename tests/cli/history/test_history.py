@@ -171,7 +171,7 @@ def test_a_set_without_a_history_is_answered_with_a_sentence(host: Host, verb: s
     assert host.ask("history") == ("", "No attempt is over yet.\n")
     assert "there is no history of it" in host.ask(verb, "karmic", code=66)[1]
     with closing(open_ledger(host.state)) as ledger:
-        ledger.put_set(replace(RECORD, folder=str(host.spool)))
+        ledger.put_set(replace(RECORD, id=SetId(str(host.spool), RECORD.name)))
     data, talk = host.ask(verb, "karmic")
     assert (data, "karmic" in talk, "yet" in talk) == ("", True, True)
     assert json.loads(host.ask(verb, "karmic", "--json")[0]) == []

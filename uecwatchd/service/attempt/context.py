@@ -14,14 +14,21 @@ from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.request_retry import RetryPolicy
-from uecwatchd.config.records import StateSettings, WorkSettings
+from uecwatchd.config.records import HookSettings, StateSettings, WorkSettings
 from uecwatchd.errors import Stopped
 from uecwatchd.events import Event, Fields, Kind, Level, Listener, Tee
 from uecwatchd.images.formats.open import DiskAccess
 from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.intake.sidecar import idle_keys
 from uecwatchd.ledger.api import CHECK_SECONDS, Ledger
-from uecwatchd.ledger.records import AppliedAttributes, MemberRecord, SetRecord, TargetImage, TargetRecord
+from uecwatchd.ledger.records import (
+    AppliedAttributes,
+    BundleRecord,
+    MemberRecord,
+    SetRecord,
+    TargetImage,
+    TargetRecord,
+)
 from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.outputs.wording import command
 from uecwatchd.service.attempt.notes import AttemptNotes
@@ -43,6 +50,7 @@ class AttemptTools:
     work: WorkSettings
     slots: UploadSlots
     configured_bucket: str
+    hooks: HookSettings = field(default_factory=HookSettings)
     work_folder: Path = StateSettings().work_folder  #: for files that are made for sets
     story: Listener = field(default_factory=partial(Tee, ()))  #: gets repeated failures too
     tracker: ProgressTracker = field(default_factory=ProgressTracker)  #: gets all that `listener` gets
@@ -84,6 +92,7 @@ class Job:
     uploaded: UploadedParts = field(default_factory=UploadedParts)
     waited: Mapping[str, float] = field(default_factory=dict)  #: seconds, by id of a pending image
     before: SetRecord | None = None  #: the record before this attempt
+    on_trial: tuple[BundleRecord, ...] = ()  #: of images that this set made and has not published
 
     def known(self, role: Role) -> MemberRecord | None:
         return next((m for m in self.record.members if m.role == role), None)

@@ -11,13 +11,11 @@ from functools import partial
 
 from uecwatchd.clouds.attributes import Permissions, describe, permissions, share, tag, untag
 from uecwatchd.clouds.client import Cloud
-from uecwatchd.clouds.objects import remove_object
-from uecwatchd.clouds.registration import deregister
 from uecwatchd.clouds.request_retry import retry
 from uecwatchd.errors import Deferred, Stopped, UecError, problem
 from uecwatchd.events import Event, Fields, Kind, Level
 from uecwatchd.images import digests
-from uecwatchd.ledger.records import AppliedAttributes, BundleRecord, MemberRecord, SetRecord, TargetImage
+from uecwatchd.ledger.records import AppliedAttributes, BundleRecord, MemberRecord, TargetImage
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.wording import command, problem_and_hint
 from uecwatchd.service.attempt.context import (
@@ -29,6 +27,8 @@ from uecwatchd.service.attempt.context import (
     tell,
     with_image,
 )
+from uecwatchd.service.attempt.removal import is_other, is_used_elsewhere, remove_image
+from uecwatchd.service.attempt.trial import end_trial
 from uecwatchd.system.text import printable
 from uecwatchd.types import ID_WORDS
 
@@ -105,7 +105,7 @@ def _removals(
 def _given_by_others(job: Job, image_id: str, tools: AttemptTools) -> Iterator[AppliedAttributes]:
     """Yield the attributes that other sets gave this image."""
     for record in tools.ledger.sets_with_image(job.target.cloud, image_id):
-        if not _is_other(record, job):
+        if not is_other(record, job):
             continue
         for image in record.target.images:
             if image.attributes and image.attributes.image_id == image_id:
@@ -142,7 +142,7 @@ def _has_other_owner(job: Job, image_id: str, tools: AttemptTools) -> bool:
     """Return True if a set of another owner has this image: then nothing is removed from it."""
     owner = job.found.owner
     sets = tools.ledger.sets_with_image(job.target.cloud, image_id)
-    others = (record for record in sets if _is_other(record, job))
+    others = (record for record in sets if is_other(record, job))
     return owner is not None and any(
         record.owner not in (None, owner)
         and any(image.image_id == image_id for image in record.target.images)
@@ -226,7 +226,7 @@ def _tell_shared(job: Job, tools: AttemptTools) -> None:
     role = main_member(job.found).role
     image_id = job.record.image_id(role)
     sets = tools.ledger.sets_with_image(job.target.cloud, image_id)
-    others = [r.name for r in sets if _is_other(r, job) and r.image_id(role) == image_id]
+    others = [r.name for r in sets if is_other(r, job) and r.image_id(role) == image_id]
     if others and job.found.sidecar.given & {"public", "share"}:
         what = f"{image_id} is the image of {', '.join(others)} too: the permissions that were set last apply"
         tell(job, Kind.WORKING, what, level="warning")
@@ -258,43 +258,15 @@ def replace_older(job: Job, tools: AttemptTools) -> Job:
         return job
     check = partial(stop_if_asked, job, tools)
     with tools.ledger.claim(f"{older.cloud}/{older.identity}", check=check):  # nobody adopts it now
-        # The contents first: a set that gets the image in between has been seen without it.
-        ledger = tools.ledger
-        sets = (*ledger.sets_with_content(older.digest), *ledger.sets_with_image(older.cloud, older.image_id))
-        if any(_uses(record, older, job) for record in sets):
+        if is_used_elsewhere(older, job, tools):
             return job
         return _make(
-            job, tools, Change(lambda: _remove(job, older, tools), fields={"replaced": older.image_id})
+            job, tools, Change(lambda: _replaced(job, older, tools), fields={"replaced": older.image_id})
         )
 
 
-def _uses(record: SetRecord, older: BundleRecord, job: Job) -> bool:
-    """Return True if another set uses this image, or works on the same content and may use it soon."""
-    if not _is_other(record, job):
-        return False
-    machine = next((member for member in record.members if member.role == "machine"), None)
-    if machine is None:
-        return False
-    image_id = record.image_id("machine")
-    return image_id == older.image_id or (not image_id and machine.digest == older.digest)
-
-
-def _is_other(record: SetRecord, job: Job) -> bool:
-    same = record.id == job.record.id
-    return not same and record.target.cloud == job.target.cloud
-
-
-def _remove(job: Job, older: BundleRecord, tools: AttemptTools) -> str:
-    """Deregister an image, then delete its bundle: an image without its parts cannot start.
-
-    After an interruption it starts again from the beginning: the ledger keeps the bundle until the end.
-    """
-    cloud = job.cloud
-    deregister(cloud, older.image_id)
-    for stored in older.objects:
-        stop_if_asked(job, tools)
-        remove_object(cloud, older.bucket, stored.key)
-    tools.ledger.drop_bundle(older)
+def _replaced(job: Job, older: BundleRecord, tools: AttemptTools) -> str:
+    remove_image(job, older, tools)
     return f"deregistered {older.image_id}, which it replaces, and deleted its bundle {older.location}"
 
 
@@ -323,4 +295,5 @@ def publish(job: Job, tools: AttemptTools) -> Job:
         job = _add_remark(job, taken)
     if job.target != done.target:  # the JSON gets them too, unless it is the file that failed
         result_files.publish(done.with_target(job.target))
+    end_trial(job, tools)
     return job

@@ -34,6 +34,7 @@ from uecwatchd.service.attempt.context import (
 )
 from uecwatchd.service.attempt.preflight import registered_name
 from uecwatchd.service.attempt.preparation import open_member
+from uecwatchd.service.attempt.trial import on_trial_for
 from uecwatchd.types import FileStamp, Role
 
 # Between two looks at a pending kernel while the machine's parts go up: one request for hours of upload.
@@ -65,7 +66,7 @@ def deliver(job: Job, tools: AttemptTools) -> Job:
             done |= _await_all({"machine": main}, {"machine": _register(job, main, uploads, tools)}, uploads)
     for role, bundle in done.items():
         job = with_image(job, role, image_id=bundle.image_id, manifest=bundle.location)
-    return job
+    return replace(job, on_trial=on_trial_for(job, done.values()))
 
 
 def _watching(pending: Sequence[str], tools: UploadTools) -> UploadTools:
@@ -154,6 +155,7 @@ def _upload_tools(job: Job, tools: AttemptTools) -> UploadTools:
         sleep=lambda seconds: pause(seconds, tools, check_stop),
         note_parts=job.uploaded.note,
         clocks=tools.clocks,
+        on_trial=bool(tools.hooks.registered),
     )
 
 

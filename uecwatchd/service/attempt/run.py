@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
+from uecwatchd.config.records import HookSettings
 from uecwatchd.errors import (
     CloudAway,
     Halted,
@@ -38,6 +39,7 @@ from uecwatchd.service.attempt.context import (
 )
 from uecwatchd.service.attempt.digests import check_sums, read_digests, remove_stale_ids
 from uecwatchd.service.attempt.finish import apply_attributes, publish, replace_older
+from uecwatchd.service.attempt.hooks import RefusedByHook, ask_about_registered, ask_before_upload
 from uecwatchd.service.attempt.look import look_inside
 from uecwatchd.service.attempt.members import deliver
 from uecwatchd.service.attempt.notes import AttemptNotes
@@ -58,9 +60,11 @@ def making_stages(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
     return (("unpack the files", unpack),) if found.packed else ()
 
 
-def stages_of(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
+def stages_of(found: ImageSet, hooks: HookSettings) -> tuple[tuple[str, Stage], ...]:
     """Return the stages for a set whose members are known, in order, with their names."""
     made = (("make the Windows boot files", make_windows_boot),) if found.windows_boot else ()
+    before = (("ask the hook before the upload", ask_before_upload),) if hooks.pre else ()
+    after = (("ask the hook about what is registered", ask_about_registered),) if hooks.registered else ()
     return (
         ("look into the image", look_inside),
         *made,
@@ -70,8 +74,10 @@ def stages_of(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
         ("connect to the cloud", connect),
         ("name the image", check_name),
         ("check what the cloud accepts", preflight),
+        *before,
         (f"deliver the {ROLE_WORDS[main_member(found).role]}", deliver),
         ("set tags and permissions", apply_attributes),
+        *after,
         ("replace the older image", replace_older),
         (LAST_STAGE, publish),
     )
@@ -104,7 +110,7 @@ def _attempt(job: Job, before: SetRecord | None, tools: AttemptTools) -> SetReco
             check_space(found.folder, "the spool folder")
             check_space(tools.state_folder, "the state directory")
             _announce(job, before, tools)
-            for stages in (making_stages, stages_of):
+            for stages in (making_stages, partial(stages_of, hooks=tools.hooks)):
                 for name, stage in stages(job.found):
                     stop_if_asked(job, tools)
                     job = _note_stage(job, name, tools)
@@ -118,6 +124,8 @@ def _attempt(job: Job, before: SetRecord | None, tools: AttemptTools) -> SetReco
     except Pending as pending:
         record, event = defer_pending(job, pending, tools)
         return _end(job, record, tools, event)
+    except RefusedByHook as refused:
+        return _fail(refused.job, refused, tools, before)
     except UecError as error:
         return _fail(job, error, tools, before)
 
