@@ -39,6 +39,7 @@ class Kind(StrEnum):
     ASKED = "asked"
     LEFT_OUT = "left_out"
     FAULT = "fault"
+    MESSAGE = "message"
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,7 +160,7 @@ BUNDLES = st.builds(
     *(st.none() | st.binary(max_size=16), st.none() | st.binary(max_size=16), NUMBER, NUMBER, TEXT),
     *(st.none() | SET_ID, st.none() | MOMENT),
     st.lists(st.builds(StoredObject, TEXT, NUMBER, TEXT), max_size=2).map(tuple),
-    *(TEXT, TEXT, st.booleans(), st.none() | NUMBER),
+    *(TEXT, TEXT, st.booleans(), st.none() | NUMBER, st.booleans()),
 )
 PROGRESS = st.builds(ProgressRecord, SET_ID, TEXT, TEXT, NUMBER, NUMBER, NUMBER, MOMENT, MOMENT)
 LEAVING = st.builds(LeavingFile, TEXT, TEXT, FILE_STAMP, st.sampled_from(["archive", "delete"]))

@@ -51,6 +51,7 @@ MESSAGE_IDS: Mapping[Kind, str] = MappingProxyType(
         Kind.ASKED: "f6c7938aca424c788c3ef0b324ff047f",
         Kind.LEFT_OUT: "7d1f0c9be5a64cf7a3f2f7c1e08b6d45",
         Kind.FAULT: "0e6f259708af486ab7c00d8d4a3d25d8",
+        Kind.MESSAGE: "dc3923edf8c4482b810ffb8a1f03fd80",
     }
 )
 

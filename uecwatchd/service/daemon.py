@@ -12,15 +12,18 @@ from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.state_folder import lock_state
 from uecwatchd.outputs.ledger_progress import drop_progress
+from uecwatchd.outputs.notify.ways import ways_of
 from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.outputs.story import Story
 from uecwatchd.outputs.systemd import Notifier
+from uecwatchd.service.announcer import Announcer
 from uecwatchd.service.cloud_reports import HALTED
 from uecwatchd.service.conditions import FAULT, Conditions, Key
 from uecwatchd.service.folder_watch import FolderWatch
 from uecwatchd.service.heartbeat import LATE, Heartbeat
 from uecwatchd.service.leftover_files import LEFT_OUT
 from uecwatchd.service.loop import LEAST_SCAN_PAUSE_SECONDS, Loop
+from uecwatchd.service.messenger import Messenger
 from uecwatchd.service.probing import ProbeThread
 from uecwatchd.service.service_context import Shared
 from uecwatchd.service.set_states import SetStates
@@ -32,6 +35,8 @@ from uecwatchd.system.clocks import Clocks
 ONCE_PATIENCE_SETTLES = 12
 # A reachable cloud is detected within one second; the first scan does not wait longer than this.
 DETECT_SECONDS = 5.0
+# `once` delivers messages before it ends, but a server that hangs must not keep it.
+ONCE_DELIVERY_SECONDS = 120.0
 
 
 class Service:
@@ -75,8 +80,17 @@ class Service:
             self._tools.clouds,
             ledger=ledger,
             clocks=clocks,
-            resumed=self._shared.reports().resumed,
+            resumed=self._resumed,
             conditions=conditions,
+        )
+        self._announcer = Announcer(settings.notify, ledger=ledger, conditions=conditions, clocks=clocks)
+        self._messenger = Messenger(
+            ledger.outbox,
+            ways=ways_of(settings.notify),
+            conditions=conditions,
+            listener=listener,
+            now=clocks.now,
+            stopping=self._shared.signals.stopping,
         )
         self._spooler = Spooler(
             settings,
@@ -115,13 +129,16 @@ class Service:
         """Scan, do everything that can be done now, and return the records of all present sets."""
         patience = ONCE_PATIENCE_SETTLES * max(self._settings.spool.settle, 1.0)
         with self._locked():
+            self._announce()
             self._tools.clouds.detect()
             while True:
                 self._spooler.scan()
                 self._spooler.drain()
+                self._announce()
                 self._shared.check_ledger()
                 pauses = self._pauses(settling=patience >= 0 or self._spooler.is_behind())
                 if self._shared.signals.stopping.is_set() or not pauses:
+                    self._deliver_now()
                     return self._spooler.schedule.present()
                 pause = max(LEAST_SCAN_PAUSE_SECONDS, min(pauses))
                 patience -= pause  # only time of waiting counts, not of work
@@ -149,7 +166,10 @@ class Service:
                 watch=watch,
                 probes=self._probes,
                 heartbeat=self._heartbeat,
+                announce=self._announce,
             )
+            self._announce()  # before a scan can change what an earlier process has left
+            self._messenger.start()
             try:
                 self._detect_at_start()
                 loop.scan()
@@ -159,6 +179,7 @@ class Service:
             finally:
                 self._heartbeat.stopping()
                 watch.stop()
+                self._messenger.close()
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -191,6 +212,24 @@ class Service:
                 return
             self._probes.join(LEAST_SCAN_PAUSE_SECONDS)
 
+    # --- messages -----------------------------------------------------------------------------------------
+
+    def _announce(self) -> None:
+        suspended = self._tools.clouds.availability.suspended()
+        if self._announcer.update(self._spooler.records(), suspended):
+            self._messenger.wake()
+
+    def _deliver_now(self) -> None:
+        """Deliver as far as it can be done now; the next run delivers the rest."""
+        clock = self._shared.clocks.monotonic
+        end = clock() + ONCE_DELIVERY_SECONDS
+        with contextlib.suppress(UecError):
+            self._messenger.deliver_due(until=lambda: clock() >= end)
+
+    def _resumed(self, cloud: str, reported: bool) -> None:  # noqa: FBT001 (a callback)
+        self._announcer.note_resumed(cloud)
+        self._shared.reports().resumed(cloud, reported)
+
     # --- configuration ------------------------------------------------------------------------------------
 
     def _reload(self, loop: Loop, watch: FolderWatch, reloaded: Callable[[], Settings] | None) -> None:
@@ -210,6 +249,8 @@ class Service:
                 self._tell("Changes under [state] and [work] take effect at a restart", "warning")
             self._settings, self._tools = settings, tools
             self._probes.clouds = tools.clouds
+            self._announcer.configure(settings.notify)
+            self._messenger.configure(ways_of(settings.notify))
             watch.stop()
             watch.start(settings.spool)
             self._tell("Read the configuration again")

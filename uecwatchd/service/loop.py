@@ -25,7 +25,10 @@ ASKED_PAUSE_SECONDS = 1.0
 
 
 class Loop:
-    """Main thread of the service. It owns all that is not shared by threads."""
+    """Main thread of the service. It owns all that is not shared by threads.
+
+    `announce` is called when states may have changed.
+    """
 
     def __init__(
         self,
@@ -36,12 +39,14 @@ class Loop:
         watch: FolderWatch,
         probes: ProbeThread,
         heartbeat: Heartbeat,
+        announce: Callable[[], None],
     ) -> None:
         self._shared = shared
         self._spooler = spooler
         self._watch = watch
         self._probes = probes
         self._heartbeat = heartbeat
+        self._announce = announce
         self._repeated = conditions.recurring("the service's loop")
         self._scan_wanted = False
         self._next_scan = float("-inf")
@@ -81,6 +86,7 @@ class Loop:
         woken |= self._watch.restore()
         self._probes.start_if_due()
         changed = self._spooler.dispatch()
+        self._announce()
         self._probes.write_times()
         self._scan_wanted |= woken or self._spooler.schedule.due_in() <= 0 or self._spooler.has_new_requests()
         self._shared.check_ledger()

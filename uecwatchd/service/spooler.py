@@ -11,6 +11,7 @@ from pathlib import Path
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError, words_of
 from uecwatchd.events import Event, Kind
+from uecwatchd.ledger.records import SetRecord
 from uecwatchd.service.attempt import context
 from uecwatchd.service.clock_jumps import ClockJumps
 from uecwatchd.service.cloud_reports import report_outages
@@ -96,6 +97,10 @@ class Spooler:
     def troubles(self) -> Mapping[Path, UecError]:
         """Errors that prevented the last scan of a folder."""
         return self._setup.troubles
+
+    def records(self) -> tuple[SetRecord, ...]:
+        """Return the records of all sets, also of those whose files are gone."""
+        return self._parts.states.records()
 
     def is_busy(self) -> bool:
         return bool(self._parts.dispatcher.running)

@@ -39,6 +39,7 @@ class SiteProgram:
     command: Sequence[str]
     timeout: float
     variables: tuple[str, ...] = ()  #: of our environment, besides those that each program gets
+    is_secret: bool = False  #: its facts are not in its environment, which others may see
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,11 @@ class ProgramEnd:
 
     problem: str
     last_line: str  #: of its output, printable; empty if there was none
+
+    @property
+    def reason(self) -> str:
+        """What it said last, and how it has ended."""
+        return f"{self.last_line} ({self.problem})" if self.last_line else self.problem
 
 
 def run_site_program(
@@ -127,7 +133,7 @@ def _started(program: SiteProgram, facts: Mapping[str, object]) -> Iterator["sub
         process = subprocess.Popen(
             program.command,
             cwd="/",
-            env={"PATH": os.defpath, **kept, **variables_of(facts)},
+            env={"PATH": os.defpath, **kept, **({} if program.is_secret else variables_of(facts))},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

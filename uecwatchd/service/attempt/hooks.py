@@ -85,6 +85,5 @@ def _path(job: Job, member: Member, tools: AttemptTools) -> str:
 
 
 def _refused(name: str, end: ProgramEnd, job: Job, consequence: str) -> RefusedByHook:
-    why = f"{end.last_line} ({end.problem})" if end.last_line else end.problem
     hint = f"{consequence} Correct what the hook says; all that it said is in the log of the set."
-    return RefusedByHook(f"{job.found.name}: refused by hooks.{name}", why, hint, job=job)
+    return RefusedByHook(f"{job.found.name}: refused by hooks.{name}", end.reason, hint, job=job)

@@ -1,0 +1,1 @@
+"""Messages about outcomes: what they say, and the ways on which they are delivered."""

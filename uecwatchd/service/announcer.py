@@ -1,0 +1,113 @@
+"""The announcer: puts messages about outcomes into the outbox."""
+
+import threading
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+
+from uecwatchd.config.records import NotifySettings
+from uecwatchd.errors import UecError
+from uecwatchd.ledger.api import Ledger
+from uecwatchd.ledger.outbox import NO_SET, Message
+from uecwatchd.ledger.records import SetRecord
+from uecwatchd.outputs.notify.ways import ways_of
+from uecwatchd.service.announcements import Announcements, Situation, announcements
+from uecwatchd.service.conditions import Conditions
+from uecwatchd.system.clocks import Clocks
+from uecwatchd.types import SetId
+
+# Between two comparisons that find what only time brings: a set that is stale, a cloud that is away for long.
+LOOK_SECONDS = 30.0
+# Messages that may wait: somebody could drop thousands of bad files while a mail server is away.
+MOST_WAITING = 1000
+FULL = ("messages", "left out")
+
+
+class Announcer:
+    """Compares states with what was announced. Belongs to the service's loop, except `note_resumed`."""
+
+    def __init__(
+        self, settings: NotifySettings, *, ledger: Ledger, conditions: Conditions, clocks: Clocks
+    ) -> None:
+        self._ledger = ledger
+        self._conditions = conditions
+        self._clocks = clocks
+        self._lock = threading.Lock()  # guards _resumed
+        self._resumed: set[str] = set()
+        self.configure(settings)
+
+    def configure(self, settings: NotifySettings) -> None:
+        """Take another configuration."""
+        self._settings = settings
+        self._ways = [way.name for way in ways_of(settings)]
+        self._seen: dict[SetId, SetRecord] = {}
+        self._next_look = float("-inf")
+        self._is_off = False
+
+    def note_resumed(self, cloud: str) -> None:
+        """Note that a cloud has answered a probe."""
+        with self._lock:
+            self._resumed.add(cloud)
+
+    def update(self, records: Collection[SetRecord], suspended: Iterable[str] = ()) -> bool:
+        """Announce what is due. Return True if there are messages to be delivered.
+
+        What cannot be written is announced at a later call, because the states are still the same.
+        """
+        if not self._settings.is_on:
+            self._end()
+            return False
+        if not self._is_due(records):
+            return False
+        with suppress(UecError):
+            due = announcements(self._situation(records, suspended), self._settings)
+            announced = self._announce(due)
+            self._seen = {record.id: record for record in records}
+            self._next_look = self._clocks.monotonic() + LOOK_SECONDS
+            with self._lock:
+                self._resumed.clear()
+            return announced
+        return False
+
+    def _end(self) -> None:
+        """Forget since when outcomes are announced: those until messages are wanted again do not count."""
+        if not self._is_off:
+            with suppress(UecError):
+                if NO_SET in self._ledger.outbox.announced():
+                    self._ledger.outbox.drop_announced(NO_SET)
+                self._is_off = True
+
+    def _is_due(self, records: Collection[SetRecord]) -> bool:
+        if self._clocks.monotonic() >= self._next_look or len(records) != len(self._seen):
+            return True
+        with self._lock:
+            resumed = bool(self._resumed)
+        return resumed or any(self._seen.get(record.id) is not record for record in records)
+
+    def _situation(self, records: Collection[SetRecord], suspended: Iterable[str]) -> Situation:
+        with self._lock:
+            resumed = frozenset(self._resumed)
+        return Situation(
+            self._clocks.now(),
+            records,
+            self._ledger.outbox.announced(),
+            successes=self._ledger.history.successes(),
+            suspended=frozenset(suspended),
+            resumed=resumed,
+        )
+
+    def _announce(self, due: Announcements) -> bool:
+        outbox, now = self._ledger.outbox, self._clocks.now()
+        room = max(0, MOST_WAITING - len(outbox.messages())) if due.messages else 0
+        messages = [
+            Message(str(facts["id"]), about if about.folder else NO_SET, outcome, now, way, facts)
+            for about, outcome, facts in due.messages[:room]
+            for way in self._ways
+        ]
+        if messages or due.entries:
+            outbox.announce(messages, due.entries)
+        for key in due.forgotten:
+            outbox.drop_announced(key)
+        left_out = len(due.messages) - room
+        text = f"{MOST_WAITING} messages wait to be delivered: what happens now is in the journal only"
+        self._conditions.set(FULL, text if left_out > 0 else "", once=True)
+        return bool(messages)
