@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.x509 import load_pem_x509_certificate
 
+from tests.support.cloud_keys import with_keys
 from uecwatchd.clouds.connect import connect
 from uecwatchd.clouds.credentials.account import gather
 from uecwatchd.clouds.detect import address_of
@@ -30,7 +31,7 @@ def remembered(settings: CloudSettings, dialect: str) -> dict[str, DetectedCloud
 
 
 def test_a_known_generation_is_not_detected_again(tmp_path: Path) -> None:
-    with Sandbox(tmp_path, dialect="euca3") as cloud:
+    with Sandbox(with_keys(tmp_path), dialect="euca3") as cloud:
         settings = settings_of(cloud)
         found = connect(settings, uploads=1, before=remembered(settings, "euca3"))
         assert found.dialect.name == "euca3"
@@ -38,27 +39,30 @@ def test_a_known_generation_is_not_detected_again(tmp_path: Path) -> None:
 
 
 def test_another_cloud_of_the_same_name_is_asked_again(tmp_path: Path) -> None:
-    with Sandbox(tmp_path / "old", dialect="uec") as old, Sandbox(tmp_path / "new", dialect="euca5") as new:
+    with (
+        Sandbox(with_keys(tmp_path / "old"), dialect="uec") as old,
+        Sandbox(tmp_path / "new", dialect="euca5") as new,
+    ):
         before = remembered(settings_of(old), "uec")
         assert connect(settings_of(new), uploads=1, before=before).dialect.name == "euca5"
 
 
 def test_a_configured_generation_overrides_the_detected_one(tmp_path: Path) -> None:
-    with Sandbox(tmp_path, dialect="euca5") as cloud:
+    with Sandbox(with_keys(tmp_path), dialect="euca5") as cloud:
         settings = replace(settings_of(cloud), dialect="openstack")
         before = remembered(settings, "euca5")
         assert connect(settings, uploads=1, before=before).dialect.name == "openstack"
 
 
 def test_a_certificate_of_another_cloud_is_known_before_anything_is_sealed_for_it(tmp_path: Path) -> None:
-    with Sandbox(tmp_path / "a", dialect="euca4") as cloud, Sandbox(tmp_path / "b") as other:
+    with Sandbox(with_keys(tmp_path / "a"), dialect="euca4") as cloud, Sandbox(tmp_path / "b") as other:
         settings = replace(settings_of(cloud), cloud_cert=other.eucarc.parent / "cloud-cert.pem")
         with pytest.raises(Halted, match="the cloud certificate is another cloud's"):
             connect(settings, uploads=1, before={})
 
 
 def test_a_certificate_is_fetched_where_none_is_named_and_the_cloud_gives_it(tmp_path: Path) -> None:
-    with Sandbox(tmp_path, dialect="euca5") as cloud:
+    with Sandbox(with_keys(tmp_path), dialect="euca5") as cloud:
         lines = cloud.eucarc.read_text().splitlines()
         cloud.eucarc.write_text("\n".join(line for line in lines if "EUCALYPTUS_CERT=" not in line))
         found = connect(settings_of(cloud), uploads=1, before={})
@@ -108,7 +112,7 @@ def over_ipv6() -> Iterator[Callable[[Sandbox, str], CloudSettings]]:
 def test_a_cloud_is_asked_at_an_ipv6_address_where_it_takes_a_signature_for_one(
     tmp_path: Path, over_ipv6: Callable[[Sandbox, str], CloudSettings], dialect: str, host: str
 ) -> None:
-    with Sandbox(tmp_path, dialect=dialect) as cloud:
+    with Sandbox(with_keys(tmp_path), dialect=dialect) as cloud:
         found = connect(over_ipv6(cloud, host), uploads=1, before={})
         assert list(list_images(found)) == []
         ensure_bucket(found, "images")
@@ -119,7 +123,7 @@ def test_a_cloud_is_asked_at_an_ipv6_address_where_it_takes_a_signature_for_one(
 def test_a_cloud_that_takes_no_signature_for_an_ipv6_address_is_not_blamed_on_the_keys(
     tmp_path: Path, over_ipv6: Callable[[Sandbox, str], CloudSettings], dialect: str, *, known: bool
 ) -> None:
-    with Sandbox(tmp_path, dialect=dialect) as cloud:
+    with Sandbox(with_keys(tmp_path), dialect=dialect) as cloud:
         settings = over_ipv6(cloud, "[::1]")
         settings = replace(settings, dialect=dialect) if known else settings
         with pytest.raises(Halted, match=r"no signature for a host .* IPv6 address.*Write a name in ec2_url"):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cloud_keys import with_keys
 from tests.support.guest_images import Content, bzimage, disk, ext, fill, run
 from tests.support.host import Host
 from tests.support.sizes import MIB
@@ -40,7 +41,7 @@ MBR = "label: dos\nstart=2048, size=131072, type=83, bootable\n"
 @pytest.fixture(params=["uec"])
 def host(tmp_path: Path, host_class: type[Host], request: pytest.FixtureRequest) -> Iterator[Host]:
     dialect = request.param
-    with Sandbox(tmp_path / "cloud", dialect=dialect) as cloud:
+    with Sandbox(with_keys(tmp_path / "cloud"), dialect=dialect) as cloud:
         host = host_class.made(tmp_path / "host", cloud)
         host.configure(host.config.read_text().replace('"sandbox"', f'"{dialect}"'))
         yield host

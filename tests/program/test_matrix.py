@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.support.cloud_keys import with_keys
 from tests.support.disks import DISK_START_SECTOR, LINUX_TYPE, NTFS_TYPE, SECTOR_BYTES, whole_disk
 from tests.support.host import Host
 from tests.support.sizes import MIB
@@ -249,7 +250,7 @@ def pair(
     folder, dialect = tmp_path_factory.mktemp(request.param), request.param
     everything = sorted(path.name for path in drops.iterdir())
     with (
-        Sandbox(folder / "named", dialect=dialect) as named,
+        Sandbox(with_keys(folder / "named"), dialect=dialect) as named,
         Sandbox(folder / "found_out", dialect=dialect) as found_out,
         ThreadPoolExecutor() as pool,
     ):

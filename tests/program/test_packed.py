@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cloud_keys import with_keys
 from tests.support.disks import DISK_BYTES, write_disk
 from tests.support.host import Host
 from uecwatchd.clouds.connect import connect
@@ -32,7 +33,7 @@ COMMANDS = {
 
 @pytest.fixture
 def host(tmp_path: Path, host_class: type[Host]) -> Iterator[Host]:
-    with Sandbox(tmp_path / "cloud", dialect="euca4") as cloud:
+    with Sandbox(with_keys(tmp_path / "cloud"), dialect="euca4") as cloud:
         host = host_class.made(tmp_path / "host", cloud)
         host.configure(host.config.read_text().replace('"sandbox"', '"euca4"'))
         yield host

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cloud_keys import with_keys
 from tests.support.guest_images import Content, disk, ext, fill, run
 from tests.support.host import Host
 from tests.support.qemu import convert_compressed
@@ -35,7 +36,7 @@ EX_DATAERR = 65
 
 @pytest.fixture
 def host(tmp_path: Path, host_class: type[Host]) -> Iterator[Host]:
-    with Sandbox(tmp_path / "cloud", dialect="euca4") as cloud:
+    with Sandbox(with_keys(tmp_path / "cloud"), dialect="euca4") as cloud:
         host = host_class.made(tmp_path / "host", cloud)
         text = host.config.read_text().replace('"sandbox"', '"euca4"')
         host.configure(text.replace("[state]\n", f'[state]\nwork = "{host.folder}/work"\n'))

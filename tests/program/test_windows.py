@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cloud_keys import with_keys
 from tests.support.guest_images import fill
 from tests.support.host import Host
 from tests.support.windows_sets import blank_disk, boot, boot_files, linux_disk, windows_disk
@@ -30,7 +31,7 @@ def host_on(dialect: str, folder: Path, host_class: type[Host], cloud: Sandbox) 
 
 @pytest.fixture(params=["uec"])
 def host(tmp_path: Path, host_class: type[Host], request: pytest.FixtureRequest) -> Iterator[Host]:
-    with Sandbox(tmp_path / "cloud", dialect=request.param) as cloud:
+    with Sandbox(with_keys(tmp_path / "cloud"), dialect=request.param) as cloud:
         yield host_on(request.param, tmp_path / "host", host_class, cloud)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ConnectionClosedError
 
+from tests.support.cloud_keys import with_keys
 from uecwatchd.cli.main import main
 from uecwatchd.errors import Rejected
 from uecwatchd.sandbox.faults import FAULTS, TIMES, Faults
@@ -124,7 +125,7 @@ def test_requests_that_are_no_uploads_are_left_alone(faulty: Sandbox, make_clien
 def test_an_image_is_registered_and_its_answer_lost(
     tmp_path: Path, make_forge: Any, make_clients: Any, contents: Any
 ) -> None:
-    with Sandbox(tmp_path / "cloud", faults=Faults({"lost-answer": 1})) as cloud:
+    with Sandbox(with_keys(tmp_path / "cloud"), faults=Faults({"lost-answer": 1})) as cloud:
         location = make_forge(cloud).bundle(contents["partition"])
         ec2 = make_clients(cloud).ec2()
         with pytest.raises(ConnectionClosedError):
@@ -138,7 +139,7 @@ def test_an_image_is_registered_and_its_answer_lost(
 def test_an_image_fails_after_it_was_registered(
     tmp_path: Path, make_forge: Any, make_clients: Any, contents: Any
 ) -> None:
-    with Sandbox(tmp_path / "cloud", faults=Faults({"image-fails": 1})) as cloud:
+    with Sandbox(with_keys(tmp_path / "cloud"), faults=Faults({"image-fails": 1})) as cloud:
         forge, ec2 = make_forge(cloud), make_clients(cloud).ec2()
         for name in ("bad", "good"):
             ec2.register_image(ImageLocation=forge.bundle(contents["partition"]), Name=name)
@@ -151,7 +152,7 @@ def test_an_image_fails_after_it_was_registered(
 def test_an_image_may_be_pending_for_ever(
     looks: float, tmp_path: Path, make_forge: Any, make_clients: Any, contents: Any
 ) -> None:
-    with Sandbox(tmp_path / "cloud") as cloud:
+    with Sandbox(with_keys(tmp_path / "cloud")) as cloud:
         cloud.faults.arm("pending", looks)
         ec2 = make_clients(cloud).ec2()
         ec2.register_image(ImageLocation=make_forge(cloud).bundle(contents["partition"]), Name="slow")
@@ -202,7 +203,7 @@ class Telling(Faults):
 
 def test_a_cloud_that_is_stopped_does_not_wait_for_slow_answers(tmp_path: Path, hand: Any) -> None:
     faults = Telling({"slow": 60})
-    cloud = Sandbox(tmp_path / "cloud", faults=faults).start()
+    cloud = Sandbox(with_keys(tmp_path / "cloud"), faults=faults).start()
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(hand(cloud).ask, "GET", "/")
         assert faults.asked.wait(5)

@@ -204,7 +204,7 @@ def test_the_images_that_were_registered_prove_the_cloud_certificate(
             "default", "b", identity, "machine", ContentDigest("0" * 64), "p", "registered", sealed=sealed
         )
 
-    with Sandbox(tmp_path / "other", dialect=dialect) as cloud:
+    with Sandbox(with_keys(tmp_path / "other"), dialect=dialect) as cloud:
         settings = configured(eucarc=cloud.eucarc, dialect=dialect)
         sealed = sealed_with(gather(settings.clouds["default"]))
         with closing(open_ledger(settings.state.dir)) as book:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cloud_keys import with_keys
 from uecwatchd.cli.check.bucket import KEY_PREFIX
 from uecwatchd.cli.check.finding import Finding, exit_code
 from uecwatchd.clouds.credentials.account import gather
@@ -33,7 +34,7 @@ def playing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playing]:
 
         def play(dialect: str) -> Sandbox:
             if dialect not in clouds:
-                clouds[dialect] = running.enter_context(Sandbox(folder / dialect, dialect=dialect))
+                clouds[dialect] = running.enter_context(Sandbox(with_keys(folder / dialect), dialect=dialect))
             return clouds[dialect]
 
         yield play

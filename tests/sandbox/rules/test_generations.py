@@ -15,6 +15,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
+from tests.support.cloud_keys import with_keys
 from tests.support.generations import over
 from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.http.replay import ReplayCache
@@ -422,7 +423,7 @@ def test_each_half_of_a_newer_eucalyptus_has_a_root_at_its_own_name_alone(
     dialect: str, host: str, path: str, action: str, tmp_path: Path
 ) -> None:
     with (
-        Sandbox(tmp_path, dialect=dialect) as cloud,
+        Sandbox(with_keys(tmp_path), dialect=dialect) as cloud,
         closing(http.client.HTTPConnection("127.0.0.1", cloud.port)) as line,
     ):
         line.request("GET", path, headers={"Host": host, "Authorization": "AWS x:y"})
@@ -433,7 +434,7 @@ def test_each_half_of_a_newer_eucalyptus_has_a_root_at_its_own_name_alone(
 @pytest.mark.parametrize("dialect", ["uec", "euca3"])
 def test_older_ones_have_none(dialect: str, tmp_path: Path) -> None:
     with (
-        Sandbox(tmp_path, dialect=dialect) as cloud,
+        Sandbox(with_keys(tmp_path), dialect=dialect) as cloud,
         closing(http.client.HTTPConnection("127.0.0.1", cloud.port)) as line,
     ):
         line.request("POST", "/", b"Action=DescribeImages", headers={"Host": "ec2.cloud.example"})
