@@ -1,5 +1,7 @@
 """Fixtures of several wings: a real kernel and set, an embedded cloud, the program itself."""
 
+import fcntl
+import gc
 import os
 import shutil
 import subprocess
@@ -11,20 +13,38 @@ import pytest
 from tests.support.cloud_keys import with_keys
 from tests.support.host import NOBODY, Host, open_way
 from tests.support.listener import Recorder
+from tests.support.small_set import make_small_set
 from uecwatchd.demo.material import DebianKernel, RealSet, kernel, make_set
 from uecwatchd.sandbox.server import Sandbox
 
 
+def pytest_collection_finish() -> None:
+    """Have the garbage collector look at what tests make, and not at all that was loaded before them."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def real_kernel(tmp_path_factory: pytest.TempPathFactory) -> DebianKernel:
-    """Debian's cloud kernel, installed here or fetched from Debian once."""
-    return kernel(tmp_path_factory.mktemp("kernel"))
+    """Debian's cloud kernel, installed here or fetched from Debian by one worker for all."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    with (shared / "kernel.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (shared / "kernel").mkdir(exist_ok=True)
+        return kernel(shared / "kernel")
 
 
 @pytest.fixture(scope="session")
 def real_set(real_kernel: DebianKernel, tmp_path_factory: pytest.TempPathFactory) -> RealSet:
     """A bootable set named `tiny`: kernel, initrd and ext4 partition image. To be copied, not changed."""
     return make_set(tmp_path_factory.mktemp("set"), kernel=real_kernel)
+
+
+@pytest.fixture(scope="session")
+def small_set(tmp_path_factory: pytest.TempPathFactory) -> RealSet:
+    """A set in the form of the real one, with little in it, that boots nowhere. To be copied, not changed."""
+    return make_small_set(tmp_path_factory.mktemp("small-set"))
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ PACKAGE = Path(__file__).parents[2] / "uecwatchd"
 
 
 @pytest.fixture
-def disk(tmp_path: Path, real_set: RealSet) -> Path:
+def disk(tmp_path: Path, small_set: RealSet) -> Path:
     """A file system that any machine could be."""
     copy = tmp_path / "karmic.img"
-    copy.write_bytes(real_set.machine.read_bytes())
+    copy.write_bytes(small_set.machine.read_bytes())
     return copy
 
 
@@ -56,9 +56,9 @@ def test_only_valid_registered_ids_are_accepted_for_a_machine(
 
 
 def test_a_kernel_file_is_refused_together_with_a_kernel_id(
-    host: Host, real_set: RealSet, tmp_path: Path
+    host: Host, small_set: RealSet, tmp_path: Path
 ) -> None:
-    ended = host.run("bundle", str(real_set.kernel), str(tmp_path / "b"), "--kernel", "eki-12345678")
+    ended = host.run("bundle", str(small_set.kernel), str(tmp_path / "b"), "--kernel", "eki-12345678")
     assert "it is bundled as a kernel" in refused(ended, 64)
 
 
@@ -102,8 +102,8 @@ def test_a_truncated_image_is_never_bundled(host: Host, disk: Path, tmp_path: Pa
         assert "add --keep" not in words
 
 
-def test_a_kernel_is_not_bundled_as_a_machine_image(host: Host, real_set: RealSet, tmp_path: Path) -> None:
-    ended = host.run("bundle", str(real_set.kernel), str(tmp_path / "b"), "--type", "machine")
+def test_a_kernel_is_not_bundled_as_a_machine_image(host: Host, small_set: RealSet, tmp_path: Path) -> None:
+    ended = host.run("bundle", str(small_set.kernel), str(tmp_path / "b"), "--type", "machine")
     words = refused(ended, 65)
     assert "it is a Linux kernel, not a disk" in words
     assert "Leave --type out" in words

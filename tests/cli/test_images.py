@@ -167,7 +167,7 @@ def test_json_has_more_fields_than_the_table() -> None:
 
 @pytest.fixture(scope="module")
 def busy(
-    host_class: type[Host], real_set: RealSet, tmp_path_factory: pytest.TempPathFactory
+    host_class: type[Host], small_set: RealSet, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Host]:
     """A host whose cloud has the set `tiny`, which it made itself, and a kernel that another host made."""
     folder = tmp_path_factory.mktemp("busy")
@@ -175,8 +175,8 @@ def busy(
         host, other = (host_class.made(folder / name, cloud) for name in ("host", "other"))
         shutil.copy(MEMDISK, other.spool / "memdisk")
         (other.spool / "theirs.toml").write_text('kernel = "memdisk"')
-        assert real_set.sidecar
-        host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, real_set.sidecar)
+        assert small_set.sidecar
+        host.drop(small_set.machine, small_set.kernel, small_set.ramdisk, small_set.sidecar)
         for each in (other, host):
             ended = each.run("once")
             assert ended.returncode == 0, ended.stderr

@@ -3,7 +3,7 @@
 import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -214,9 +214,9 @@ def test_an_image_that_vanishes_while_pending_is_registered_again_once(
 
 
 def test_a_machine_goes_up_while_its_kernel_is_pending_and_waits_for_it_without_a_worker(
-    host: Host, listener: Recorder, real_set: RealSet
+    host: Host, listener: Recorder, small_set: RealSet
 ) -> None:
-    host.drop_set(real_set, "tiny")
+    host.drop_set(small_set, "tiny")
     host.cloud.faults.arm("pending", FOR_EVER)
     with scene(host, listener) as made:
         waiting = made.after(0, "tiny")
@@ -245,9 +245,9 @@ def finish(host: Host, kind: str, state: str = "available") -> None:
 
 @pytest.mark.parametrize(("ready", "other"), [("kernel", "ari-"), ("ramdisk", "aki-")])
 def test_kernel_and_ramdisk_that_are_both_pending_have_each_its_wait(
-    host: Host, listener: Recorder, real_set: RealSet, ready: str, other: str
+    host: Host, listener: Recorder, small_set: RealSet, ready: str, other: str
 ) -> None:
-    host.drop_set(real_set, "tiny")
+    host.drop_set(small_set, "tiny")
     host.cloud.faults.arm("pending", FOR_EVER)
     with scene(host, listener) as made:
         both = made.after(0, "tiny")
@@ -263,9 +263,9 @@ def test_kernel_and_ramdisk_that_are_both_pending_have_each_its_wait(
 
 
 def test_a_ramdisk_that_fails_while_its_kernel_is_pending_is_made_again_at_the_next_look(
-    host: Host, listener: Recorder, real_set: RealSet
+    host: Host, listener: Recorder, small_set: RealSet
 ) -> None:
-    host.drop_set(real_set, "tiny")
+    host.drop_set(small_set, "tiny")
     host.cloud.faults.arm("pending", FOR_EVER)
     with scene(host, listener) as made:
         made.after(0, "tiny")
@@ -279,9 +279,9 @@ def test_a_ramdisk_that_fails_while_its_kernel_is_pending_is_made_again_at_the_n
 
 
 def test_no_machine_is_registered_with_a_kernel_that_another_set_registers_again(
-    host: Host, listener: Recorder, real_set: RealSet
+    host: Host, listener: Recorder, small_set: RealSet
 ) -> None:
-    host.drop_set(real_set, "tiny")
+    host.drop_set(small_set, "tiny")
     host.cloud.faults.arm("pending", FOR_EVER)
     with scene(host, listener) as made:
 
@@ -364,14 +364,23 @@ def run(host: Host, listener: Recorder) -> SetRecord:
         return made.after(LONGEST_LOOK_SECONDS)
 
 
-def wrongly_sealed(host: Host, listener: Recorder) -> SetRecord:
-    """A set whose bundle was sealed for somebody else."""
-    drop(host)
-    other = host.folder / "other-cloud"
-    other.mkdir(exist_ok=True)
+@pytest.fixture(scope="module")
+def foreign_certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    other = tmp_path_factory.mktemp("other-cloud")
     ensure_identity(other, now=datetime.now(UTC))
-    with_certificate(host, other / "cloud-cert.pem")
-    return run(host, listener)
+    return other / "cloud-cert.pem"
+
+
+@pytest.fixture
+def wrongly_sealed(host: Host, listener: Recorder, foreign_certificate: Path) -> Callable[[], SetRecord]:
+    """Drops a set, and has its bundle sealed for somebody else."""
+
+    def seal() -> SetRecord:
+        drop(host)
+        with_certificate(host, foreign_certificate)
+        return run(host, listener)
+
+    return seal
 
 
 def right_again(host: Host) -> None:
@@ -380,9 +389,9 @@ def right_again(host: Host) -> None:
 
 @pytest.mark.parametrize("order", ["retry", "forget", "touch"])
 def test_a_bundle_that_no_image_could_be_made_of_is_made_again(
-    host: Host, listener: Recorder, order: str
+    host: Host, listener: Recorder, wrongly_sealed: Callable[[], SetRecord], order: str
 ) -> None:
-    failed = wrongly_sealed(host, listener)
+    failed = wrongly_sealed()
     assert failed.state == "rejected"
     assert failed.error
     assert "is failed" in failed.error.why
@@ -400,9 +409,11 @@ def test_a_bundle_that_no_image_could_be_made_of_is_made_again(
     assert "Resuming karmic at upload" not in (host.spool / "karmic.uec.log").read_text()
 
 
-def test_a_failed_image_in_an_older_ledger_is_not_registered_again(host: Host, listener: Recorder) -> None:
+def test_a_failed_image_in_an_older_ledger_is_not_registered_again(
+    host: Host, listener: Recorder, wrongly_sealed: Callable[[], SetRecord]
+) -> None:
     host.cloud.faults.arm("pending", FOR_EVER)
-    sealed = wrongly_sealed(host, listener)
+    sealed = wrongly_sealed()
     assert sealed.state == "waiting", sealed.error
     with closing(open_ledger(host.state)) as book:
         (record,), (bundle,) = book.sets(), book.bundles("default")
@@ -423,10 +434,10 @@ def test_a_failed_image_in_an_older_ledger_is_not_registered_again(host: Host, l
 
 @pytest.mark.parametrize("state", ["error", "deregistered", "failed"])
 def test_an_image_that_fails_after_a_long_wait_has_its_bundle_made_again(
-    host: Host, listener: Recorder, state: str
+    host: Host, listener: Recorder, wrongly_sealed: Callable[[], SetRecord], state: str
 ) -> None:
     host.cloud.faults.arm("pending", FOR_EVER)
-    assert wrongly_sealed(host, listener).state == "waiting"
+    assert wrongly_sealed().state == "waiting"
     host.cloud.faults.clear()
     (old,) = host.cloud.images
     host.cloud.backend.registry.set_image_state(old.id, state)
@@ -456,9 +467,9 @@ def test_a_manifest_is_made_again_when_the_certificate_changes_before_it_is_regi
 
 @pytest.mark.parametrize("role", ["kernel", "ramdisk", "machine"])
 def test_any_member_may_fail_and_is_made_again_after_a_retry(
-    host: Host, listener: Recorder, real_set: RealSet, role: str
+    host: Host, listener: Recorder, small_set: RealSet, role: str
 ) -> None:
-    host.drop_set(real_set, "tiny")
+    host.drop_set(small_set, "tiny")
     spare = ["kernel", "ramdisk", "machine"].index(role)
     host.cloud.faults.arm("image-fails", 1, spare=spare)
     with scene(host, listener, RetryPolicy(looks=(0.1, 0.1))) as made:

@@ -181,11 +181,11 @@ def test_full_verification_opens_the_bundle_before_it_is_registered(
 
 @pytest.mark.parametrize("generation", ["uec", "euca3", "euca4", "euca5"])
 def test_missing_rights_for_kernels_are_reported_before_the_machine_is_uploaded(
-    real_set: RealSet, tmp_path: Path, generation: str
+    small_set: RealSet, tmp_path: Path, generation: str
 ) -> None:
     with cloud_host(tmp_path, generation, administrator=False) as host:
         cloud = host.cloud
-        host.drop_set(real_set, "k")
+        host.drop_set(small_set, "k")
         assert host.run("once").returncode == 65
         error = (host.spool / "k.uec.error").read_text()
         assert "only its administrators may register kernels and ramdisks" in error
@@ -262,9 +262,9 @@ def test_a_platform_that_is_named_later_makes_another_image(tmp_path: Path) -> N
 
 
 def test_an_upload_moves_to_another_bucket_after_a_change_of_the_configuration(
-    host: Host, listener: Recorder, real_set: RealSet
+    host: Host, listener: Recorder, small_set: RealSet
 ) -> None:
-    host.drop(real_set.kernel, names=["linux.vmlinuz"])
+    host.drop(small_set.kernel, names=["linux.vmlinuz"])
     (host.spool / "linux.toml").write_text('kernel = "linux.vmlinuz"\n')
     host.cloud.faults.arm("put-503", 1, spare=1)
     settings = load(host.config, environ={})
@@ -278,10 +278,10 @@ def test_an_upload_moves_to_another_bucket_after_a_change_of_the_configuration(
     assert image.location.startswith("other-images/")
 
 
-def test_requirements_of_a_cloud_are_checked_before_the_upload(real_set: RealSet, tmp_path: Path) -> None:
+def test_requirements_of_a_cloud_are_checked_before_the_upload(small_set: RealSet, tmp_path: Path) -> None:
     with cloud_host(tmp_path, "euca4") as host:
         cloud = host.cloud
-        host.drop(real_set.machine, real_set.kernel, names=["k.img", "k.vmlinuz"])
+        host.drop(small_set.machine, small_set.kernel, names=["k.img", "k.vmlinuz"])
         (host.spool / "k.toml").write_text('ramdisk = "none"\n')
         assert host.run("once").returncode == 65
         error = (host.spool / "k.uec.error").read_text()

@@ -108,7 +108,7 @@ LONG = "x" * 140
 SHOWN = "rejected"
 BAD = (
     Bad("empty", "rejected", "empty.img", "empty", "Copy", _stem("empty", img=_empty)),
-    Bad("short", "rejected", "short.img", "claims 48 MiB, the file has 24 MiB", "Copy", _stem("short", img=_halve)),
+    Bad("short", "rejected", "short.img", "claims 8 MiB, the file has 4 MiB", "Copy", _stem("short", img=_halve)),
     Bad("short-kernel", "rejected", "short-kernel.vmlinuz", "claims", "Copy", _stem("short-kernel", vmlinuz=_halve)),
     Bad("dir", "rejected", "dir.img: it is a folder", "regular files", "Copy", _stem("dir", img=_folder)),
     Bad("link", "rejected", "link.img: it is a symbolic link", "regular files", "Copy", _stem("link", img=_link)),
@@ -173,7 +173,9 @@ class Ran:
 
 
 @pytest.fixture(scope="module")
-def ran(real_set: RealSet, tmp_path_factory: pytest.TempPathFactory, host_class: type[Host]) -> Iterator[Ran]:
+def ran(
+    small_set: RealSet, tmp_path_factory: pytest.TempPathFactory, host_class: type[Host]
+) -> Iterator[Ran]:
     from uecwatchd.sandbox.server import Sandbox
 
     folder = tmp_path_factory.mktemp("bad")
@@ -182,8 +184,8 @@ def ran(real_set: RealSet, tmp_path_factory: pytest.TempPathFactory, host_class:
         host = host_class.made(folder / "host", cloud)
         host.configure(host.config.read_text() + _clouds(host, folder))
         for bad in BAD:
-            bad.make(host, real_set)
-        _stem("good")(host, real_set)
+            bad.make(host, small_set)
+        _stem("good")(host, small_set)
         ended = host.run("once")
         rows = {row["name"]: row for row in json.loads(host.run("status", "--json").stdout)}
         yield Ran(host, ended.returncode, ended.stderr, rows)
@@ -247,8 +249,8 @@ def _is_final(path: Path) -> bool:
     return any(bad.state == "rejected" for bad in BAD if bad.name == name)
 
 
-def test_a_corrected_file_starts_another_attempt(ran: Ran, real_set: RealSet) -> None:
-    shutil.copy(real_set.machine, ran.host.spool / "short.img")
+def test_a_corrected_file_starts_another_attempt(ran: Ran, small_set: RealSet) -> None:
+    shutil.copy(small_set.machine, ran.host.spool / "short.img")
     (ran.host.spool / "typo.toml").unlink()
     ran.host.run("once")
     for name in ("short", "typo"):
@@ -264,10 +266,10 @@ def test_check_says_what_is_wrong_with_each_cloud(ran: Ran) -> None:
     assert "this is not the secret" not in ended.stdout + ended.stderr + ran.log
 
 
-def test_a_file_that_may_not_be_read_names_the_chmod(host: Host, real_set: RealSet) -> None:
-    _stem("private")(host, real_set)
+def test_a_file_that_may_not_be_read_names_the_chmod(host: Host, small_set: RealSet) -> None:
+    _stem("private")(host, small_set)
     (host.spool / "private.img").unlink()
-    shutil.copy(real_set.machine, host.spool / "private.img")
+    shutil.copy(small_set.machine, host.spool / "private.img")
     (host.spool / "private.img").chmod(0o600)
     ended = host.run_as_nobody("once")
     assert ended.returncode == 65, ended.stderr
@@ -278,12 +280,12 @@ def test_a_file_that_may_not_be_read_names_the_chmod(host: Host, real_set: RealS
 
 
 def test_a_full_state_directory_defers_a_set_which_resumes_by_itself(
-    host: Host, real_set: RealSet, small_disk: Path, listener: Recorder
+    host: Host, small_set: RealSet, small_disk: Path, listener: Recorder
 ) -> None:
     host.configure(host.config.read_text().replace(str(host.state), str(small_disk)))
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
-        _stem("karmic")(host, real_set)
+        _stem("karmic")(host, small_set)
         filler = small_disk / "filler"
         filler.write_bytes(bytes(os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize))
         (record,) = Service(
@@ -319,10 +321,12 @@ def test_a_spool_that_may_not_be_listed_ends_with_77(host: Host) -> None:
     assert "cannot list the spool folder" in ended.stderr
 
 
-def test_a_missing_spool_ends_with_75_and_the_other_folders_are_served(host: Host, real_set: RealSet) -> None:
+def test_a_missing_spool_ends_with_75_and_the_other_folders_are_served(
+    host: Host, small_set: RealSet
+) -> None:
     text = host.config.read_text()
     host.configure(text.replace("folders = [", f'folders = ["{host.folder}/none", '))
-    _stem("karmic")(host, real_set)
+    _stem("karmic")(host, small_set)
     for verb in ("once", "status"):
         ended = host.run(verb)
         assert ended.returncode == 75
@@ -331,9 +335,9 @@ def test_a_missing_spool_ends_with_75_and_the_other_folders_are_served(host: Hos
     assert "karmic" in ended.stdout
 
 
-def test_no_cloud_at_all_is_our_own_mistake(host: Host, real_set: RealSet) -> None:
+def test_no_cloud_at_all_is_our_own_mistake(host: Host, small_set: RealSet) -> None:
     host.configure(host.config.read_text().split("[cloud")[0])
-    _stem("karmic")(host, real_set)
+    _stem("karmic")(host, small_set)
     assert host.run("once").returncode == 78
     assert "there is no cloud named default" in (host.spool / "karmic.uec.error").read_text()
     checked = host.run("check")
@@ -341,8 +345,8 @@ def test_no_cloud_at_all_is_our_own_mistake(host: Host, real_set: RealSet) -> No
     assert "no cloud is configured" in checked.stdout
 
 
-def test_a_key_that_may_not_be_read_ends_with_77(host: Host, real_set: RealSet) -> None:
-    _stem("karmic")(host, real_set)
+def test_a_key_that_may_not_be_read_ends_with_77(host: Host, small_set: RealSet) -> None:
+    _stem("karmic")(host, small_set)
     key = next(path for path in host.cloud.folder.glob("*admin-pk.pem"))
     ended = host.run_as_nobody("once", closed=key)
     assert ended.returncode == 77, ended.stderr

@@ -63,7 +63,7 @@ def mount() -> Iterator[Callable[[Path], Disk]]:
     """Mounts tmpfs over folders. Needs root, as installing the tests' packages did."""
     mounted: list[Path] = []
 
-    def make(folder: Path, size: int = 96 * MIB) -> Disk:
+    def make(folder: Path, size: int = 48 * MIB) -> Disk:
         folder.mkdir(exist_ok=True)
         options = f"size={size},nr_inodes={INODES},mode=0755"
         subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
@@ -73,14 +73,6 @@ def mount() -> Iterator[Callable[[Path], Disk]]:
     yield make
     for folder in mounted:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-@pytest.fixture(scope="module")
-def small_set(real_set: RealSet, tmp_path_factory: pytest.TempPathFactory) -> RealSet:
-    """The real kernel and ramdisk with a file system of one MiB."""
-    folder = tmp_path_factory.mktemp("small")
-    subprocess.run(["mkfs.ext4", "-q", str(folder / "small.img"), "1M"], check=True)
-    return replace(real_set, machine=folder / "small.img")
 
 
 def drop(host: Host, made: RealSet) -> dict[str, bytes]:
@@ -142,7 +134,7 @@ def once_uploading(host: Host, act: Callable[[], None]) -> Iterator[None]:
                 host.cloud.faults.clear()
                 return
 
-    host.cloud.faults.arm("slow", 0.1)
+    host.cloud.faults.arm("slow", 0.3)
     thread = threading.Thread(target=watch)
     thread.start()
     try:

@@ -14,6 +14,9 @@ from tests.support.waiting import until
 from uecwatchd.demo.material import RealSet
 from uecwatchd.intake.spool.output_files import SPOOL_LOCK
 
+# Of each answer of the cloud, so that a set takes longer than one looks away.
+SLOW_SECONDS = 0.3
+
 
 def sidecar_set(host: Host, made: RealSet) -> str:
     assert made.sidecar
@@ -61,9 +64,9 @@ def test_a_set_in_each_of_its_forms_becomes_an_emi(
 
 
 @pytest.fixture
-def done(host: Host, real_set: RealSet) -> Host:
+def done(host: Host, small_set: RealSet) -> Host:
     """A host on which the set `tiny` has been registered."""
-    sidecar_set(host, real_set)
+    sidecar_set(host, small_set)
     assert host.run("once").returncode == 0
     return host
 
@@ -79,13 +82,13 @@ def test_a_second_run_does_nothing_and_says_so(done: Host) -> None:
 
 
 def test_kernel_and_ramdisk_of_two_sets_are_bundled_and_registered_once(
-    host: Host, real_set: RealSet
+    host: Host, small_set: RealSet
 ) -> None:
     for name in ("one", "two"):
         host.drop(
-            real_set.machine,
-            real_set.kernel,
-            real_set.ramdisk,
+            small_set.machine,
+            small_set.kernel,
+            small_set.ramdisk,
             names=[f"{name}.img", f"{name}.vmlinuz", f"{name}.initrd"],
         )
     with (host.spool / "two.img").open("ab") as image:
@@ -99,7 +102,7 @@ def test_kernel_and_ramdisk_of_two_sets_are_bundled_and_registered_once(
 
 
 def test_replacing_a_member_makes_another_image_and_takes_the_old_id_away_first(
-    done: Host, real_set: RealSet
+    done: Host, small_set: RealSet
 ) -> None:
     old = (done.spool / "tiny.emi").read_text()
     with (done.spool / "tiny.img").open("ab") as image:
@@ -190,11 +193,11 @@ def test_another_description_is_given_to_the_image_that_is_there(done: Host) -> 
 
 
 def test_the_same_content_under_another_stem_is_the_image_that_is_known(
-    host: Host, real_set: RealSet
+    host: Host, small_set: RealSet
 ) -> None:
     for name in ("one", "two"):
         names = [f"{name}.img", f"{name}.vmlinuz", f"{name}.initrd"]
-        host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, names=names)
+        host.drop(small_set.machine, small_set.kernel, small_set.ramdisk, names=names)
         assert host.run("once").returncode == 0
     assert (host.spool / "one.emi").read_text() == (host.spool / "two.emi").read_text()
     assert len(host.cloud.calls("RegisterImage")) == 3
@@ -231,22 +234,22 @@ def test_verify_notices_a_part_that_was_damaged_in_the_cloud(done: Host) -> None
     assert key in ended.stderr
 
 
-def test_the_files_dropped_are_not_changed(done: Host, real_set: RealSet) -> None:
-    for made in (real_set.machine, real_set.kernel, real_set.ramdisk, real_set.sidecar):
+def test_the_files_dropped_are_not_changed(done: Host, small_set: RealSet) -> None:
+    for made in (small_set.machine, small_set.kernel, small_set.ramdisk, small_set.sidecar):
         assert made
         assert (done.spool / made.name).read_bytes() == made.read_bytes()
 
 
-def test_a_kernel_named_alone_in_a_sidecar_is_registered_alone(host: Host, real_set: RealSet) -> None:
-    host.drop(real_set.kernel, names=["vmlinuz-1"])
+def test_a_kernel_named_alone_in_a_sidecar_is_registered_alone(host: Host, small_set: RealSet) -> None:
+    host.drop(small_set.kernel, names=["vmlinuz-1"])
     (host.spool / "linux.toml").write_text('kernel = "vmlinuz-1"')
     assert host.run("once").returncode == 0
     assert host.outputs() == ["linux.eki", "linux.uec.json", "linux.uec.log"]
 
 
-def test_the_daemon_takes_what_is_dropped_and_puts_it_down_when_asked(host: Host, real_set: RealSet) -> None:
+def test_the_daemon_takes_what_is_dropped_and_puts_it_down_when_asked(host: Host, small_set: RealSet) -> None:
     with daemon_process(host) as daemon:
-        stem_set(host, real_set)
+        stem_set(host, small_set)
         emi = host.spool / "karmic.emi"
         until(lambda: emi.exists() and emi.stat().st_size > 0, "the EMI")
         assert host.outputs() == [f"karmic.{end}" for end in ("eki", "emi", "eri", "uec.json", "uec.log")]
@@ -257,24 +260,27 @@ def test_the_daemon_takes_what_is_dropped_and_puts_it_down_when_asked(host: Host
         assert "Watching" in stop_daemon(daemon)
 
 
-def test_a_folder_moved_in_whole_is_taken(host: Host, real_set: RealSet) -> None:
+def test_a_folder_moved_in_whole_is_taken(host: Host, small_set: RealSet) -> None:
     with daemon_process(host):
         outside = host.folder / "intrepid"
         outside.mkdir()
-        for made, name in ((real_set.machine, "a"), (real_set.kernel, "b"), (real_set.ramdisk, "c")):
+        for made, name in ((small_set.machine, "a"), (small_set.kernel, "b"), (small_set.ramdisk, "c")):
             shutil.copy(made, outside / name)
         outside.rename(host.spool / "intrepid")
         until((host.spool / "intrepid.emi").exists, "the EMI")
 
 
-def test_a_daemon_stopped_in_the_middle_goes_on_where_it_was(host: Host, real_set: RealSet) -> None:
-    stem_set(host, real_set)
-    # Nothing that deflate could shorten: the machine image takes seconds, in parts of 10 MiB.
+def test_a_daemon_stopped_in_the_middle_goes_on_where_it_was(host: Host, small_set: RealSet) -> None:
+    stem_set(host, small_set)
+    # Nothing that deflate could shorten: the machine image goes up in parts of 10 MiB, one after the other.
     with (host.spool / "karmic.img").open("ab") as image:
-        image.write(os.urandom(96 << 20))
+        image.write(os.urandom(30 << 20))
+    host.configure(host.config.read_text() + "[work]\nuploads = 1\n")
+    host.cloud.faults.arm("slow", SLOW_SECONDS)
     with daemon_process(host) as daemon:
         until(lambda: any("karmic" in seen.path for seen in host.cloud.calls("PutObject")), "the first part")
         stop_daemon(daemon)
+    host.cloud.faults.clear()
     assert not (host.spool / "karmic.emi").exists()
     ended = host.run("once")
     assert ended.returncode == 0, ended.stderr
@@ -284,12 +290,14 @@ def test_a_daemon_stopped_in_the_middle_goes_on_where_it_was(host: Host, real_se
     assert len(host.cloud.calls("RegisterImage")) == 3
 
 
-def test_a_killed_daemon_loses_nothing_and_registers_nothing_twice(host: Host, real_set: RealSet) -> None:
-    stem_set(host, real_set)
+def test_a_killed_daemon_loses_nothing_and_registers_nothing_twice(host: Host, small_set: RealSet) -> None:
+    stem_set(host, small_set)
+    host.cloud.faults.arm("slow", SLOW_SECONDS)
     with daemon_process(host) as daemon:
         until(lambda: host.cloud.calls("RegisterImage"), "the first registration")
         daemon.kill()
         daemon.wait()
+    host.cloud.faults.clear()
     assert host.run("once").returncode == 0
     assert len(host.cloud.calls("RegisterImage")) == 3
     images = [member["id"] for member in host.report("karmic")["members"]]
@@ -297,27 +305,27 @@ def test_a_killed_daemon_loses_nothing_and_registers_nothing_twice(host: Host, r
 
 
 def test_finished_files_are_archived_where_the_configuration_says_so(
-    make_host: Callable[..., Host], real_set: RealSet
+    make_host: Callable[..., Host], small_set: RealSet
 ) -> None:
     host = make_host()
     host.configure(host.config.read_text().replace("settle =", 'after = "archive"\nsettle ='))
-    sidecar_set(host, real_set)
+    sidecar_set(host, small_set)
     assert host.run("once").returncode == 0
     assert host.run("once").returncode == 0
     names = sorted(path.name for path in (host.spool / "done").rglob("*") if path.is_file())
-    assert real_set.sidecar
+    assert small_set.sidecar
     assert names == sorted(
-        p.name for p in (real_set.machine, real_set.kernel, real_set.ramdisk, real_set.sidecar)
+        p.name for p in (small_set.machine, small_set.kernel, small_set.ramdisk, small_set.sidecar)
     )
     assert (host.spool / "tiny.emi").exists()
 
 
-def test_outputs_follow_their_files_after_a_while(make_host: Callable[..., Host], real_set: RealSet) -> None:
+def test_outputs_follow_their_files_after_a_while(make_host: Callable[..., Host], small_set: RealSet) -> None:
     host = make_host()
     host.configure(host.config.read_text().replace("settle =", "linger = 0\nsettle ="))
-    sidecar_set(host, real_set)
+    sidecar_set(host, small_set)
     assert host.run("once").returncode == 0
-    for made in (real_set.machine, real_set.kernel, real_set.ramdisk, real_set.sidecar):
+    for made in (small_set.machine, small_set.kernel, small_set.ramdisk, small_set.sidecar):
         assert made
         (host.spool / made.name).unlink()
     for _ in range(2):
@@ -340,8 +348,8 @@ def test_status_tells_about_every_name(done: Host) -> None:
     assert done.run("status", "nonesuch").returncode == 66
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(host: Host, real_set: RealSet) -> None:
-    stem_set(host, real_set)
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(host: Host, small_set: RealSet) -> None:
+    stem_set(host, small_set)
     ended = host.run("once", "--dry-run")
     assert ended.returncode == 0
     assert "karmic  new       complete: to be registered on cloud default" in ended.stdout

@@ -5,7 +5,6 @@ import http.client
 import random
 import re
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.support.host import Host
+from tests.support.program_runs import Run
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.demo.material import RealSet
 
@@ -137,7 +137,7 @@ def reads_a_byte_at_a_time(front: Front, handler: Any) -> None:
         handler.rfile.read(1)
 
 
-def ended(process: "subprocess.Popen[str]") -> str:
+def ended(process: Run) -> str:
     """Wait for the end of a program after a stop; return what it said."""
     _, talk = process.communicate(timeout=PATIENCE_SECONDS)
     assert "Traceback" not in talk
@@ -162,12 +162,12 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
 def test_a_stop_is_heard_whatever_the_cloud_does(
-    wrong: Wrong, host: Host, front: Front, real_set: RealSet
+    wrong: Wrong, host: Host, front: Front, small_set: RealSet
 ) -> None:
     host.configure(host.config.read_text().replace('dialect = "sandbox"', f'dialect = "{wrong.dialect}"'))
     front.wrong, front.act = wrong.picks, wrong.act
-    host.drop_set(real_set)
-    process = host.popen("run")
+    host.drop_set(small_set)
+    process = host.start("run")
     try:
         assert front.met.wait(PATIENCE_SECONDS)
         time.sleep(MOMENTS.uniform(0, MOMENT_SECONDS))
@@ -188,7 +188,7 @@ def test_a_stop_is_heard_whatever_the_cloud_does(
 def test_a_verb_that_is_stopped_does_not_wait_for_the_cloud(host: Host, front: Front) -> None:
     front.wrong, front.act = lambda _action: True, drips_its_body
     (host.spool / "karmic.toml").write_text("")
-    verbs = {verb: host.popen(*verb.split()) for verb in ("check", "images", "images --all")}
+    verbs = {verb: host.start(*verb.split()) for verb in ("check", "images", "images --all")}
     try:
         until(lambda: len(front.seen) >= len(verbs), "each verb's question")
         for process in verbs.values():
@@ -209,10 +209,10 @@ FORGED = ("-x $(touch /tmp/x)", "emi-12345678\nemi-12345679")
 
 @pytest.mark.parametrize("forged", FORGED)
 def test_no_false_id_is_written_and_none_is_asked_for_twice(
-    forged: str, host: Host, front: Front, real_set: RealSet
+    forged: str, host: Host, front: Front, small_set: RealSet
 ) -> None:
     actions = ("RegisterImage", "DescribeImages")
-    host.drop(real_set.kernel, names=["karmic.vmlinuz"])
+    host.drop(small_set.kernel, names=["karmic.vmlinuz"])
     (host.spool / "karmic.toml").write_text('kernel = "karmic.vmlinuz"\n')
 
     def forge(action: str, content: bytes) -> bytes:
@@ -236,12 +236,12 @@ def test_no_false_id_is_written_and_none_is_asked_for_twice(
 
 
 def test_an_id_that_got_lost_on_its_way_is_found_in_the_list(
-    host: Host, front: Front, real_set: RealSet
+    host: Host, front: Front, small_set: RealSet
 ) -> None:
     front.forge = lambda action, content: (
         content.replace(b"<imageId>e", b"<imageId>-e") if action == "RegisterImage" else content
     )
-    host.drop_set(real_set)
+    host.drop_set(small_set)
     ended = host.run("once")
     assert ended.returncode == 0, ended.stderr
     ids = {(host.spool / f"karmic.{role}").read_text().strip() for role in ("eki", "eri", "emi")}

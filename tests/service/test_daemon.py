@@ -86,9 +86,9 @@ def running(host: Host, listener: Recorder) -> Iterator[Service]:
 
 
 def test_an_upload_that_fails_defers_and_the_time_of_the_retry_survives_a_restart(
-    host: Host, real_set: RealSet, listener: Recorder
+    host: Host, small_set: RealSet, listener: Recorder
 ) -> None:
-    host.drop_set(real_set)
+    host.drop_set(small_set)
     host.cloud.faults.arm("put-503", math.inf)
     with opened_service(host, listener, patience=RetryPolicy(tries=())) as first:
         (record,) = first.once()
@@ -109,9 +109,9 @@ def test_an_upload_that_fails_defers_and_the_time_of_the_retry_survives_a_restar
 
 
 def test_once_waits_for_what_is_written_while_it_works(
-    host: Host, real_set: RealSet, listener: Recorder
+    host: Host, small_set: RealSet, listener: Recorder
 ) -> None:
-    host.drop_set(real_set)
+    host.drop_set(small_set)
     (host.spool / "late.toml").write_text('kernel = "none"\nconvert = "keep"\n')
 
     def registered() -> bool:
@@ -134,13 +134,13 @@ def test_once_waits_for_what_is_written_while_it_works(
 
 
 def test_a_waiting_reason_is_reported_once_for_each_change(
-    host: Host, real_set: RealSet, listener: Recorder
+    host: Host, small_set: RealSet, listener: Recorder
 ) -> None:
     ext("-t", "ext4", size=8 * MIB)(host.spool / "karmic.img", fill(host.folder / "root", {"etc/fstab": ""}))
     for _ in range(3):
         with opened_service(host, listener) as again:
             again.once()
-    host.drop(real_set.kernel, names=["karmic.vmlinuz"])
+    host.drop(small_set.kernel, names=["karmic.vmlinuz"])
     with opened_service(host, listener) as again:
         again.once()
     reasons = [sentence.split(" (")[0] for sentence in listener.sentences(Kind.WAITING)]
@@ -151,9 +151,9 @@ def test_a_waiting_reason_is_reported_once_for_each_change(
 
 
 def test_a_finished_set_is_not_undone_when_a_member_is_taken_away(
-    host: Host, real_set: RealSet, listener: Recorder
+    host: Host, small_set: RealSet, listener: Recorder
 ) -> None:
-    host.drop_set(real_set)
+    host.drop_set(small_set)
     with opened_service(host, listener) as first:
         first.once()
     (host.spool / "karmic.initrd").unlink()
@@ -164,36 +164,36 @@ def test_a_finished_set_is_not_undone_when_a_member_is_taken_away(
 
 
 def test_a_loose_kernel_that_is_done_stays_with_its_image_when_another_arrives(
-    host: Host, real_set: RealSet, listener: Recorder
+    host: Host, small_set: RealSet, listener: Recorder
 ) -> None:
-    host.drop(real_set.machine, names=["karmic.img"])
+    host.drop(small_set.machine, names=["karmic.img"])
     for version in ("1", "2"):
-        host.drop(real_set.kernel, real_set.ramdisk, names=[f"vmlinuz-{version}", f"initrd.img-{version}"])
+        host.drop(small_set.kernel, small_set.ramdisk, names=[f"vmlinuz-{version}", f"initrd.img-{version}"])
         with opened_service(host, listener) as again:
             records = again.once()
         assert [record.state for record in records] == ["done"]
 
 
 def test_a_folder_that_is_removed_and_made_again_is_watched_again(
-    host: Host, real_set: RealSet, listener: Recorder
+    host: Host, small_set: RealSet, listener: Recorder
 ) -> None:
     with running(host, listener):
         shutil.rmtree(host.spool)
         until(lambda: bool(listener.sentences(Kind.WATCH_LOST)), "the loss to be noticed")
         host.spool.mkdir()
-        host.drop_set(real_set)
+        host.drop_set(small_set)
         until((host.spool / "karmic.emi").exists, "the EMI")
         with pytest.raises(Deferred, match="another uecwatchd"):
             output_files.lock_spool(host.spool)
 
 
 def test_a_cloud_that_takes_a_call_and_never_answers_does_not_keep_the_others_waiting(
-    host: Host, real_set: RealSet, listener: Recorder
+    host: Host, small_set: RealSet, listener: Recorder
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/services/Walrus"
         host.configure(f'{host.config.read_text()}s3_url = "{url}"\n')
-        host.drop_set(real_set)
+        host.drop_set(small_set)
         with running(host, listener):
             until(lambda: bool(listener.sentences(Kind.WORKING)), "the work to begin")
             (host.spool / "notes.toml").write_text("nonsense")
@@ -231,9 +231,9 @@ def tools_of(settings: Settings, book: Ledger, listener: Recorder) -> AttemptToo
 
 
 def test_a_folder_in_trouble_does_not_keep_the_loop_busy(
-    host: Host, real_set: RealSet, listener: Recorder
+    host: Host, small_set: RealSet, listener: Recorder
 ) -> None:
-    host.drop_set(real_set)
+    host.drop_set(small_set)
     settings = load(host.config, environ={})
     with closing(open_ledger(settings.state.dir)) as book:
         tools = tools_of(settings, book, listener)
@@ -265,9 +265,9 @@ def test_what_a_failing_disk_kept_from_us_is_read_again_in_time(host: Host, list
 
 
 def test_a_planted_output_is_found_before_anything_is_registered(
-    host: Host, real_set: RealSet, listener: Recorder
+    host: Host, small_set: RealSet, listener: Recorder
 ) -> None:
-    host.drop_set(real_set)
+    host.drop_set(small_set)
     (host.spool / "karmic.emi").symlink_to("/etc/motd")
     with opened_service(host, listener) as first:
         (record,) = first.once()
@@ -282,7 +282,7 @@ def test_a_planted_output_is_found_before_anything_is_registered(
 
 
 def test_a_reload_takes_a_good_configuration_and_refuses_a_bad_one(
-    host: Host, real_set: RealSet, listener: Recorder
+    host: Host, small_set: RealSet, listener: Recorder
 ) -> None:
     good = host.config.read_text()
     with running(host, listener) as daemon:
@@ -296,16 +296,16 @@ def test_a_reload_takes_a_good_configuration_and_refuses_a_bad_one(
         host.configure(good.replace(str(host.spool), str(second)))
         daemon.ask_reload()
         until(lambda: "Read the configuration again" in listener.sentences(Kind.RELOAD), "the reload")
-        replace(host, spool=second).drop_set(real_set)
+        replace(host, spool=second).drop_set(small_set)
         until((second / "karmic.emi").exists, "the EMI in the other folder")
 
 
 def test_a_halted_cloud_is_used_again_after_a_reload(
-    host: Host, real_set: RealSet, listener: Recorder
+    host: Host, small_set: RealSet, listener: Recorder
 ) -> None:
     good = host.config.read_text()
     host.configure(good + 'secret_key = "wrong"\n')
-    host.drop_set(real_set)
+    host.drop_set(small_set)
     with running(host, listener) as daemon:
         until((host.spool / "karmic.uec.error").exists, "the error")
         until(lambda: host.report("karmic")["state"] == "halted", "the report, which comes after it")
@@ -316,11 +316,11 @@ def test_a_halted_cloud_is_used_again_after_a_reload(
 
 
 def test_two_sets_of_one_kernel_that_start_at_the_same_moment_register_it_once(
-    host: Host, real_set: RealSet, listener: Recorder
+    host: Host, small_set: RealSet, listener: Recorder
 ) -> None:
     for name in ("one", "two"):
-        host.drop_set(real_set, name)
-        os.truncate(host.spool / f"{name}.img", real_set.machine.stat().st_size + 512 * len(name + name[:1]))
+        host.drop_set(small_set, name)
+        os.truncate(host.spool / f"{name}.img", small_set.machine.stat().st_size + 512 * len(name + name[:1]))
     with (host.spool / "two.img").open("r+b") as image:
         image.seek(-512, os.SEEK_END)
         image.write(b"x")
@@ -374,9 +374,9 @@ def test_an_image_taken_off_the_list_a_moment_ago_is_not_taken_for_ours(
 
 
 def test_a_member_replaced_while_it_is_read_is_not_registered(
-    host: Host, real_set: RealSet, listener: Recorder
+    host: Host, small_set: RealSet, listener: Recorder
 ) -> None:
-    host.drop_set(real_set)
+    host.drop_set(small_set)
     with opened_service(host, listener) as first:
         swap = threading.Thread(target=_replace_when_first_part_is_up, args=(host,))
         swap.start()

@@ -178,11 +178,11 @@ def test_a_rejected_set_is_not_tried_again_at_a_restart_or_by_any_number_of_scan
 
 
 def test_many_sets_that_share_kernel_and_ramdisk_register_them_once(
-    host: Host, listener: Recorder, real_set: RealSet
+    host: Host, listener: Recorder, small_set: RealSet
 ) -> None:
     host.configure(host.config.read_text() + "\n[work]\nsets = 8\n")
     drop_disks(host, 24)
-    host.drop(real_set.kernel, real_set.ramdisk, names=["vmlinuz", "initrd"])
+    host.drop(small_set.kernel, small_set.ramdisk, names=["vmlinuz", "initrd"])
     for sidecar in host.spool.glob("*.toml"):
         sidecar.write_text('kernel = "vmlinuz"\nramdisk = "initrd"\nconvert = "keep"\n')
     assert once(host, listener) == ["done"] * 24

@@ -26,7 +26,7 @@ NO_TRIES = RetryPolicy(tries=())
 STOP_SECONDS = 5.0
 
 
-def drop(host: Host, *, mib: int = 45) -> None:
+def drop(host: Host, *, mib: int = 25) -> None:
     """A disk of noise: a part for each ten MiB, and one more."""
     drop_image(host.spool, "karmic", random.Random(7).randbytes(mib * MIB))  # noqa: S311
 
@@ -48,7 +48,7 @@ def parts_put(host: Host) -> int:
 
 @pytest.mark.parametrize(
     ("fault", "value"),
-    [("put-503-every", 3), ("put-503", 3), ("put-500", 3), ("reset-in-body", 4), ("wrong-etag", 2)],
+    [("put-503-every", 2), ("put-503", 3), ("put-500", 3), ("reset-in-body", 4), ("wrong-etag", 2)],
 )
 def test_a_part_that_gets_no_good_answer_is_sent_again_in_place(
     host: Host, listener: Recorder, fault: str, value: float

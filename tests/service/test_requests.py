@@ -119,9 +119,9 @@ def row(host: Host, name: str) -> dict[str, Any]:
 
 
 def test_a_set_put_off_in_an_outage_is_tried_at_once_when_somebody_asks(
-    host: Host, real_set: RealSet, listener: Recorder
+    host: Host, small_set: RealSet, listener: Recorder
 ) -> None:
-    drop(host, real_set, "karmic")
+    drop(host, small_set, "karmic")
     host.cloud.stop()
     clocks = Clocks()
     with daemon_by(clocks, host, listener):
@@ -142,9 +142,9 @@ def test_a_set_put_off_in_an_outage_is_tried_at_once_when_somebody_asks(
 
 
 def test_a_set_held_during_its_upload_is_stopped_and_goes_on_after_its_release(
-    host: Host, real_set: RealSet
+    host: Host, small_set: RealSet
 ) -> None:
-    drop(host, real_set, "karmic", more=40)
+    drop(host, small_set, "karmic", more=40)
     host.configure(host.config.read_text() + "[work]\nuploads = 1\n")
     host.cloud.faults.arm("slow", 0.4)
 
@@ -172,9 +172,9 @@ def test_a_set_held_during_its_upload_is_stopped_and_goes_on_after_its_release(
 
 
 def test_a_set_at_work_is_stopped_before_it_is_forgotten_and_begins_again(
-    host: Host, real_set: RealSet
+    host: Host, small_set: RealSet
 ) -> None:
-    drop(host, real_set, "karmic", more=20)
+    drop(host, small_set, "karmic", more=20)
     host.configure(host.config.read_text() + "[work]\nuploads = 1\n")
     host.cloud.faults.arm("slow", 0.4)
     with daemon(host):
@@ -194,12 +194,12 @@ def test_a_set_at_work_is_stopped_before_it_is_forgotten_and_begins_again(
 
 
 def test_a_halted_cloud_is_asked_at_once_when_somebody_asks(
-    host: Host, real_set: RealSet, listener: Recorder
+    host: Host, small_set: RealSet, listener: Recorder
 ) -> None:
     eucarc = host.cloud.eucarc
     text = eucarc.read_text()
     eucarc.write_text(text.replace("EC2_SECRET_KEY=", "EC2_SECRET_KEY=wrong"))
-    drop(host, real_set, "karmic")
+    drop(host, small_set, "karmic")
     clocks = Clocks()
     with daemon_by(clocks, host, listener):
         until(lambda: state(host, "karmic") == "halted", "the refusal")
@@ -237,9 +237,9 @@ def test_an_idle_daemon_wakes_up_at_once_and_without_the_pipe_at_its_next_tick(
 
 
 def test_without_a_daemon_the_next_one_finds_what_was_asked_for(
-    host: Host, real_set: RealSet, listener: Recorder
+    host: Host, small_set: RealSet, listener: Recorder
 ) -> None:
-    drop(host, real_set, "karmic")
+    drop(host, small_set, "karmic")
     (host.spool / "karmic.toml").write_text('on_existing = "fail"\nkernel = "eki-00000000"')
     assert once(host, listener) == once(host, listener) == [("rejected", 1)]
     answer = said(host, "retry", "karmic")
@@ -256,11 +256,11 @@ def test_retry_tries_a_rejected_set_again(host: Host, listener: Recorder) -> Non
     assert once(host, listener) == once(host, listener) == [("rejected", 2)]
 
 
-def test_a_set_that_is_not_there_yet_can_be_held(host: Host, real_set: RealSet, listener: Recorder) -> None:
+def test_a_set_that_is_not_there_yet_can_be_held(host: Host, small_set: RealSet, listener: Recorder) -> None:
     assert "once it comes" in said(host, "hold", "karmic.img")
     assert "already" in said(host, "hold", "karmic")
     assert row(host, "karmic")["detail"].endswith("there is nothing with this name yet")
-    drop(host, real_set, "karmic")
+    drop(host, small_set, "karmic")
     assert once(host, listener) == []
     assert host.outputs() == []
     found = row(host, "karmic")
@@ -273,9 +273,9 @@ def test_a_set_that_is_not_there_yet_can_be_held(host: Host, real_set: RealSet, 
 
 
 def test_a_finished_set_is_reported_again_and_a_forgotten_one_leaves_only_its_image(
-    host: Host, real_set: RealSet, listener: Recorder
+    host: Host, small_set: RealSet, listener: Recorder
 ) -> None:
-    drop(host, real_set, "karmic")
+    drop(host, small_set, "karmic")
     assert once(host, listener) == [("done", 1)]
     emi = (host.spool / "karmic.emi").read_text().strip()
     with closing(open_ledger(host.state)) as book:
@@ -382,8 +382,8 @@ def test_a_file_in_no_set_cannot_be_retried(host: Host) -> None:
     assert "not a disk image" in said(host, "retry", "notes.txt", code=66)
 
 
-def test_root_leaves_nothing_behind_that_the_service_cannot_use(host: Host, real_set: RealSet) -> None:
-    drop(host, real_set, "karmic")
+def test_root_leaves_nothing_behind_that_the_service_cannot_use(host: Host, small_set: RealSet) -> None:
+    drop(host, small_set, "karmic")
     assert host.run_as_nobody("once").returncode == 0
     for words in (["hold", "lucid"], ["retry", "karmic"], ["status"]):
         assert host.run(*words).returncode == 0

@@ -216,12 +216,12 @@ def test_a_stage_without_a_measure_is_shown_by_its_name(waiting: Path) -> None:
     ],
 )
 def test_a_set_is_shown_in_the_state_that_the_ledger_has(
-    tmp_path: Path, real_set: RealSet, state: str, more: dict[str, Any], words: str
+    tmp_path: Path, small_set: RealSet, state: str, more: dict[str, Any], words: str
 ) -> None:
     for made, ending in (
-        (real_set.machine, "img"),
-        (real_set.kernel, "vmlinuz"),
-        (real_set.ramdisk, "initrd"),
+        (small_set.machine, "img"),
+        (small_set.kernel, "vmlinuz"),
+        (small_set.ramdisk, "initrd"),
     ):
         (tmp_path / f"karmic.{ending}").symlink_to(made)
     listing = scan.scan(tmp_path, now=NOW, seen=0.0)
@@ -349,14 +349,14 @@ def test_a_file_that_may_still_be_written_is_shown_with_the_remaining_seconds(ho
 
 
 def test_status_shows_the_progress_of_a_live_daemon_and_of_no_killed_one(
-    host: Host, real_set: RealSet
+    host: Host, small_set: RealSet
 ) -> None:
-    host.drop_set(real_set, "k")
+    host.drop_set(small_set, "k")
     with (host.spool / "k.img").open("ab") as image:
-        image.write(os.urandom(40 << 20))
+        image.write(os.urandom(20 << 20))
     host.configure(host.config.read_text() + "[work]\nuploads = 1\n")
     host.cloud.faults.arm("slow", 0.6)
-    process = host.popen("run")
+    process = host.start("run")
     try:
         shown: list[dict[str, Any]] = []
 
@@ -380,7 +380,7 @@ def test_status_shows_the_progress_of_a_live_daemon_and_of_no_killed_one(
     assert f"No daemon is running on {host.state}" in talk
 
 
-def test_sets_in_an_unreadable_folder_are_still_shown(host: Host, real_set: RealSet) -> None:
+def test_sets_in_an_unreadable_folder_are_still_shown(host: Host, small_set: RealSet) -> None:
     (host.spool / "karmic.toml").write_text('machine = "karmic.img"')
     host.run("once")
     host.spool.rename(host.folder / "away")

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
+from tests.support.cloud_keys import with_keys
 from tests.support.host import Host, cloud_host
 from tests.support.metadata_text import read_sidecar
 from tests.support.sizes import MIB
@@ -209,7 +210,7 @@ def test_an_architecture_that_the_cloud_lacks_is_refused_before_the_upload(
     tmp_path: Path, host_class: type[Host], dialect: str, name: str, sidecar: str, why: str, hint: str
 ) -> None:
     with ExitStack() as running:
-        cloud = running.enter_context(Sandbox(tmp_path / "cloud", dialect=dialect))
+        cloud = running.enter_context(Sandbox(with_keys(tmp_path / "cloud"), dialect=dialect))
         host = host_class.made(tmp_path / "host", cloud)
         host.configure(host.config.read_text().replace('"sandbox"', f'"{dialect}"'))
         dropped(host, name, sidecar=sidecar)
@@ -221,8 +222,8 @@ def test_an_architecture_that_the_cloud_lacks_is_refused_before_the_upload(
         assert not cloud.calls("PutObject")
 
 
-def test_another_name_within_one_family_of_architectures_is_reported(host: Host, real_set: Any) -> None:
-    host.drop_set(real_set, "w")
+def test_another_name_within_one_family_of_architectures_is_reported(host: Host, small_set: Any) -> None:
+    host.drop_set(small_set, "w")
     (host.spool / "w.toml").write_text('arch = "i386"')
     host.ask("once")
     assert (

@@ -53,16 +53,16 @@ def uneven(source: Path, target: Path) -> None:
 )
 def test_a_command_that_is_proposed_for_an_image_makes_its_set_ready(
     tmp_path: Path,
-    real_set: RealSet,
+    small_set: RealSet,
     make: Callable[[Path, Path], None],
     machine: str,
     boot: str,
     sidecar: str,
 ) -> None:
     (tmp_path / machine).parent.mkdir(exist_ok=True)
-    make(real_set.machine, tmp_path / machine)
-    copy(real_set.kernel, tmp_path / f"{boot}.vmlinuz")
-    copy(real_set.ramdisk, tmp_path / f"{boot}.initrd")
+    make(small_set.machine, tmp_path / machine)
+    copy(small_set.kernel, tmp_path / f"{boot}.vmlinuz")
+    copy(small_set.ramdisk, tmp_path / f"{boot}.initrd")
     if sidecar:
         (tmp_path / "web.toml").write_text(sidecar)
     (refused,) = decide(tmp_path).refused

@@ -160,16 +160,16 @@ def test_reading_a_leased_file_is_not_reported_as_a_disk_error(
         pass
 
 
-def test_a_set_with_a_leased_file_waits_and_goes_on_by_itself(host: Host, real_set: RealSet) -> None:
-    host.drop(real_set.machine, real_set.kernel, real_set.ramdisk, real_set.sidecar)
-    command = [sys.executable, "-c", HOLD, str(host.spool / real_set.kernel.name)]
+def test_a_set_with_a_leased_file_waits_and_goes_on_by_itself(host: Host, small_set: RealSet) -> None:
+    host.drop(small_set.machine, small_set.kernel, small_set.ramdisk, small_set.sidecar)
+    command = [sys.executable, "-c", HOLD, str(host.spool / small_set.kernel.name)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdout.readline() == "held\n"
         ended = host.run("once")
         assert ended.returncode == 75, ended.stderr
         assert "disk" not in ended.stderr
-        assert real_set.kernel.name in host.run("status", "tiny").stdout
+        assert small_set.kernel.name in host.run("status", "tiny").stdout
         process.communicate()
     assert host.run("once").returncode == 0
 
@@ -392,7 +392,7 @@ def test_once_waits_for_a_file_to_be_closed_and_says_so_when_that_takes_too_long
         assert reason in host.run("status", "karmic").stdout
         assert not host.cloud.calls("PutObject")
         host.ask("forget", "karmic")  # so that it is said again
-        waiting = host.popen("once")
+        waiting = host.start("once")
         wait_for_line(waiting, f"waiting {reason}")
     _, talk = waiting.communicate(timeout=PATIENCE_SECONDS)
     assert waiting.returncode == 0, talk

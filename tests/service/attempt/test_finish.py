@@ -124,9 +124,9 @@ def test_a_set_that_shares_its_image_with_another_is_told_whose_word_holds(host:
 
 
 def test_a_kernel_that_others_boot_with_is_not_taken_from_them(
-    host: Host, cloud: Cloud, real_set: RealSet
+    host: Host, cloud: Cloud, small_set: RealSet
 ) -> None:
-    host.drop_set(real_set, "a")
+    host.drop_set(small_set, "a")
     (host.spool / "a.toml").write_text("public = true\n")
     registered(host, "a")
     (host.spool / "a.toml").write_text("public = false\n")

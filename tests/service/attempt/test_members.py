@@ -27,7 +27,7 @@ from uecwatchd.types import ContentDigest, SetId
 
 NAMES = ["tiny.img", "tiny.vmlinuz", "tiny.initrd"]
 PART_BYTES = 10 << 20
-MANY_PARTS = 16  # several times as many as go up at once
+MANY_PARTS = 5  # several times as many as go up at once
 
 
 @pytest.fixture
@@ -76,9 +76,9 @@ def asked(host: Host) -> list[str]:
 
 
 def test_kernel_and_ramdisk_are_registered_before_the_machine_goes_up(
-    host: Host, real_set: RealSet, listener: Recorder
+    host: Host, small_set: RealSet, listener: Recorder
 ) -> None:
-    host.drop_set(real_set, "tiny")
+    host.drop_set(small_set, "tiny")
     record = once(host, listener)
     assert record.state == "done", record.error
     one_by_one = ("upload vmlinuz", "register", "upload initrd", "register", "upload tiny", "register")
@@ -91,7 +91,7 @@ def test_kernel_and_ramdisk_are_registered_before_the_machine_goes_up(
 
 
 def test_the_machine_goes_up_while_its_kernel_is_pending_and_is_registered_once_that_is_available(
-    openstack: Host, real_set: RealSet, listener: Recorder, crossing: Callable[..., None]
+    openstack: Host, small_set: RealSet, listener: Recorder, crossing: Callable[..., None]
 ) -> None:
     cloud, before_parts, before_registrations = openstack.cloud, [], []
 
@@ -108,7 +108,7 @@ def test_the_machine_goes_up_while_its_kernel_is_pending_and_is_registered_once_
             for image in cloud.images:
                 cloud.backend.registry.set_image_state(image.id, "available")
 
-    openstack.drop_set(real_set, "tiny")
+    openstack.drop_set(small_set, "tiny")
     cloud.faults.arm("pending", 1e6)
     crossing(cross)
     record = once(openstack, listener)
@@ -118,9 +118,9 @@ def test_the_machine_goes_up_while_its_kernel_is_pending_and_is_registered_once_
 
 
 def test_nothing_is_made_of_a_kernel_that_fails_while_it_is_pending(
-    openstack: Host, real_set: RealSet, listener: Recorder
+    openstack: Host, small_set: RealSet, listener: Recorder
 ) -> None:
-    openstack.drop_set(real_set, "tiny")
+    openstack.drop_set(small_set, "tiny")
     openstack.cloud.faults.arm("image-fails", 1)
     record = once(openstack, listener)
     assert record.state == "rejected"
@@ -135,9 +135,9 @@ def test_nothing_is_made_of_a_kernel_that_fails_while_it_is_pending(
 
 
 def test_the_upload_of_a_machine_ends_when_its_kernel_has_failed(
-    openstack: Host, real_set: RealSet, listener: Recorder, crossing: Callable[..., None]
+    openstack: Host, small_set: RealSet, listener: Recorder, crossing: Callable[..., None]
 ) -> None:
-    openstack.drop_set(real_set, "tiny")
+    openstack.drop_set(small_set, "tiny")
     with (openstack.spool / "tiny.img").open("ab") as image:
         image.write(os.urandom(MANY_PARTS * PART_BYTES))
     cloud, advance = openstack.cloud, [0.0]
@@ -151,7 +151,7 @@ def test_the_upload_of_a_machine_ends_when_its_kernel_has_failed(
     cloud.faults.arm("pending", 1e6)
     crossing(cross)
     with closing(open_ledger(openstack.state)) as book:
-        settings = load(openstack.config, environ={})
+        settings = load(openstack.config, environ={"UECWATCHD_WORK__UPLOADS": "1"})
         clock = lambda: time.time() + advance[0]  # noqa: E731
         (record,) = Service(settings, listener=listener, ledger=book, clocks=Clocks(now=clock)).once()
     assert record.state == "rejected"
@@ -162,9 +162,9 @@ def test_the_upload_of_a_machine_ends_when_its_kernel_has_failed(
 
 
 def test_a_ramdisk_that_has_failed_is_reported_although_the_kernel_is_pending(
-    openstack: Host, real_set: RealSet, listener: Recorder, crossing: Callable[..., None]
+    openstack: Host, small_set: RealSet, listener: Recorder, crossing: Callable[..., None]
 ) -> None:
-    openstack.drop_set(real_set, "tiny")
+    openstack.drop_set(small_set, "tiny")
     cloud = openstack.cloud
 
     def cross(moment: str) -> None:
@@ -181,10 +181,10 @@ def test_a_ramdisk_that_has_failed_is_reported_although_the_kernel_is_pending(
 
 
 def test_two_sets_that_share_a_pending_kernel_register_it_once_and_tell_it_once(
-    openstack: Host, real_set: RealSet, listener: Recorder
+    openstack: Host, small_set: RealSet, listener: Recorder
 ) -> None:
-    openstack.drop_set(real_set, "tiny")
-    openstack.drop_set(real_set, "other")
+    openstack.drop_set(small_set, "tiny")
+    openstack.drop_set(small_set, "other")
     change_last_byte(openstack.spool / "other.img")
     openstack.cloud.faults.arm("pending", 3)
     assert once(openstack, listener).state == "done"
@@ -212,10 +212,10 @@ def machines(host: Host) -> dict[str, str | None]:
 
 
 def test_a_kernel_that_came_back_under_another_id_gets_a_machine_of_its_own(
-    first_generation: Host, real_set: RealSet, listener: Recorder
+    first_generation: Host, small_set: RealSet, listener: Recorder
 ) -> None:
     host = first_generation  # where images have no names that could be taken
-    host.drop_set(real_set, "tiny")
+    host.drop_set(small_set, "tiny")
     first = once(host, listener)
     host.cloud.backend.registry.remove_image(first.image_id("kernel"))
     host.ask("forget", "tiny")
@@ -228,23 +228,23 @@ def test_a_kernel_that_came_back_under_another_id_gets_a_machine_of_its_own(
 
 
 def test_a_set_of_another_name_takes_no_machine_of_a_kernel_that_is_gone(
-    first_generation: Host, real_set: RealSet, listener: Recorder
+    first_generation: Host, small_set: RealSet, listener: Recorder
 ) -> None:
     host = first_generation
-    host.drop_set(real_set, "tiny")
+    host.drop_set(small_set, "tiny")
     first = once(host, listener)
     host.cloud.backend.registry.remove_image(first.image_id("kernel"))
-    host.drop_set(real_set, "other")
+    host.drop_set(small_set, "other")
     other = once(host, listener, name="other")
     assert other.state == "done", other.error
     assert machines(host)[other.image_id("machine")] == other.image_id("kernel") != first.image_id("kernel")
 
 
 def test_the_machine_of_a_kernel_that_came_back_is_found_once_the_older_one_is_gone(
-    first_generation: Host, real_set: RealSet, listener: Recorder
+    first_generation: Host, small_set: RealSet, listener: Recorder
 ) -> None:
     host = first_generation
-    host.drop_set(real_set, "tiny")
+    host.drop_set(small_set, "tiny")
     first = once(host, listener)
     for role in ("kernel", "machine"):
         host.cloud.backend.registry.remove_image(first.image_id(role))
@@ -255,12 +255,12 @@ def test_the_machine_of_a_kernel_that_came_back_is_found_once_the_older_one_is_g
 
 
 def test_a_kernel_that_is_given_by_its_id_is_the_one_that_we_registered(
-    host: Host, real_set: RealSet, listener: Recorder
+    host: Host, small_set: RealSet, listener: Recorder
 ) -> None:
-    host.drop_set(real_set, "tiny")
+    host.drop_set(small_set, "tiny")
     first = once(host, listener)
     given = "".join(f'{role} = "{first.image_id(role)}"\n' for role in ("kernel", "ramdisk"))
-    host.drop(real_set.machine, names=["other.img"])
+    host.drop(small_set.machine, names=["other.img"])
     (host.spool / "other.toml").write_text(given)
     other = once(host, listener, name="other")
     assert other.state == "done", other.error
@@ -271,7 +271,10 @@ def test_a_kernel_that_is_given_by_its_id_is_the_one_that_we_registered(
 def other_host(
     make_host: Callable[[str], Host], real_set: RealSet, crossing: Callable[..., None]
 ) -> Callable[[str], Host]:
-    """Another host of the account, which delivers the same kernel in the midst of ours, into that bucket."""
+    """Another host of the account, which delivers the same kernel in the midst of ours, into that bucket.
+
+    It is the real one, which has several parts.
+    """
 
     def make(bucket: str) -> Host:
         other = make_host("other")
@@ -318,9 +321,9 @@ def test_a_kernel_of_another_host_that_ours_went_up_into_is_made_whole(
 
 @pytest.mark.parametrize("first_generation", [False], indirect=True, ids=["no administrator"])
 def test_no_byte_of_a_machine_goes_up_when_its_kernel_is_refused(
-    first_generation: Host, real_set: RealSet, listener: Recorder
+    first_generation: Host, small_set: RealSet, listener: Recorder
 ) -> None:
-    first_generation.drop_set(real_set, "tiny")
+    first_generation.drop_set(small_set, "tiny")
     record = once(first_generation, listener)
     assert record.state in ("rejected", "halted"), record.error
     assert sent(first_generation, "tiny") == []
@@ -328,9 +331,9 @@ def test_no_byte_of_a_machine_goes_up_when_its_kernel_is_refused(
 
 @pytest.mark.parametrize("state", ["planned", "uploaded", "registering"])
 def test_who_waits_for_an_earlier_content_that_another_set_works_on_can_be_stopped(
-    host: Host, real_set: RealSet, listener: Recorder, state: BundleState
+    host: Host, small_set: RealSet, listener: Recorder, state: BundleState
 ) -> None:
-    host.drop_set(real_set, "tiny")
+    host.drop_set(small_set, "tiny")
     left = BundleRecord("default", "b", "left", "kernel", ContentDigest("ab" * 32), "p", state)
     with closing(open_ledger(host.state)) as book:
         book.put_bundle(replace(left, made_for=SetId(str(host.spool), "tiny")))
