@@ -28,6 +28,7 @@ from uecwatchd.ledger.records import Failure, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.state.identity import ensure_identity
 from uecwatchd.service.attempt.context import AttemptTools
+from uecwatchd.service.reporting import Reporting
 from uecwatchd.service.retry import FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS, next_check_at
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler import Spooler
@@ -63,7 +64,7 @@ class Scene:
             CloudAccess(
                 self.settings.clouds, uploads=1, bucket="uec-images", clock=lambda: self.now - self.jumped
             ),
-            listener,
+            Reporting(listener),
             threading.Event(),
             work=WorkSettings(),
             slots=UploadSlots(1),

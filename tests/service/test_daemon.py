@@ -41,6 +41,7 @@ from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.attempt.context import AttemptTools
 from uecwatchd.service.daemon import Service
 from uecwatchd.service.policy import is_due
+from uecwatchd.service.reporting import Reporting
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler import Spooler
 from uecwatchd.system.clocks import Clocks
@@ -222,7 +223,7 @@ def tools_of(settings: Settings, book: Ledger, listener: Recorder) -> AttemptToo
         book,
         settings.state.dir,
         clouds,
-        listener,
+        Reporting(listener),
         threading.Event(),
         work=work,
         slots=slots,

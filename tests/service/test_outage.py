@@ -22,6 +22,7 @@ from uecwatchd.events import Kind
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.attempt.context import AttemptTools
 from uecwatchd.service.daemon import Service
+from uecwatchd.service.reporting import Reporting
 from uecwatchd.service.retry import GIVE_UP_SECONDS
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler import Spooler
@@ -66,7 +67,7 @@ def spooler(
             book,
             settings.state.dir,
             clouds,
-            listener,
+            Reporting(listener),
             stopping,
             work=WorkSettings(),
             slots=UploadSlots(1),

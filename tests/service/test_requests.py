@@ -39,6 +39,7 @@ from uecwatchd.service.daemon import Service
 from uecwatchd.service.interrupts import Interrupts
 from uecwatchd.service.loop import LONGEST_PAUSE_SECONDS
 from uecwatchd.service.probing import ProbeWriter
+from uecwatchd.service.reporting import Reporting
 from uecwatchd.service.requests import (
     OpenRequests,
     Requests,
@@ -560,7 +561,7 @@ def test_a_request_made_after_an_attempt_began_is_not_answered_by_it(host: Host)
             book,
             settings.state.dir,
             CloudAccess(settings.clouds, uploads=1, bucket="images"),
-            told,
+            Reporting(told),
             threading.Event(),
             work=WorkSettings(),
             slots=UploadSlots(1),

@@ -7,14 +7,13 @@ from functools import partial
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError
-from uecwatchd.events import Event, Kind, Level, Listener, Tee
+from uecwatchd.events import Event, Kind, Level, Listener
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.state_folder import lock_state
 from uecwatchd.outputs.ledger_progress import drop_progress
 from uecwatchd.outputs.notify.ways import ways_of
 from uecwatchd.outputs.progress import ProgressTracker
-from uecwatchd.outputs.story import Story
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.announcer import Announcer
 from uecwatchd.service.cloud_reports import HALTED
@@ -25,6 +24,7 @@ from uecwatchd.service.leftover_files import LEFT_OUT
 from uecwatchd.service.loop import LEAST_SCAN_PAUSE_SECONDS, Loop
 from uecwatchd.service.messenger import Messenger
 from uecwatchd.service.probing import ProbeThread
+from uecwatchd.service.reporting import report_to
 from uecwatchd.service.service_context import Shared
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler import Spooler
@@ -57,17 +57,11 @@ class Service:
         patience: RetryPolicy = RetryPolicy(),  # noqa: B008 (it is frozen)
     ) -> None:
         self._settings = settings
-        if tracker is None:
-            tracker = ProgressTracker(clock=clocks.monotonic, now=clocks.now)
-            listener = Tee((tracker, listener))
-        story = Story(ledger.history, clocks.now)
-        listener = Tee((listener, story))
-        conditions = Conditions(listener)
+        reporting = report_to(listener, tracker=tracker, ledger=ledger, clocks=clocks)
+        conditions = Conditions(reporting.listener)
         self._shared = Shared(
-            listener,
-            story,
+            reporting,
             conditions,
-            tracker,
             ledger,
             clocks,
             patience,
@@ -88,7 +82,7 @@ class Service:
             ledger.outbox,
             ways=ways_of(settings.notify),
             conditions=conditions,
-            listener=listener,
+            listener=reporting.listener,
             now=clocks.now,
             stopping=self._shared.signals.stopping,
         )
@@ -155,7 +149,7 @@ class Service:
             watch = FolderWatch(
                 self._settings.spool,
                 wake=signals.wake,
-                listener=self._shared.listener,
+                listener=self._shared.reporting.listener,
                 conditions=self._shared.conditions,
                 monotonic=self._shared.clocks.monotonic,
             )
@@ -259,7 +253,7 @@ class Service:
         self._heartbeat.ready(self._spooler.schedule.summary())
 
     def _tell(self, sentence: str, level: Level = "info") -> None:
-        self._shared.listener.tell(Event(Kind.RELOAD, sentence, level=level))
+        self._shared.reporting.listener.tell(Event(Kind.RELOAD, sentence, level=level))
 
 
 def _outlasts_reload(suspended: Container[str], key: Key) -> bool:

@@ -128,7 +128,7 @@ class Dispatcher:
     def _record_fault(self, found: ImageSet, fault: BaseException, tools: context.AttemptTools) -> None:
         """Defer a set when an internal error has prevented even the record of how the attempt ended."""
         error, now = internal_error(found.name, fault), tools.clocks.now()
-        tools.listener.tell(error_event(error, found.id))
+        tools.reporting.listener.tell(error_event(error, found.id))
         record = self._states.get(found.id)
         record = record or SetRecord(found.id, "", "working", now)
         record = replace(adjust_for_downtime(record, started=tools.started), stamp=found.stamp)

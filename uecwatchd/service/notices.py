@@ -178,7 +178,7 @@ class Notices:
             run.show_refusal(record, self._tools, before=before)
         else:
             what = f"{name}: {waiting_for(record)}"
-            self._tools.listener.tell(Event(Kind.WAITING, what, notice.key))
+            self._tools.reporting.listener.tell(Event(Kind.WAITING, what, notice.key))
             with self._conditions.guard(("set", *notice.key), name):
                 for taken in result_files.publish(record):
                     raise taken

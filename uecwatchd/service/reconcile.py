@@ -30,7 +30,9 @@ class Reconciler:
         self.setup.found.put(folder, assembly)
         self.setup.notices.replace_folder(folder, assembly, lambda path: scanned.listing.stamp(path).ctime_ns)
         self.parts.requests.drop_impossible(folder, assembly, running)
-        report_leftover_files(folder, assembly.unmatched, conditions=conditions, listener=tools.listener)
+        report_leftover_files(
+            folder, assembly.unmatched, conditions=conditions, listener=tools.reporting.listener
+        )
         self._retire(scanned, assembly)
         vanished = [record for record in scanned.absent() if record.id not in running]
         linger = self.setup.settings.spool.linger
@@ -58,7 +60,7 @@ class Reconciler:
         written = {name: path for name, path in opened if path}
         excluded = {*written, *self.parts.requests.held_names(folder)}
         begun = [found for found in due_sets if found.name not in excluded]
-        dispatcher.queue(folder, begun, records, tell=tools.listener.tell)
+        dispatcher.queue(folder, begun, records, tell=tools.reporting.listener.tell)
         return defer_open_files(
             scanned.assembly, written, ready_at=self.setup.settled_at(self.parts.monotonic())
         )

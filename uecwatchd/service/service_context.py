@@ -9,15 +9,14 @@ from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import Settings
-from uecwatchd.events import Listener
 from uecwatchd.images.formats.open import DiskAccess
 from uecwatchd.ledger.api import Ledger, LedgerDamaged
-from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.service.attempt import context
 from uecwatchd.service.cloud_reports import CloudReports
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.interrupts import Interrupts
 from uecwatchd.service.policy import make_rules
+from uecwatchd.service.reporting import Reporting
 from uecwatchd.system.clocks import Clocks
 from uecwatchd.system.signals import Stop
 
@@ -43,10 +42,8 @@ class Signals:
 class Shared:
     """One running service, apart from its configuration."""
 
-    listener: Listener
-    story: Listener  #: one part of `listener`
+    reporting: Reporting
     conditions: Conditions
-    tracker: ProgressTracker
     ledger: Ledger
     clocks: Clocks
     patience: RetryPolicy  #: how long a worker stays with a cloud that is not ready
@@ -64,7 +61,7 @@ class Shared:
             raise
 
     def reports(self) -> CloudReports:
-        return CloudReports(self.ledger, self.conditions, self.listener, wake=self.signals.wake.set)
+        return CloudReports(self.ledger, self.conditions, self.reporting.listener, wake=self.signals.wake.set)
 
     def tools_for(self, settings: Settings) -> context.AttemptTools:
         """Make the tools of attempts by one configuration. Raises Halted for a mistake in `[defaults]`."""
@@ -85,9 +82,7 @@ class Shared:
             state_folder=self.state_folder,
             work_folder=settings.state.work_folder,
             clouds=clouds,
-            listener=self.listener,
-            story=self.story,
-            tracker=self.tracker,
+            reporting=self.reporting,
             stopping=self.signals.stopping,
             interrupts=self.interrupts,
             access=DiskAccess.limited_to(settings.work.max_disk_size),

@@ -55,7 +55,7 @@ class Spooler:
         dispatcher = Dispatcher(
             settings.work.sets, states=states, requests=requests, monotonic=monotonic, ended=ended
         )
-        conditions = conditions or Conditions(tools.listener)
+        conditions = conditions or Conditions(tools.reporting.listener)
         self._parts = LastingParts(states, requests, dispatcher, conditions, monotonic)
         self._ended = ended
         self._progressed = progressed
@@ -125,7 +125,9 @@ class Spooler:
         self._adjust_for_clock_jump()
         self._parts.states.catch_up()
         availability = setup.tools.clouds.availability
-        if self._parts.requests.carry_out(self._parts.dispatcher.running, availability, setup.tools.listener):
+        if self._parts.requests.carry_out(
+            self._parts.dispatcher.running, availability, setup.tools.reporting.listener
+        ):
             self._ended()  # for a probe is due at once
         self._sweep_work()
         setup.scanner.update_rules()
@@ -204,4 +206,4 @@ class Spooler:
         else:
             setup.troubles.pop(folder, None)
             if self._parts.conditions.clear(key):
-                setup.tools.listener.tell(Event(Kind.READY, f"{folder}: the trouble is over"))
+                setup.tools.reporting.listener.tell(Event(Kind.READY, f"{folder}: the trouble is over"))

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from uecwatchd.bundle.upload_slots import UploadSlots
@@ -16,7 +15,7 @@ from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import HookSettings, StateSettings, WorkSettings
 from uecwatchd.errors import Stopped
-from uecwatchd.events import Event, Fields, Kind, Level, Listener, Tee
+from uecwatchd.events import Event, Fields, Kind, Level, Listener
 from uecwatchd.images.formats.open import DiskAccess
 from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.intake.sidecar import idle_keys
@@ -29,10 +28,10 @@ from uecwatchd.ledger.records import (
     TargetImage,
     TargetRecord,
 )
-from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.outputs.wording import command
 from uecwatchd.service.attempt.notes import AttemptNotes
 from uecwatchd.service.interrupts import NEXT, Interrupts
+from uecwatchd.service.reporting import Reporting
 from uecwatchd.service.work_folder import work_folder
 from uecwatchd.system.clocks import Clocks
 from uecwatchd.types import ContentDigest, Role, SetId
@@ -45,15 +44,13 @@ class AttemptTools:
     ledger: Ledger
     state_folder: Path
     clouds: CloudAccess
-    listener: Listener  #: gets what is news; the story is a part of it
+    reporting: Reporting
     stopping: threading.Event  #: set when the service is to end
     work: WorkSettings
     slots: UploadSlots
     configured_bucket: str
     hooks: HookSettings = field(default_factory=HookSettings)
     work_folder: Path = StateSettings().work_folder  #: for files that are made for sets
-    story: Listener = field(default_factory=partial(Tee, ()))  #: gets repeated failures too
-    tracker: ProgressTracker = field(default_factory=ProgressTracker)  #: gets all that `listener` gets
     interrupts: Interrupts = field(default_factory=Interrupts)
     access: DiskAccess = field(default_factory=DiskAccess)
     host: str = socket.gethostname()

@@ -92,10 +92,10 @@ def work(found: ImageSet, *, before: SetRecord | None, tools: AttemptTools) -> S
         return waiting
     job = _begin(found, before, tools)
     try:
-        with progress_in_ledger(tools.tracker, tools.ledger, job.record.id, now=tools.clocks.now):
+        with progress_in_ledger(tools.reporting.tracker, tools.ledger, job.record.id, now=tools.clocks.now):
             record = _attempt(job, before, tools)
     finally:
-        tools.tracker.end(job.record.id)
+        tools.reporting.tracker.end(job.record.id)
     if record.state in FINAL_STATES:
         with suppress(UecError):  # the next scan removes it, and reports why that fails
             drop_work(tools.work_folder, record.id)
@@ -164,7 +164,7 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> Jo
         inspection=same.inspection if same else None,
     )
     notes = AttemptNotes(tools.clocks.now)
-    listener = Tee((result_files.LogFile(found.id), notes, tools.listener))
+    listener = Tee((result_files.LogFile(found.id), notes, tools.reporting.listener))
     fresh_until = same.next_retry if same and same.state == "waiting" and not same.awaits_cloud else None
     waited = seconds_waited(same, now=tools.clocks.now())
     job = Job(found, record, listener, notes, fresh_until=fresh_until, waited=waited, before=before)
@@ -260,7 +260,7 @@ def _fail(job: Job, error: UecError, tools: AttemptTools, before: SetRecord | No
 
 def _without_journal(job: Job, tools: AttemptTools) -> Job:
     log = result_files.LogFile(job.found.id)
-    return replace(job, listener=Tee((log, job.notes, tools.story)))
+    return replace(job, listener=Tee((log, job.notes, tools.reporting.story)))
 
 
 def _parts(record: SetRecord) -> int:
@@ -270,7 +270,7 @@ def _parts(record: SetRecord) -> int:
 def show_refusal(record: SetRecord, tools: AttemptTools, *, before: SetRecord | None) -> None:
     """Report a set that cannot be started, in the journal and beside its files."""
     log = result_files.LogFile(record.id)
-    listener = Tee((log, tools.story if _is_known(record, before) else tools.listener))
+    listener = Tee((log, tools.reporting.story if _is_known(record, before) else tools.reporting.listener))
     listener.tell(failure_event(record))
     _do_all(record, listener, lambda: result_files.retract(record), lambda: _show(record, listener))
 
