@@ -55,7 +55,7 @@ done
 exec systemd-nspawn --quiet --directory="$1/tree" --machine="$2" --register=no --keep-unit \\
     --link-journal=no --console=pipe --notify-ready=yes --capability=all --bind-ro="$3:/opt/uecwatchd" \\
     --system-call-filter="landlock_create_ruleset landlock_add_rule landlock_restrict_self" \\
-    --bind-ro="$4:/opt/source" --bind-ro="$5:/opt/packages" \\
+    --bind-ro="$4:/opt/source" --bind-ro="$5:/opt/uecwatchd/installed" \\
     setpriv --pdeathsig=KILL /lib/systemd/systemd systemd.unit=basic.target
 """ % " ".join(map(str, CGROUPS))  # noqa: UP031 (braces are the shell's)
 
@@ -127,7 +127,8 @@ def booted(folder: Path) -> Iterator[Machine]:
     assert there.is_dir(), "the packages here are for another Python than /usr/bin/python3"
     # Also for processes that are isolated from their environment. The package that is installed here may lie
     # where the container does not see it.
-    (there / "installed.pth").write_text("/opt/source\n/opt/packages\n")
+    (there / "installed.pth").write_text("/opt/source\n/opt/uecwatchd/installed\n")
+    (environment / "installed").mkdir()
     name = f"uecwatchd-test-{os.getpid()}-{next(NUMBERS)}"
     folder.mkdir()
     log = folder.parent / f"{folder.name}.log"
