@@ -45,7 +45,7 @@ def test_a_verb_that_asks_no_cloud_loads_no_client(verb: str, host: Host) -> Non
     (host.spool / "karmic.img").write_bytes(b"x" * 512)
     assert host.run("once").returncode == 65, "it is no disk, and is refused"
     names = ["karmic"] if verb != "status" else []
-    assert loaded_by(host, verb, *names, "--config", str(host.config), of=[*CLIENTS, "isal"]) == []
+    assert loaded_by(host, verb, *names, "--config", str(host.config), of=[*CLIENTS, "isal", "rich"]) == []
 
 
 QUESTIONS = [["--help"], ["--version"], *([verb.name, "--help"] for verb in VERBS)]

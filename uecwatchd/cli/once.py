@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from functools import partial
 
-from uecwatchd.cli.output import put, put_json, say
+from uecwatchd.cli.output import put_json, say
 from uecwatchd.cli.program_log import program_log, report_lost
 from uecwatchd.cli.status.rows import Row, begun_now
 from uecwatchd.cli.status.survey import survey
 from uecwatchd.cli.status.text import row_json
-from uecwatchd.cli.status.verb import shown_table
+from uecwatchd.cli.status.verb import put_table
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.ledger.open import open_ledger
@@ -57,8 +57,7 @@ def show_plan(settings: Settings, *, as_json: bool) -> int:
     if as_json:
         put_json([row_json(row) for row in rows])
     else:
-        for line in shown_table(rows, settings):
-            put(line)
+        put_table(rows, settings)
     others = sum(row.is_set for row in found.rows) - len(rows)
     say(f"{len(rows)} to be worked on, nothing to be done with {others}.")
     return max((trouble.exit_code for trouble in found.troubles), default=os.EX_OK)

@@ -13,6 +13,9 @@ from uecwatchd.types import Arch, Role
 
 HOW_NAMED = "its name, or FOLDER/NAME"
 BESIDES = "; or read the files beside yours: NAME.uec.error, NAME.uec.json, NAME.uec.log."
+# A daemon writes down as often how far it is.
+WATCH_SECONDS = 2.0
+LEAST_WATCH_SECONDS, MOST_WATCH_SECONDS = 0.1, 86400.0
 MADE_HERE = "here"
 COLUMNS = f"""Fields are separated by tabs and may be empty: IMAGE, id, location (BUCKET/MANIFEST), owner,
 state, public or private, architecture, type, kernel, ramdisk, platform, root device type, virtualization,
@@ -52,8 +55,31 @@ def add_check_options(parser: argparse.ArgumentParser) -> None:
 
 def add_status_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("set", nargs="?", metavar="SET", type=spelled, help=f"{HOW_NAMED}, or a file")
-    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    manner = parser.add_mutually_exclusive_group()
+    manner.add_argument("--json", action="store_true", help="print the rows as JSON")
+    manner.add_argument(
+        "--watch",
+        nargs="?",
+        type=_seconds,
+        const=WATCH_SECONDS,
+        metavar="SECONDS",
+        help=f"show it again every SECONDS (default: {WATCH_SECONDS:g}), until Ctrl-C",
+    )
     parser.set_defaults(besides=BESIDES)
+
+
+def _seconds(text: str) -> float:
+    """Read the pause of `--watch`."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if LEAST_WATCH_SECONDS <= seconds <= MOST_WATCH_SECONDS:
+        return seconds
+    between = f"{LEAST_WATCH_SECONDS:g} to {MOST_WATCH_SECONDS:g}"
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is no number of seconds from {between}; the name of a set stands before --watch"
+    )
 
 
 def add_log_options(parser: argparse.ArgumentParser) -> None:

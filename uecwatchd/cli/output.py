@@ -58,30 +58,30 @@ def say(text: str) -> None:
 
 def put(text: str) -> None:
     """Print one line, in which a file name cannot hide another line or control the terminal."""
-    with _written():
+    with written():
         print(printable(text))
 
 
 def put_text(text: str) -> None:
     """Print our own text."""
-    with _written():
+    with written():
         sys.stdout.write(text)
 
 
 def put_row(fields: Iterable[str]) -> None:
     """Print one line of fields separated by tabs, in which no field can hide another."""
-    with _written():
+    with written():
         print("\t".join(printable(field) for field in fields))
 
 
 def put_json(value: object) -> None:
-    with _written():
+    with written():
         print(json_text(value, ascii_only=True))
 
 
 def flush() -> None:
     """Flush standard output before a verb succeeds: a failure to write may only show now."""
-    with _written():
+    with written():
         sys.stdout.flush()
 
 
@@ -91,7 +91,8 @@ def discard_output() -> None:
 
 
 @contextmanager
-def _written() -> Iterator[None]:
+def written() -> Iterator[None]:
+    """Raise OutputUnwritable for a failure to write to standard output, BrokenPipeError as it is."""
     try:
         yield
     except BrokenPipeError:

@@ -8,7 +8,7 @@ from uecwatchd.ledger.history import AttemptRecord
 
 @dataclass(frozen=True, slots=True)
 class PastAttempt:
-    """An attempt that is over, and the id of the image that replaced its image, empty if none did."""
+    """A finished attempt, and the id of the image that replaced its image, empty if none did."""
 
     record: AttemptRecord
     replaced_by: str = ""

@@ -258,15 +258,23 @@ def _ids(record: SetRecord) -> str:
     return ", ".join(image.image_id for image in record.target.images[::-1])
 
 
-def _working(record: SetRecord, progress: ProgressRecord | None) -> str:
+def _working(record: SetRecord, progress: ProgressRecord | None, *, numbers: bool = True) -> str:
     if progress is None:
         return f"{record.stage or 'beginning'} ({attempt(record)})"
-    p, speed = progress, speed_of(progress)
+    p, speed = progress, speed_of(progress) if numbers else 0.0
     file = [p.file] if p.file else []
-    reached = amounts(part=p.part, done=p.done, total=p.total, speed=speed)
+    reached = amounts(part=p.part, done=p.done, total=p.total if numbers else 0, speed=speed)
     left = time_left(done=p.done, total=p.total, speed=speed)
     words = ", ".join([*file, *reached, *left])
     return f"{p.stage}{f': {words}' if words else ''} ({attempt(record)})"
+
+
+def work_words(row: Row) -> str:
+    """Return the detail of a row without the numbers that a bar beside it shows."""
+    if row.record is None or row.progress is None:
+        return row.detail
+    with_numbers = _working(row.record, row.progress)
+    return row.detail.replace(with_numbers, _working(row.record, row.progress, numbers=False), 1)
 
 
 def speed_of(progress: ProgressRecord) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from uecwatchd.cli.status.answer import StatusAnswer
 from uecwatchd.cli.status.rows import Row, speed_of
 from uecwatchd.errors import problem
 from uecwatchd.events import Progress
@@ -56,6 +57,13 @@ def _progress(row: Row) -> dict[str, object] | None:
     return result_files.progress_as_json(
         Progress(row.id, a.stage, a.file, a.done, a.total, a.part), speed_of(a)
     )
+
+
+def answer_lines(answer: StatusAnswer) -> list[str]:
+    """Return the rows of an answer as plain lines."""
+    if answer.asked:
+        return [line for row in answer.rows for line in details(row, asked=answer.asked)]
+    return table(answer.rows, folders=answer.folders) if answer.rows else []
 
 
 def table(found: Iterable[Row], *, folders: int = 1) -> list[str]:

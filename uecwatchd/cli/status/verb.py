@@ -2,46 +2,58 @@
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Sequence
 
-from uecwatchd.cli.output import put, put_json, say
-from uecwatchd.cli.status.rows import Row, about
+from uecwatchd.cli.output import put, put_json, say, written
+from uecwatchd.cli.status.answer import StatusAnswer, make_answer
+from uecwatchd.cli.status.rows import Row
 from uecwatchd.cli.status.survey import survey
-from uecwatchd.cli.status.text import details, row_json, table
+from uecwatchd.cli.status.text import answer_lines, row_json
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
+from uecwatchd.outputs.terminal import rich_console
 
 
 def status(arguments: argparse.Namespace) -> int:
-    return show_rows(load(arguments.config, environ=os.environ), in_json=arguments.json, name=arguments.set)
+    settings = load(arguments.config, environ=os.environ)
+
+    def look() -> StatusAnswer:
+        return make_answer(survey(settings, now=time.time()), settings, arguments.set)
+
+    if arguments.watch is None:
+        return show(look(), in_json=arguments.json)
+    from uecwatchd.cli.status.watch import watch
+
+    return watch(look, every_seconds=arguments.watch)
 
 
-def show_rows(settings: Settings, *, in_json: bool, name: str | None = None) -> int:
-    found = survey(settings, now=time.time())
-    for trouble in found.troubles:
-        say(f"uecwatchd: {trouble}")
-    rows = about(found.rows, name) if name else found.rows
-    if name and not rows and not found.troubles:
-        say(f"uecwatchd: there is nothing named {name} in the spool folders")
-        return os.EX_NOINPUT
-    if in_json:
-        put_json([row_json(row) for row in rows])
-    else:
-        for line in _lines(rows, name, settings):
-            put(line)
-    if not rows and not found.troubles and not in_json:
-        say("The spool folders are empty.")
-    if not found.known.alive and any(row.needs_daemon for row in rows):
-        say(f"No daemon is running on {settings.state.dir}: no work is done until one runs.")
-    return max((trouble.exit_code for trouble in found.troubles), default=os.EX_OK)
+def show(answer: StatusAnswer, *, in_json: bool) -> int:
+    """Print an answer: data on standard output, all messages on standard error. Returns its exit code."""
+    for trouble in answer.troubles:
+        say(trouble)
+    if in_json and not answer.is_unknown:
+        put_json([row_json(row) for row in answer.rows])
+    elif not in_json:
+        put_answer(answer)
+    if answer.rows or not in_json or answer.is_unknown:
+        for remark in answer.remarks:
+            say(remark)
+    return answer.exit_code
 
 
-def _lines(rows: Sequence[Row], name: str | None, settings: Settings) -> list[str]:
-    if name:
-        return [line for row in rows for line in details(row, asked=name)]
-    return shown_table(rows, settings)
+def put_answer(answer: StatusAnswer) -> None:
+    """Print the rows: in colours on a terminal, and as plain lines elsewhere."""
+    if answer.rows and (console := rich_console(sys.stdout, os.environ)):
+        from uecwatchd.cli.status.drawing import draw
+
+        with written():
+            console.print(draw(answer, columns=console.width))
+        return
+    for line in answer_lines(answer):
+        put(line)
 
 
-def shown_table(rows: Sequence[Row], settings: Settings) -> list[str]:
-    return table(rows, folders=len(settings.spool.folders)) if rows else []
+def put_table(rows: Sequence[Row], settings: Settings) -> None:
+    put_answer(StatusAnswer(time.time(), tuple(rows), len(settings.spool.folders)))

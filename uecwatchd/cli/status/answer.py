@@ -1,0 +1,54 @@
+"""The whole answer of `status` at one moment: rows, the messages beside them, the exit code."""
+
+import os
+from dataclasses import dataclass, replace
+
+from uecwatchd.cli.status.rows import Row, about
+from uecwatchd.cli.status.survey import Survey
+from uecwatchd.config.records import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class StatusAnswer:
+    """An answer about all names, or about the one that was asked for.
+
+    `troubles` come before the rows, `remarks` behind them. `moment` is in seconds of the epoch.
+    """
+
+    moment: float
+    rows: tuple[Row, ...]
+    folders: int  #: number of spool folders
+    asked: str | None = None  #: name of a set or a file
+    troubles: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    exit_code: int = os.EX_OK
+
+    @property
+    def is_unknown(self) -> bool:
+        """True if there is nothing with the name."""
+        return self.exit_code == os.EX_NOINPUT and not self.rows
+
+
+def make_answer(found: Survey, settings: Settings, asked: str | None) -> StatusAnswer:
+    """Return the answer that a survey gives about all names, or about one."""
+    answer = StatusAnswer(
+        found.known.now,
+        about(found.rows, asked) if asked else found.rows,
+        len(settings.spool.folders),
+        asked,
+        tuple(f"uecwatchd: {trouble}" for trouble in found.troubles),
+    )
+    return _with_remarks(answer, found, settings)
+
+
+def _with_remarks(answer: StatusAnswer, found: Survey, settings: Settings) -> StatusAnswer:
+    if answer.asked and not answer.rows and not found.troubles:
+        sentence = f"uecwatchd: there is nothing named {answer.asked} in the spool folders"
+        return replace(answer, remarks=(sentence,), exit_code=os.EX_NOINPUT)
+    remarks = []
+    if not answer.rows and not found.troubles:
+        remarks.append("The spool folders are empty.")
+    if not found.known.alive and any(row.needs_daemon for row in answer.rows):
+        remarks.append(f"No daemon is running on {settings.state.dir}: no work is done until one runs.")
+    code = max((trouble.exit_code for trouble in found.troubles), default=os.EX_OK)
+    return replace(answer, remarks=tuple(remarks), exit_code=code)
