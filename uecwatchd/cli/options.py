@@ -4,9 +4,9 @@ Help, completion and manual pages can be made from them without loading a verb, 
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NoReturn, get_args
 
 from uecwatchd.system.text import spelled
 from uecwatchd.types import Arch, Role
@@ -44,9 +44,30 @@ def add_no_options(_parser: argparse.ArgumentParser) -> None:
     pass
 
 
+def _add_schema(parser: argparse.ArgumentParser, verb: str) -> None:
+    parser.add_argument(
+        "--schema", action=_Schema, const=verb, help="print the JSON Schema of --json, and exit"
+    )
+
+
+class _Schema(argparse.Action):
+    """Option that prints a schema as soon as it is parsed: no configuration is needed for it."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, *, const: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, const=const, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from uecwatchd.cli.output import put_text
+        from uecwatchd.cli.schemas import read_schema
+
+        put_text(read_schema(str(self.const)))
+        parser.exit()
+
+
 def add_once_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    _add_schema(parser, "once")
 
 
 def add_check_options(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +86,7 @@ def add_status_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"show it again every SECONDS (default: {WATCH_SECONDS:g}), until Ctrl-C",
     )
+    _add_schema(parser, "status")
     parser.set_defaults(besides=BESIDES)
 
 
@@ -85,6 +107,7 @@ def _seconds(text: str) -> float:
 def add_log_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("set", metavar="SET", type=spelled, help=f"{HOW_NAMED}, or a file of it")
     parser.add_argument("--json", action="store_true", help="print the entries as JSON")
+    _add_schema(parser, "log")
     parser.set_defaults(besides=BESIDES)
 
 
@@ -93,6 +116,7 @@ def add_history_options(parser: argparse.ArgumentParser) -> None:
         "set", nargs="?", metavar="SET", type=spelled, help=f"{HOW_NAMED}, or a file of it; default: all sets"
     )
     parser.add_argument("--json", action="store_true", help="print the attempts as JSON")
+    _add_schema(parser, "history")
     parser.set_defaults(besides=BESIDES)
 
 
