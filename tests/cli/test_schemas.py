@@ -1,4 +1,4 @@
-"""What `--json` prints has the form that the schemas of the package promise."""
+"""Output of `--json`, compared with the schemas of the package."""
 
 import json
 import random

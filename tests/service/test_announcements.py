@@ -1,4 +1,4 @@
-"""Which outcomes are announced, by the states as they are and what was announced before."""
+"""Announced outcomes, by the states as they are and what was announced before."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,12 +28,12 @@ def record(state: str, name: str = "karmic", *, since: float = BEGUN + 1, **fiel
     target = TargetRecord("default", "b", (TargetImage("machine", "emi-1"),))
     failure = Failure(state, "karmic: its sum is wrong", "declared a, found b", "Copy it again.", "req-7")
     error = failure if state in ("rejected", "deferred", "halted") else None
-    made = SetRecord("/spool", name, "s", state, since, attempt=1, error=error, targets=(target,))
+    made = SetRecord(SetId("/spool", name), "s", state, since, attempt=1, error=error, targets=(target,))
     return replace(made, **{"deferrals": 1, "next_retry": since + 30, "first_failure": since, **fields})
 
 
 class Told:
-    """What is announced in a row of situations."""
+    """The announcements in a row of situations."""
 
     def __init__(self, settings: NotifySettings = ON) -> None:
         self.settings = settings

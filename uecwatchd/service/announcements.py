@@ -1,4 +1,4 @@
-"""Which outcomes are due to be announced: rules without I/O.
+"""Outcomes that are due to be announced: rules without I/O.
 
 They compare the states as they are with what was announced before, so that no event can be lost, and a crash
 repeats nothing. Besides sets, three things have an entry among the announced: the time from which on outcomes
@@ -62,7 +62,7 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class Announcements:
-    """What is due: messages, by their facts, and the entries that are written with them."""
+    """Due messages, by their facts, and the entries to be written with them."""
 
     messages: tuple[tuple[SetId, Outcome, Facts], ...]
     entries: Mapping[SetId, Announced]
@@ -134,7 +134,7 @@ def _of_set(
 
 
 def _is_stuck(record: SetRecord, before: Announced | None, settings: NotifySettings) -> bool:
-    """Return True for a set that was deferred too often, and not for its cloud; once in a row of failures."""
+    """Return True for a set with too many failures of its own, once in a row of failures."""
     if record.state != "deferred" or waits_for_cloud(record) or (before and before.outcome == "deferred"):
         return False
     return record.deferrals >= settings.deferred_after
@@ -154,7 +154,7 @@ def waits_for_cloud(record: SetRecord) -> bool:
 
 
 def outage_seconds(attempts: int) -> float:
-    """Return how long a cloud is away until it is announced: as long as so many attempts at a set take."""
+    """Return the seconds that so many attempts at a set take, for the announcement of an outage."""
     return sum(
         min(FIRST_DELAY_SECONDS * 2.0**number, LONGEST_DELAY_SECONDS) for number in range(attempts - 1)
     )

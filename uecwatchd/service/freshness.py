@@ -17,7 +17,7 @@ HOUR_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class SetStream:
     """A stream, and when its newest set was done; if there is none, when that began to count."""
 
     key: SetId  #: among the announced
@@ -40,19 +40,19 @@ class Freshness:
     def __init__(self, successes: Mapping[SetId, float], fresh: Mapping[str, float], *, begun: float) -> None:
         self._fresh = fresh
         self._begun = begun
-        streams: dict[SetId, Stream] = {}
+        streams: dict[SetId, SetStream] = {}
         for set_id, moment in successes.items() if fresh else ():
             pattern = next((one for one in fresh if fnmatchcase(set_id.name, one)), None)
             if pattern is not None:
                 key = stream_key(set_id)
                 if key not in streams or streams[key].since < moment:
-                    streams[key] = Stream(key, set_id, moment, fresh[pattern])
+                    streams[key] = SetStream(key, set_id, moment, fresh[pattern])
         self._streams = streams
 
     def compare(
         self, announced: Mapping[SetId, Announced], *, now: float
-    ) -> tuple[list[Stream], list[Stream]]:
-        """Return the streams that are stale and not announced yet, and those that are fresh again."""
+    ) -> tuple[list[SetStream], list[SetStream]]:
+        """Return the newly stale streams, and those with news after that."""
         stale, renewed = [], []
         for one in self._all():
             known = announced.get(one.key)
@@ -62,13 +62,13 @@ class Freshness:
                 stale.append(one)
         return stale, [one for one in renewed if one not in stale]
 
-    def _all(self) -> Iterator[Stream]:
+    def _all(self) -> Iterator[SetStream]:
         yield from self._streams.values()
         names = [one.newest.name for one in self._streams.values()]
         for pattern, hours in self._fresh.items():
             if not any(fnmatchcase(name, pattern) for name in names):
                 set_id = SetId("", pattern)
-                yield Stream(stream_key(set_id), set_id, self._begun, hours, ever=False)
+                yield SetStream(stream_key(set_id), set_id, self._begun, hours, ever=False)
 
 
 def stream_key(set_id: SetId) -> SetId:

@@ -44,14 +44,14 @@ class SiteProgram:
 
 @dataclass(frozen=True, slots=True)
 class ProgramEnd:
-    """How a program has ended. `problem` is empty if its exit code was 0."""
+    """End of a program. `problem` is empty if its exit code was 0."""
 
     problem: str
     last_line: str  #: of its output, printable; empty if there was none
 
     @property
     def reason(self) -> str:
-        """What it said last, and how it has ended."""
+        """Its last line, and its exit code."""
         return f"{self.last_line} ({self.problem})" if self.last_line else self.problem
 
 

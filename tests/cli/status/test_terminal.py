@@ -25,16 +25,16 @@ from uecwatchd.system import lockfile
 from uecwatchd.types import SetId
 
 KARMIC = SetId("/s", "karmic")
-WORKING = SetRecord(*KARMIC, "stamp", "working", 1.0, stage="upload the machine", attempt=1)
+WORKING = SetRecord(KARMIC, "stamp", "working", 1.0, stage="upload the machine", attempt=1)
 PROGRESS = ProgressRecord(KARMIC, "upload the machine", "karmic.img", 31 << 20, 100 << 20, 4, 1.0, 11.0)
 AT_WORK = Row(
-    *KARMIC,
+    KARMIC,
     "working",
     "upload the machine: karmic.img, part 4, 31 %, 3.3 MB/s, 22 s left (attempt 1)",
     WORKING,
     progress=PROGRESS,
 )
-DONE = Row("/s", "hardy", "done", "emi-12345678")
+DONE = Row(SetId("/s", "hardy"), "done", "emi-12345678")
 
 
 WATCH = ("status", "--watch", "0.1")
@@ -78,7 +78,7 @@ def test_a_narrow_terminal_has_the_sentence_below_the_name() -> None:
     "name", ["[bold red]x[/]", ":smile:", "a\x1b[31m", "x" * 300, "\u202etxt", "名" * 60]
 )
 def test_a_name_is_text_and_nothing_else(name: str, columns: int) -> None:
-    lines = printed(draw(answer(replace(DONE, name=name, detail=name)), columns=columns), columns)
+    lines = printed(draw(answer(replace(DONE, id=SetId("/s", name), detail=name)), columns=columns), columns)
     text = "".join("".join(lines).split())
     assert "\x1b" not in text
     assert "\u202e" not in text
@@ -88,8 +88,8 @@ def test_a_name_is_text_and_nothing_else(name: str, columns: int) -> None:
 
 
 def test_a_picture_has_what_is_watched_for_if_there_is_no_space_for_all() -> None:
-    many = [replace(DONE, name=f"done-{number}") for number in range(50)]
-    failed = Row("/s", "zesty", "rejected", "zesty.img: " + "it is no disk " * 20)
+    many = [replace(DONE, id=SetId("/s", f"done-{number}")) for number in range(50)]
+    failed = Row(SetId("/s", "zesty"), "rejected", "zesty.img: " + "it is no disk " * 20)
     shown = answer(*many, AT_WORK, failed, remarks=("No daemon is running.",))
     for columns, lines in ((80, 24), (40, 12)):
         drawn = printed(draw_frame(shown, columns=columns, lines=lines, footer=", Ctrl-C ends"), columns)
@@ -104,7 +104,7 @@ def test_a_picture_has_what_is_watched_for_if_there_is_no_space_for_all() -> Non
 
 
 def test_rows_that_fit_keep_their_order() -> None:
-    first, last = replace(DONE, name="a"), replace(DONE, name="z", state="waiting")
+    first, last = replace(DONE, id=SetId("/s", "a")), replace(DONE, id=SetId("/s", "z"), state="waiting")
     assert rows_that_fit([first, AT_WORK, last], lines=3, columns=80) == (AT_WORK, last)
     assert rows_that_fit([first, AT_WORK, last], lines=4, columns=80) == (first, AT_WORK, last)
     assert rows_that_fit([first, AT_WORK], lines=0, columns=80) == ()
@@ -141,7 +141,7 @@ def at_work(host: Host) -> Iterator[Host]:
     (host.spool / "[bold]\x1b[31m.txt").write_text("x")
     (host.spool / "karmic.img").write_bytes(b"x" * 512)
     with closing(open_ledger(host.state)) as ledger:
-        ledger.put_set(replace(WORKING, folder=spool))
+        ledger.put_set(replace(WORKING, id=SetId(spool, "karmic")))
         now = time.time()
         ledger.put_progress(replace(PROGRESS, set_id=SetId(spool, "karmic"), began=now - 10, moment=now))
     lock = lock_state(host.state, patience_seconds=1)

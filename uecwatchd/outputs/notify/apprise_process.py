@@ -19,7 +19,7 @@ UNKNOWN = "apprise does not know this kind of address, or it is incomplete"
 
 
 class Reasons(logging.Handler):
-    """The last warning of the library, which is the only place where it says why it failed."""
+    """The last warning of the library, its only word about a reason."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -1,4 +1,4 @@
-"""What a message says: flat facts for programs, and from them a title and a text for people."""
+"""Content of a message: flat facts for programs, and from them a title and a text for people."""
 
 import hashlib
 import json
@@ -66,7 +66,7 @@ def _of_set(record: SetRecord) -> Facts:
 
 
 def cloud_failure_facts(outcome: str, cloud: str, record: SetRecord, *, sets: int) -> Facts:
-    """Return the facts of a cloud that cannot be used. `record` is one of the sets that wait for it."""
+    """Return the facts of an unusable cloud. `record` is one of its waiting sets."""
     event = failure_event(record)
     name = f"cloud {cloud}" if cloud else "any cloud"
     state = "Nothing is sent to" if outcome == "halted" else "Nothing can be sent to"

@@ -30,7 +30,7 @@ MARKS: Mapping[str, Literal["success", "warning", "failure", "info"]] = {
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """Why a message could not be delivered, and what to do about it."""
+    """Reason for a failed delivery, and what to do about it."""
 
     why: str
     hint: str
