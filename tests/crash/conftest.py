@@ -26,9 +26,9 @@ KILLER = Path(__file__).parent / "killer.py"
 BUCKET = "uec-images"
 NAME = "tiny"
 MEMBERS = ("tiny.img", "tiny.vmlinuz", "tiny.initrd")
-# Behind the file system, which does not mind: what cannot be deflated makes a third part.
 KILLED = -9  # the exit code of a process that a moment has ended
-NOISE_BYTES = 7 << 20
+# Behind the file system, which does not mind: what cannot be deflated makes two parts more.
+NOISE_BYTES = 20 << 20
 SETTLE_SECONDS = 0.05
 KINDS = ["kernel", "machine", "ramdisk"]
 TEMPORARY = re.compile(r"\..+\.uec\.[0-9a-f]{8}")
@@ -191,10 +191,10 @@ def killer() -> Iterator[Killer]:
 
 
 @pytest.fixture(scope="session")
-def material(real_set: RealSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real set, its machine image with so much noise behind it that it makes several parts."""
+def material(small_set: RealSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small set, its machine image with so much noise behind it that it makes several parts."""
     folder = tmp_path_factory.mktemp("material")
-    sources = (real_set.machine, real_set.kernel, real_set.ramdisk)
+    sources = (small_set.machine, small_set.kernel, small_set.ramdisk)
     for name, source in zip(MEMBERS, sources, strict=True):
         subprocess.run(["cp", "--sparse=always", str(source), str(folder / name)], check=True)
     with (folder / "tiny.img").open("ab") as image:

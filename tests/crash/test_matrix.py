@@ -91,9 +91,9 @@ def test_a_run_without_a_crash_has_all_important_failpoints(clean: Clean) -> Non
     for name in MUST_BE_CROSSED:
         assert name in {gap.before for gap in found}
         assert name in {gap.after for gap in found} or name == MUST_BE_CROSSED[-1], name
-    assert Gap("put part", "put part", 3) in found
+    assert Gap("put part", "put part", 2) in found
     assert set(clean.puts.values()) == {1}
-    assert len([key for key in clean.puts if ".part." in key]) == 2 + 1 + 3
+    assert len([key for key in clean.puts if ".part." in key]) == 1 + 1 + 3
 
 
 @pytest.mark.parametrize("share", range(SHARES))

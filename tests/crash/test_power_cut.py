@@ -22,7 +22,7 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.types import ContentDigest, FileStamp
 
-DISK_BYTES = 128 << 20
+DISK_BYTES = 64 << 20
 # Nothing goes to the disk for five minutes unless somebody asks, also not with a rename.
 OPTIONS = "commit=300,noauto_da_alloc"
 
@@ -122,7 +122,7 @@ def make(
 @pytest.mark.parametrize(
     "at",
     [
-        ("after put part", "before put part", 3),
+        ("after put part", "before put part", 2),
         ("after note bundle uploaded", "before note bundle registering", 3),
         ("after note bundle registering", "before RegisterImage", 3),
         ("after RegisterImage", "before append to .uec.log", 3),

@@ -43,7 +43,7 @@ Turn = Callable[..., SetRecord]
 @pytest.mark.parametrize(
     ("at", "sentence"),
     [
-        (("after put part", "before put part", 3), "Resuming tiny at upload, part 3 of at most 6"),
+        (("after put part", "before put part", 2), "Resuming tiny at upload, part 3 of at most 3"),
         (("after append to .uec.log", "before put manifest", 3), "Resuming tiny at upload, the manifest"),
     ],
     ids=["in the middle", "before the manifest"],
@@ -63,7 +63,7 @@ def test_an_upload_resumes_at_the_missing_part(
 
 def test_only_a_part_with_another_etag_is_sent_again(scene: Scene, killer: Killer) -> None:
     scene.begin_again()
-    assert killer.run(scene.host, "once", at=("after put part", "before put part", 3)) == KILLED
+    assert killer.run(scene.host, "once", at=("after put part", "before put part", 2)) == KILLED
     store = scene.host.cloud.backend.store
     (there,) = [
         one for one in store.objects("uec-images") if one.key.endswith(".part.0") and "tiny" in one.key
@@ -102,24 +102,24 @@ def test_a_compressed_disk_goes_on_at_the_part_that_lacks(
     made = scene.host.spool / f"tiny.img.{suffix}"
     with made.open("wb") as target, (scene.material / "tiny.img").open("rb") as disk:
         subprocess.run(command.split(), stdin=disk, stdout=target, check=True)
-    assert killer.run(scene.host, "once", at=("after put part", "before put part", 3)) == KILLED
+    assert killer.run(scene.host, "once", at=("after put part", "before put part", 2)) == KILLED
     assert killer.run(scene.host, "once") == 0
     assert f"{made.name} is unpacked again from its beginning" in scene.said()
-    assert "Resuming tiny at upload, part 3 of at most 6" in scene.said()
+    assert "Resuming tiny at upload, part 3 of at most 3" in scene.said()
     assert not sent_twice(scene)
     assert scene.host.run("verify", "tiny").returncode == 0
 
 
 def test_a_killed_daemon_resumes_too(scene: Scene, killer: Killer) -> None:
     scene.begin_again()
-    killer.begin(scene.host, "run", at=("after put part", "before put part", 3))
+    killer.begin(scene.host, "run", at=("after put part", "before put part", 2))
     assert killer.ended() == KILLED
     pid = killer.begin(scene.host, "run")
     scene.await_state("done")
     kill(pid, signal.SIGTERM)
     assert killer.ended() == 0
     assert "Resuming tiny at: deliver the machine image" in scene.said()
-    assert "Resuming tiny at upload, part 3 of at most 6" in scene.said()
+    assert "Resuming tiny at upload, part 3 of at most 3" in scene.said()
     assert not sent_twice(scene)
 
 
@@ -209,9 +209,9 @@ def edit(host: Host, name: str) -> None:
 @pytest.mark.parametrize("lost", [False, True], ids=["with the ledger", "without it"])
 @pytest.mark.parametrize("spare", [0, 2], ids=["kernel", "machine"])
 def test_a_registration_whose_answer_was_lost_is_looked_for(
-    host: Host, turn: Turn, real_set: RealSet, spare: int, *, lost: bool
+    host: Host, turn: Turn, small_set: RealSet, spare: int, *, lost: bool
 ) -> None:
-    host.drop_set(real_set, "k")
+    host.drop_set(small_set, "k")
     host.cloud.faults.arm("lost-answer", 1, spare=spare)
     assert turn(name="k").state == "deferred"
     assert len(host.cloud.images) == spare + 1
@@ -250,9 +250,9 @@ def test_a_member_that_changes_is_not_registered_and_leaves_nothing(
 
 
 def test_no_machine_is_registered_when_its_kernel_has_changed(
-    host: Host, turn: Turn, real_set: RealSet, at_moment: Callable[..., None]
+    host: Host, turn: Turn, small_set: RealSet, at_moment: Callable[..., None]
 ) -> None:
-    host.drop_set(real_set, "k")
+    host.drop_set(small_set, "k")
     at_moment("before put manifest", 3, lambda: edit(host, "k.vmlinuz"))
     assert turn(name="k").state == "deferred"
     assert {image.type for image in host.cloud.images} == {"kernel", "ramdisk"}
