@@ -21,6 +21,8 @@ ESP = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 LINUX = "0fc63daf-8483-4772-8e79-3d69d8477de4"
 BIOS_BOOT = "21686148-6449-6e6f-744e-656564454649"
 LVM_START = MIB  # of the first extent, as lvcreate places it
+PIECE_BYTES = 64 << 10
+DD_SPARSELY = ("conv=notrunc,sparse", "status=none")
 
 
 def run(*command: str | Path, stdin: str | None = None) -> str:
@@ -169,10 +171,7 @@ def lvm(image: Path, root: Path) -> Path:
             run("lvcreate", *alone, "-an", "-Zn", "-Wn", "-L", size, "-n", name, "vg-0")
     finally:
         run("losetup", "--detach", device)
-    with image.open("r+b") as file:
-        file.seek(LVM_START)
-        file.write(inner.read_bytes())
-    return image
+    return place(inner, image, LVM_START // MIB)
 
 
 MAKERS: Mapping[str, Callable[[Path, Path], Path]] = {
@@ -194,11 +193,16 @@ MAKERS: Mapping[str, Callable[[Path, Path], Path]] = {
 }
 
 
+def place(content: Path, image: Path, at: int) -> Path:
+    """Write a file system into an image, at a place in MiB. What is a hole in it, or zero, stays a hole."""
+    pieces = MIB // PIECE_BYTES
+    run("dd", f"if={content}", f"of={image}", f"bs={PIECE_BYTES}", f"seek={at * pieces}", *DD_SPARSELY)
+    return image
+
+
 def disk(image: Path, script: str, *partitions: tuple[int, Path], size: int) -> Path:
     """Make a disk with the table of an sfdisk script, and file systems at these places, in MiB."""
     run("sfdisk", "-q", empty(image, size), stdin=script)
-    with image.open("r+b") as file:
-        for place, content in partitions:
-            file.seek(place * MIB)
-            file.write(content.read_bytes())
+    for at, content in partitions:
+        place(content, image, at)
     return image
