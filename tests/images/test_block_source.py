@@ -109,7 +109,7 @@ def fitting(content: Content, opened: Callable[[Content], BlockSource]) -> Conte
 
 
 @every_source
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(content=contents(), seed=st.integers(0, 1 << 32))
 def test_any_thread_reads_the_same_bytes_at_any_offset(
     opened: Callable[[Content], BlockSource], content: Content, seed: int
@@ -123,7 +123,7 @@ def test_any_thread_reads_the_same_bytes_at_any_offset(
 
 
 @every_source
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(content=contents())
 def test_the_extents_are_in_order_and_hold_all_that_is_not_zero(
     opened: Callable[[Content], BlockSource], content: Content
@@ -226,7 +226,7 @@ def test_a_container_is_bundled_with_the_digest_of_its_disk(name: str) -> None:
 
 
 @every_source
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(content=contents())
 def test_a_digest_is_that_of_the_bytes_in_any_extents(
     opened: Callable[[Content], BlockSource], content: Content
