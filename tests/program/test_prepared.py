@@ -1,5 +1,6 @@
 """Prepared images under the real program: what is registered has the changes, what was dropped has not."""
 
+import gzip
 import hashlib
 import json
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from tests.support.cloud_keys import with_keys
 from tests.support.guest_images import Content, disk, ext, fill, run
 from tests.support.host import Host
+from tests.support.prepared_sets import SIDECAR, VERSION, unprepared_qcow2
 from tests.support.qemu import convert_compressed
 from tests.support.sizes import MIB
 from uecwatchd.bundle.folder import SparseFile
@@ -109,6 +111,19 @@ def test_what_preparation_remedies_is_not_found_in_what_is_registered(host: Host
     assert after["remarks"] == before["remarks"], "it is what is registered"
     assert "prepared     /etc/rc.local added: fetches the SSH key" in host.run("inspect", "m").stdout
     assert list((host.folder / "work").iterdir()) == []
+
+
+def test_a_disk_in_a_gzip_gives_its_kernel_and_is_prepared(host: Host) -> None:
+    unprepared_qcow2(host.folder)
+    with gzip.open(host.spool / "m.img.gz", "wb") as file:
+        file.write((host.folder / "disk").read_bytes() + bytes(256 * MIB))
+    (host.spool / "m.toml").write_text(f'{SIDECAR}virtualization = "paravirtual"\n')
+    assert host.run("once").returncode == 0
+    members = {member["role"]: member for member in host.report("m")["members"]}
+    assert members["kernel"]["part"] == f"guest:/boot/vmlinuz-{VERSION}"
+    assert members["machine"]["size"] == SIZE + 258 * MIB
+    assert "/etc/machine-id emptied: each instance makes its own" in members["machine"]["prepared"]
+    assert host.run("verify", "m").returncode == 0
 
 
 def test_an_image_that_cannot_be_prepared_is_inspected_as_it_is(host: Host) -> None:

@@ -15,7 +15,7 @@ import sys
 from io import FileIO
 from pathlib import Path
 from uecwatchd.errors import Rejected
-from uecwatchd.images.formats.decompress import fastest_zlib
+from uecwatchd.images.formats.decompress import copyable_zlib, fastest_zlib
 from uecwatchd.images.formats.open import open_disk
 
 def read(path):
@@ -34,7 +34,7 @@ def read(path):
     source.close()
 
 good, *images = sys.argv[1:]
-fastest_zlib()
+fastest_zlib(), copyable_zlib()
 read(good)  # which imports what else is imported when it is needed
 Path("/begin").exists()
 for path in images:

@@ -6,7 +6,7 @@ import hashlib
 import lzma
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from uecwatchd.images.digests import read_digest
 from uecwatchd.images.packed.flow import Flow, SeekPoint
 from uecwatchd.images.packed.segments import PackedFile, Segment, Stream
 from uecwatchd.images.packed.source import KEPT_BLOCKS, PackedSource
-from uecwatchd.images.packed.survey import survey
+from uecwatchd.images.packed.survey import SurveyReader, survey
 from uecwatchd.system.extents import HOLE_BYTES
 
 pytestmark = pytest.mark.exhaustive
@@ -152,6 +152,33 @@ def test_an_earlier_place_is_reached_from_the_nearest_point_before_it(kind: str,
         began = file.begun
         assert read_exactly(source, 20 * MIB, MIB) == disk[20 * MIB : 21 * MIB]
         assert file.begun <= began + 2, "and not all segments up to it"
+
+
+def test_a_gzip_in_one_piece_is_read_at_any_place_and_not_from_its_beginning() -> None:
+    noise = make_disk(4 * MIB)
+    disk = noise + bytes(60 * MIB) + noise[::-1] + b"text" * (10 * MIB) + noise
+    with counting(compress(disk, "gzip -1"), "gzip") as (file, source):
+        assert source.is_seekable
+        for place in (60, 108, 1, 104, 65, 20, 66, 64):
+            assert read_exactly(source, place * MIB, MIB) == disk[place * MIB : (place + 1) * MIB]
+        assert file.begun == 1, "for the first places only"
+
+
+def test_snapshots_are_thinned_out_when_there_are_too_many() -> None:
+    content = hashlib.shake_128(b"snapshots").digest(32 * MIB)
+    reader = SurveyReader(snapshot_bytes=MIB // 2, max_snapshots=8)
+    with as_packed(pack_here(content, "gzip"), "gzip") as file, closing(reader):
+        flow = Flow(file, SeekPoint(0, Segment(0)))
+        while not flow.is_done:
+            reader.note(flow)
+            reader.take(flow.read(64 * KIB))
+        found = reader.result()
+        starts = [point.offset for point in found.points]
+        assert 4 <= len(starts) - 1 <= 8
+        assert max(b - a for a, b in pairwise([*starts, found.size])) <= 8 * MIB + 64 * KIB
+        source = PackedSource(file, found.points, found.size, found)
+        for place in range(31, 0, -5):
+            assert read_exactly(source, place * MIB, MIB) == content[place * MIB : (place + 1) * MIB]
 
 
 @pytest.mark.parametrize("name", ["qcow2-zlib", "vmdk-stream", "vhdx"])

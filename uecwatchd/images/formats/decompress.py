@@ -6,7 +6,7 @@ as Python's own.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -23,6 +23,7 @@ class Compression:
 
 
 ZLIB_MODULES = ("isal.isal_zlib", "zlib")
+COPYABLE_MODULES = ("zlib_ng.zlib_ng", "zlib")  # the first decompresses five times as fast
 # Windows of deflate as zlib names them: negative without a header, 15 the largest with one.
 QCOW2_WINDOW, ZLIB_WINDOW = -12, 15
 # Memory for the window of a zstd frame. Its decoders are asked to support 8 MiB, and a block has at most 2.
@@ -34,7 +35,17 @@ DEFLATE_EXPANSION, ZSTD_EXPANSION = 1032, 32768
 @functools.cache
 def fastest_zlib() -> Any:
     """Load the fastest module. A verb that decompresses nothing loads none."""
-    for name in ZLIB_MODULES:
+    return _load(ZLIB_MODULES)
+
+
+@functools.cache
+def copyable_zlib() -> Any:
+    """Load the fastest module whose decompressors can be copied: those of ISA-L cannot."""
+    return _load(COPYABLE_MODULES)
+
+
+def _load(names: Sequence[str]) -> Any:
+    for name in names:
         try:
             return import_module(name)
         except ImportError:

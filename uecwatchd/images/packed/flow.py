@@ -1,16 +1,20 @@
 """Unpacking in order: one segment after another, from any segment on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from uecwatchd.images.packed.segments import PackedFile, Segment, Stream
 
 
 @dataclass(frozen=True, slots=True)
 class SeekPoint:
-    """A place where unpacking can begin: `offset` of its first byte in the content, and its segment."""
+    """A place where unpacking can begin: `offset` of its first byte in the content, and its segment.
+
+    `stream` is a stream that is there already, inside of its segment; None at the beginning.
+    """
 
     offset: int
     segment: Segment
+    stream: Stream | None = field(default=None, repr=False, compare=False)
 
 
 class Flow:
@@ -21,12 +25,17 @@ class Flow:
         self.point = point  #: where the segment begins that is being unpacked
         self.offset = point.offset  #: of the next byte in the content
         self.is_done = False
-        self._stream: Stream = packed.open(point.segment)
+        self._stream: Stream = (point.stream and point.stream.copy()) or packed.open(point.segment)
 
     @property
     def place(self) -> int:
         """Offset in the compressed file up to which it was used."""
         return self._stream.place
+
+    def snapshot(self) -> SeekPoint | None:
+        """Return a point at this place; None if the compression has none inside of its segments."""
+        stream = None if self._stream.is_done else self._stream.copy()
+        return SeekPoint(self.offset, self.point.segment, stream) if stream else None
 
     def read(self, limit: int) -> bytes:
         """Return the next bytes, at most `limit`. May be none before the end: then `is_done` is not set.

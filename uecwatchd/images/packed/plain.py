@@ -7,11 +7,12 @@ a gzip there may be zeros, which `gzip` ignores: they fill a tape's block.
 import bz2
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from uecwatchd.images.formats.container_file import ContainerFile
-from uecwatchd.images.formats.decompress import fastest_zlib
+from uecwatchd.images.formats.decompress import copyable_zlib
 from uecwatchd.images.packed.segments import (
+    INPUT_BYTES,
     MAX_PADDING_BYTES,
     Segment,
     damaged,
@@ -21,6 +22,8 @@ from uecwatchd.images.packed.segments import (
 )
 
 GZIP_WINDOW = 31  # as zlib names it: the largest window, in a gzip
+# A copy is made where no input is left over. Of this much come at most 33 MiB, for zeros.
+GZIP_INPUT_BYTES = 32 * 1024
 
 
 class Decoder(Protocol):
@@ -36,11 +39,20 @@ class Decoder(Protocol):
 
 
 class GzipDecoder:
-    """A decompressor of gzip that keeps its input, as those of bz2 and lzma do."""
+    """A decompressor of gzip that keeps its input, as those of bz2 and lzma do.
+
+    It can be copied with all that it knows, some 40 KiB.
+    """
 
     def __init__(self) -> None:
-        self._inner = fastest_zlib().decompressobj(GZIP_WINDOW)
+        self._inner = copyable_zlib().decompressobj(GZIP_WINDOW)
         self._left = b""
+
+    def copy(self) -> Self:
+        """Return another one in the same state, when it needs input."""
+        other = type(self)()
+        other._inner = self._inner.copy()
+        return other
 
     @property
     def eof(self) -> bool:
@@ -57,7 +69,7 @@ class GzipDecoder:
     def decompress(self, data: bytes, max_length: int, /) -> bytes:
         try:
             content: bytes = self._inner.decompress(self._left or data, max_length)
-        except fastest_zlib().error as error:
+        except copyable_zlib().error as error:
             raise ValueError(str(error)) from error
         self._left = self._inner.unconsumed_tail
         return content
@@ -70,13 +82,18 @@ class PlainFormat:
     stream: str
     magic: bytes
     padding: bytes
+    input_bytes: int
     decoder: Callable[[], Decoder]
     failures: tuple[type[Exception], ...]
 
 
 FORMATS: Mapping[str, PlainFormat] = {
-    "gzip": PlainFormat("its gzip stream", b"\x1f\x8b", b"\0", GzipDecoder, (ValueError, EOFError)),
-    "bzip2": PlainFormat("its bzip2 stream", b"BZh", b"", bz2.BZ2Decompressor, (OSError, EOFError)),
+    "gzip": PlainFormat(
+        "its gzip stream", b"\x1f\x8b", b"\0", GZIP_INPUT_BYTES, GzipDecoder, (ValueError, EOFError)
+    ),
+    "bzip2": PlainFormat(
+        "its bzip2 stream", b"BZh", b"", INPUT_BYTES, bz2.BZ2Decompressor, (OSError, EOFError)
+    ),
 }
 
 
@@ -98,13 +115,20 @@ class PlainStream:
     def read(self, limit: int, /) -> bytes:
         data = b""
         if self._decoder.needs_input:
-            data = read_some(self._file, self._next)
+            data = read_some(self._file, self._next, self._form.input_bytes)
             self._next += len(data)
         is_short = self._decoder.needs_input and not data
         content = self._decode(data, limit)
         if is_short and not content and not self._decoder.eof:
             raise truncated(self._file, self._form.stream)
         return content
+
+    def copy(self) -> "PlainStream | None":
+        if not isinstance(self._decoder, GzipDecoder) or not self._decoder.needs_input:
+            return None
+        other = PlainStream(self._file, self._form, self._next)
+        other._decoder = self._decoder.copy()
+        return other
 
     def _decode(self, data: bytes, limit: int) -> bytes:
         try:

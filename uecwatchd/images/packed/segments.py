@@ -44,6 +44,9 @@ class Stream(Protocol):
         Raises Rejected for damaged data, OSError.
         """
 
+    def copy(self) -> "Stream | None":
+        """Return another one at the same place; None if that cannot be done, or not here."""
+
 
 class PackedFile(Protocol):
     """A compressed file that is open for reading, and its segments."""

@@ -25,8 +25,9 @@ KEPT_BLOCKS = 16 * 1024 * 1024 // BLOCK_BYTES
 # would have to go back to an earlier one.
 PASSED_BYTES = 64 * 1024 * 1024
 UNPACKED_AT_ONCE = 1024 * 1024  # in bytes; a multiple of a block
-# What may be unpacked to reach a place, of some hundred in a look at files: a fifth of a second with xz.
-MAX_SKIP_BYTES = 32 << 20
+# What may be unpacked to reach a place, of some hundred in a look at files: a fifth of a second with xz, and
+# with gzip, which alone has points inside of its segments.
+MAX_SKIP_BYTES, MAX_GZIP_SKIP_BYTES = 32 << 20, 128 << 20
 ZEROS = memoryview(bytes(BLOCK_BYTES))
 
 
@@ -50,10 +51,12 @@ class PackedSource:
         self._kept: OrderedDict[int, bytes] = OrderedDict()  # blocks by number, the oldest first
 
     @property
-    def longest_skip(self) -> int:
-        """Most bytes that have to be unpacked to reach a place."""
+    def is_seekable(self) -> bool:
+        """Tell if each place can be reached in a fraction of a second."""
         ends = [*(point.offset for point in self._points[1:]), self.size]
-        return max((end - point.offset for point, end in zip(self._points, ends, strict=True)), default=0)
+        skips = (end - point.offset for point, end in zip(self._points, ends, strict=True))
+        limit = MAX_GZIP_SKIP_BYTES if any(point.stream for point in self._points) else MAX_SKIP_BYTES
+        return max(skips, default=0) <= limit
 
     @property
     def stored_bytes(self) -> int:
@@ -149,7 +152,7 @@ def _offset(point: SeekPoint) -> int:
 
 def check_random_access(source: BlockSource, name: str) -> None:
     """Raise Rejected for a compressed disk whose files cannot be looked at in a reasonable time."""
-    if isinstance(source, PackedSource) and source.longest_skip > MAX_SKIP_BYTES:
+    if isinstance(source, PackedSource) and not source.is_seekable:
         raise Rejected(
             f"{name}: it cannot be looked into",
             "it is compressed in one piece, and read from its beginning only",

@@ -20,9 +20,12 @@ from uecwatchd.system.text import format_size
 from uecwatchd.types import ContentDigest, FileStamp
 
 PIECE_BYTES = 1024 * 1024  # unpacked at once: outside Python's lock, and little beside the limit
+READS_AT_ONCE = 16  # for half of that, if the content of a gzip was hardly compressed
 # Points that are kept, and the least content between two of them: as many as xz blocks of the usual size.
 MAX_POINTS, POINT_BYTES = 1 << 16, 16 * 1024 * 1024
-# Surveys that are kept: for each set that is worked on and a few that wait. Each takes 20 MB at most.
+# Of those inside of a segment. Each takes 40 KiB; if there are more, each second one goes.
+MAX_SNAPSHOTS = 256
+# Surveys that are kept: for each set that is worked on and a few that wait. Each takes 30 MB at most.
 MAX_SURVEYS = 16
 ZEROS = bytes(PIECE_BYTES)
 
@@ -77,14 +80,25 @@ def survey(
     with closing(reader):
         while not flow.is_done:
             check()
-            reader.note(flow.point)
-            reader.take(flow.read(PIECE_BYTES))
+            reader.note(flow)
+            reader.take(_read_piece(flow))
             progress(flow.place)
             if flow.offset > limit:
                 raise too_large(packed, f"more than {format_size(limit)}")
         if not flow.offset:
             raise is_empty(packed)
         return reader.result()
+
+
+def _read_piece(flow: Flow) -> bytes:
+    """Return some content. A compression that returns little at once is read several times."""
+    pieces, length = list[bytes](), 0
+    for _ in range(READS_AT_ONCE):
+        if flow.is_done or length >= PIECE_BYTES // 2:
+            break
+        pieces.append(flow.read(PIECE_BYTES))
+        length += len(pieces[-1])
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def is_empty(packed: PackedFile) -> Rejected:
@@ -100,14 +114,18 @@ def too_large(packed: PackedFile, unpacked: str) -> Rejected:
 
 
 class SurveyReader:
-    """The state of a survey. Content arrives in order, in pieces of any length."""
+    """The state of a survey. Content arrives in order, in pieces of any length.
 
-    def __init__(self) -> None:
+    `snapshot_bytes` is the least content between two snapshots, as long as there are at most `max_snapshots`.
+    """
+
+    def __init__(self, *, snapshot_bytes: int = POINT_BYTES, max_snapshots: int = MAX_SNAPSHOTS) -> None:
         # One of the two will be the digest of an image with these holes, which are known at the end.
         kinds: tuple[Digest, Digest] = (FlatDigest(), BlockDigest())
         self._digests = tuple(BackgroundDigest(digest) for digest in kinds)
         self._stretches = list[tuple[int, int]]()
         self._points = list[SeekPoint]()
+        self._snapshot_bytes, self._max_snapshots = snapshot_bytes, max_snapshots
         self._open = b""  # the beginning of a block of HOLE_BYTES
         self._last = b""  # the last whole block
         self._done = 0  # end of the whole blocks
@@ -116,11 +134,22 @@ class SurveyReader:
         for digest in self._digests:
             digest.close()
 
-    def note(self, point: SeekPoint) -> None:
-        """Keep a point, if it is far enough from the one before."""
+    def note(self, flow: Flow) -> None:
+        """Keep the point where a flow is, if it is far enough from the one before."""
         last = self._points[-1].offset if self._points else -POINT_BYTES
-        if point.offset - last >= POINT_BYTES and len(self._points) < MAX_POINTS:
+        if flow.point.offset - last >= POINT_BYTES and len(self._points) < MAX_POINTS:
+            self._points.append(flow.point)
+        elif flow.offset - last >= self._snapshot_bytes and (point := flow.snapshot()):
             self._points.append(point)
+            self._thin_out()
+
+    def _thin_out(self) -> None:
+        """Take away each second snapshot, and make fewer from now on, if there are too many for memory."""
+        snapshots = [point.offset for point in self._points if point.stream]
+        if len(snapshots) > self._max_snapshots:
+            removed = set(snapshots[::2])
+            self._points = [point for point in self._points if point.offset not in removed]
+            self._snapshot_bytes *= 2
 
     def take(self, data: bytes) -> None:
         data = self._open + data if self._open else data

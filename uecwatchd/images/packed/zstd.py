@@ -110,6 +110,9 @@ class ZstdStream:
             self.is_done = True
         return content
 
+    def copy(self) -> None:
+        return None
+
     def _refuse(self, why: str) -> Rejected:
         if "too much memory" in why:
             most = f"{WINDOW_BYTES >> 20} MiB"

@@ -19,6 +19,7 @@ from uecwatchd.images.disk_parts import open_part
 from uecwatchd.images.packed.open import UNPACKED
 from uecwatchd.images.prepare.prepare import ImageToPrepare, Prepared, prepare_image
 from uecwatchd.images.reading import is_prepared
+from uecwatchd.intake.sets.members import with_size
 from uecwatchd.intake.sets.records import Member
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.service.attempt.context import (
@@ -28,6 +29,7 @@ from uecwatchd.service.attempt.context import (
     stop_if_asked,
     tell,
     with_digest,
+    with_member,
 )
 from uecwatchd.types import ContentDigest
 
@@ -97,6 +99,7 @@ def read_prepared(
         _report(job, prepared, with_lines=known is None)
         with open_part(prepared.source, member.reading, name=member.path, check=check) as source:
             digest = known or _read(member, source, progress)
+            job = with_member(job, with_size(member, source.size))  # known now, of a compressed file
         if known is None:
             tools.ledger.put_digest(member.stamp, of, digest)
     return _with_changes(with_digest(job, member.role, digest), member, prepared)
