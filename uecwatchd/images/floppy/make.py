@@ -62,7 +62,10 @@ def make_boot_floppy(
     files = choose_files(folder, default_boot_ini=boot_ini(windows) if windows else None)
     modules = read_modules(module_folders)
     try:
-        _format(scratch)
+        run_program(
+            MFORMAT, ["-C", "-f", "1440", "-N", SERIAL_NUMBER, "-i", IMAGE_NAME, "::"], folder=scratch
+        )
+        run_program(SYSLINUX, ["--install", IMAGE_NAME], folder=scratch)
         _copy({**modules, CONFIGURATION_NAME: CONFIGURATION, **files.contents}, scratch)
         content = (scratch / IMAGE_NAME).read_bytes()
     except OSError as fault:
@@ -70,12 +73,6 @@ def make_boot_floppy(
         raise Deferred(str(scratch), why, "Check the disk and its free space.") from fault
     concerns = boot_ini_remarks(files.contents[BOOT_INI], has_driver=DRIVER in files.contents)
     return MadeFloppy(content, (UNPROVEN, *concerns, *files.remarks))
-
-
-def _format(work: Path) -> None:
-    """Make an empty floppy with syslinux as its boot loader."""
-    run_program(MFORMAT, ["-C", "-f", "1440", "-N", SERIAL_NUMBER, "-i", IMAGE_NAME, "::"], folder=work)
-    run_program(SYSLINUX, ["--install", IMAGE_NAME], folder=work)
 
 
 def _copy(contents: Mapping[str, bytes], work: Path) -> None:

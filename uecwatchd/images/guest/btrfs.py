@@ -305,10 +305,6 @@ def _directory_items(data: bytes) -> Iterator[tuple[str, Key]]:
         at += length + extra
 
 
-def _inflate(data: bytes, size: int) -> bytes:
-    return zlib.decompressobj().decompress(data, size)
-
-
 def _decompress_zstd(data: bytes, size: int) -> bytes:
     if zstandard is None:
         raise Unsupported("a file in it is compressed with zstd, and the package zstandard is not installed")
@@ -321,7 +317,7 @@ def _decompress_zstd(data: bytes, size: int) -> bytes:
 
 DECOMPRESSORS: Mapping[int, Callable[[bytes, int], bytes]] = {
     0: lambda data, _size: data,
-    1: _inflate,
+    1: lambda data, size: zlib.decompressobj().decompress(data, size),
     3: _decompress_zstd,
 }
 

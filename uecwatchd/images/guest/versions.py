@@ -16,13 +16,9 @@ VersionOrder = tuple[tuple[tuple[int, ...], int], ...]
 def version_order(version: str) -> VersionOrder:
     """Return a key for sorting versions: deb-version(7), "Sorting algorithm"."""
     marked = CANDIDATE.sub("~rc", version)
-    # The last match is empty: an end that compares like one.
-    return tuple((_order(text), int(digits or 0)) for text, digits in PIECE.findall(marked))
-
-
-def _order(text: str) -> tuple[int, ...]:
-    """Return the order of a piece without digits; its end is before a letter, and "~" before its end."""
-    return (*(_rank(char) for char in text), END)
+    # The end of a piece without digits is before a letter, and "~" before that end. The last match is empty:
+    # an end that compares like one.
+    return tuple(((*map(_rank, text), END), int(digits or 0)) for text, digits in PIECE.findall(marked))
 
 
 def _rank(char: str) -> int:

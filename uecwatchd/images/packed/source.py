@@ -9,6 +9,7 @@ unpacking can begin: if the file has one segment only, that is its beginning.
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
+from operator import attrgetter
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images.block_source import BlockSource
@@ -129,7 +130,7 @@ class PackedSource:
     def _flow_to(self, number: int) -> Flow:
         """Return the flow that reaches a block soonest: the present one, or one from a point."""
         place = number * BLOCK_BYTES
-        point = self._points[bisect_right(self._points, place, key=_offset) - 1]
+        point = self._points[bisect_right(self._points, place, key=attrgetter("offset")) - 1]
         flow = self._flow
         if flow is None or flow.offset > place or point.offset - flow.offset > PASSED_BYTES:
             flow = Flow(self._packed, point)
@@ -144,10 +145,6 @@ class PackedSource:
             number += 1
         while len(self._kept) > KEPT_BLOCKS:
             self._kept.popitem(last=False)
-
-
-def _offset(point: SeekPoint) -> int:
-    return point.offset
 
 
 def check_random_access(source: BlockSource, name: str) -> None:

@@ -165,13 +165,11 @@ class SurveyReader:
             digest.skip(len(piece)) if is_hole else digest.update(piece)
         end = self._done + len(piece)
         if not is_hole:
-            start = self._stretches.pop()[0] if self._touches() else self._done
+            goes_on = bool(self._stretches) and self._stretches[-1][1] == self._done
+            start = self._stretches.pop()[0] if goes_on else self._done
             self._stretches.append((start, end))
             self._merge()
         self._done = end
-
-    def _touches(self) -> bool:
-        return bool(self._stretches) and self._stretches[-1][1] == self._done
 
     def _merge(self) -> None:
         """Fill the shortest holes if there are too many for memory."""

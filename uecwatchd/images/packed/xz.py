@@ -9,6 +9,7 @@ import lzma
 import zlib
 from bisect import bisect_left
 from collections.abc import Iterator
+from operator import attrgetter, itemgetter
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images.formats.container_file import ContainerFile
@@ -91,7 +92,7 @@ class XzFile:
     def __init__(self, file: ContainerFile) -> None:
         self.file = file
         self._headers: list[tuple[int, bytes]] = []  # of the streams, with their places, from the last on
-        self._segments = tuple(sorted(self._read_streams(), key=_place))
+        self._segments = tuple(sorted(self._read_streams(), key=attrgetter("place")))
         self._headers.sort()
         self._places = [segment.place for segment in self._segments]
 
@@ -99,7 +100,7 @@ class XzFile:
         return self._segments
 
     def open(self, segment: Segment, /) -> XzStream:
-        _, header = self._headers[bisect_left(self._headers, segment.place, key=_begin) - 1]
+        _, header = self._headers[bisect_left(self._headers, segment.place, key=itemgetter(0)) - 1]
         return XzStream(self.file, segment, header)
 
     def find_segment(self, place: int, /) -> Segment | None:
@@ -178,14 +179,6 @@ class XzFile:
             if _is_footer(data[max(0, at + 1 - FOOTER_BYTES) : at + 1]):
                 found = start + at + 1
         return followed(self.file, found, STREAM) if found else truncated(self.file, STREAM)
-
-
-def _place(segment: Segment) -> int:
-    return segment.place
-
-
-def _begin(header: tuple[int, bytes]) -> int:
-    return header[0]
 
 
 def _is_footer(data: bytes) -> bool:
