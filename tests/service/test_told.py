@@ -86,7 +86,7 @@ def test_the_service_tells_of_sets_of_a_cloud_and_of_what_is_stale(
     ):
         drop_image(host.spool, "karmic", b"1" * 4096)
         until(lambda: told() == ["done karmic"], "the message", detail=lambda: str(told()))
-        assert "notify.command: told done" in [event.sentence for event in listener.events]
+        until(lambda: any(e.sentence == "notify.command: told done" for e in listener.events), "its output")
         host.cloud.stop()
         drop_image(host.spool, "lucid", b"2" * 4096)
         until((host.spool / "lucid.uec.error").exists, "the failure")

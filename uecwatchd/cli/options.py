@@ -72,6 +72,7 @@ def add_once_options(parser: argparse.ArgumentParser) -> None:
 
 def add_check_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument("--notify", action="store_true", help="send a test message on each way of [notify]")
 
 
 def add_status_options(parser: argparse.ArgumentParser) -> None:

@@ -134,7 +134,7 @@ def _of_set(
 
 
 def _is_stuck(record: SetRecord, before: Announced | None, settings: NotifySettings) -> bool:
-    """Return True for a set with too many failures of its own, once in a row of failures."""
+    """Return True for a set deferred too often, once in a row of failures, and not for its cloud."""
     if record.state != "deferred" or waits_for_cloud(record) or (before and before.outcome == "deferred"):
         return False
     return record.deferrals >= settings.deferred_after
@@ -154,7 +154,7 @@ def waits_for_cloud(record: SetRecord) -> bool:
 
 
 def outage_seconds(attempts: int) -> float:
-    """Return the seconds that so many attempts at a set take, for the announcement of an outage."""
+    """Return how long a cloud is away until it is announced: as long as these attempts at a set take."""
     return sum(
         min(FIRST_DELAY_SECONDS * 2.0**number, LONGEST_DELAY_SECONDS) for number in range(attempts - 1)
     )

@@ -12,17 +12,15 @@ from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.state_folder import lock_state
 from uecwatchd.outputs.ledger_progress import drop_progress
-from uecwatchd.outputs.notify.ways import ways_of
 from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.outputs.systemd import Notifier
-from uecwatchd.service.announcer import Announcer
 from uecwatchd.service.cloud_reports import HALTED
 from uecwatchd.service.conditions import FAULT, Conditions, Key
 from uecwatchd.service.folder_watch import FolderWatch
 from uecwatchd.service.heartbeat import LATE, Heartbeat
 from uecwatchd.service.leftover_files import LEFT_OUT
 from uecwatchd.service.loop import LEAST_SCAN_PAUSE_SECONDS, Loop
-from uecwatchd.service.messenger import Messenger
+from uecwatchd.service.messages import Messages
 from uecwatchd.service.probing import ProbeThread
 from uecwatchd.service.reporting import report_to
 from uecwatchd.service.service_context import Shared
@@ -35,8 +33,6 @@ from uecwatchd.system.clocks import Clocks
 ONCE_PATIENCE_SETTLES = 12
 # A reachable cloud is detected within one second; the first scan does not wait longer than this.
 DETECT_SECONDS = 5.0
-# `once` delivers messages before it ends, but a server that hangs must not keep it.
-ONCE_DELIVERY_SECONDS = 120.0
 
 
 class Service:
@@ -77,15 +73,7 @@ class Service:
             resumed=self._resumed,
             conditions=conditions,
         )
-        self._announcer = Announcer(settings.notify, ledger=ledger, conditions=conditions, clocks=clocks)
-        self._messenger = Messenger(
-            ledger.outbox,
-            ways=ways_of(settings.notify),
-            conditions=conditions,
-            listener=reporting.listener,
-            now=clocks.now,
-            stopping=self._shared.signals.stopping,
-        )
+        self._messages = Messages(settings.notify, self._shared)
         self._spooler = Spooler(
             settings,
             states=SetStates(ledger),
@@ -132,7 +120,7 @@ class Service:
                 self._shared.check_ledger()
                 pauses = self._pauses(settling=patience >= 0 or self._spooler.is_behind())
                 if self._shared.signals.stopping.is_set() or not pauses:
-                    self._deliver_now()
+                    self._messages.deliver_now()
                     return self._spooler.schedule.present()
                 pause = max(LEAST_SCAN_PAUSE_SECONDS, min(pauses))
                 patience -= pause  # only time of waiting counts, not of work
@@ -163,7 +151,7 @@ class Service:
                 announce=self._announce,
             )
             self._announce()  # before a scan can change what an earlier process has left
-            self._messenger.start()
+            self._messages.start()
             try:
                 self._detect_at_start()
                 loop.scan()
@@ -173,7 +161,7 @@ class Service:
             finally:
                 self._heartbeat.stopping()
                 watch.stop()
-                self._messenger.close()
+                self._messages.close()
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -210,18 +198,10 @@ class Service:
 
     def _announce(self) -> None:
         suspended = self._tools.clouds.availability.suspended()
-        if self._announcer.update(self._spooler.records(), suspended):
-            self._messenger.wake()
-
-    def _deliver_now(self) -> None:
-        """Deliver as far as it can be done now; the next run delivers the rest."""
-        clock = self._shared.clocks.monotonic
-        end = clock() + ONCE_DELIVERY_SECONDS
-        with contextlib.suppress(UecError):
-            self._messenger.deliver_due(until=lambda: clock() >= end)
+        self._messages.announce(self._spooler.records(), suspended)
 
     def _resumed(self, cloud: str, reported: bool) -> None:  # noqa: FBT001 (a callback)
-        self._announcer.note_resumed(cloud)
+        self._messages.note_resumed(cloud)
         self._shared.reports().resumed(cloud, reported)
 
     # --- configuration ------------------------------------------------------------------------------------
@@ -243,8 +223,7 @@ class Service:
                 self._tell("Changes under [state] and [work] take effect at a restart", "warning")
             self._settings, self._tools = settings, tools
             self._probes.clouds = tools.clouds
-            self._announcer.configure(settings.notify)
-            self._messenger.configure(ways_of(settings.notify))
+            self._messages.configure(settings.notify)
             watch.stop()
             watch.start(settings.spool)
             self._tell("Read the configuration again")

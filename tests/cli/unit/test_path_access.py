@@ -140,3 +140,33 @@ def test_the_service_sees_other_files_only_below_bind_mounts(path: str, setting:
         "BindReadOnlyPaths": [["/y", "/srv/keys"]],
     }
     assert bound(Unit("uecwatchd.service", settings), PurePath(path)) == setting
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, ()),
+        ({"NoExecPaths": ["/srv"]}, ()),
+        ({"NoExecPaths": ["/"], "ExecPaths": ["-/usr/bin", "/etc"]}, ()),
+        ({"NoExecPaths": ["/"], "ExecPaths": ["/usr/bin"]}, ("ExecPaths=-/etc/uecwatchd/hook",)),
+        (
+            {"NoExecPaths": ["/", "-/etc/uecwatchd"], "ExecPaths": ["/etc"]},
+            ("ExecPaths=-/etc/uecwatchd/hook",),
+        ),
+        ({"NoExecPaths": ["/etc"], "ExecPaths": ["/etc"]}, ("ExecPaths=-/etc/uecwatchd/hook",)),
+    ],
+)
+def test_a_program_needs_a_place_where_programs_may_be_executed(
+    settings: dict[str, Any], expected: tuple[str, ...]
+) -> None:
+    need = Need(PurePath("/etc/uecwatchd/hook"), execute=True)
+    found = obstacles(Unit("uecwatchd.service", {**STRICT, **settings}), [need])
+    assert drop_in(found)[1:] == expected
+    assert [one.why for one in found] == [
+        "the service may not execute /etc/uecwatchd/hook (NoExecPaths=)" for _ in expected
+    ]
+
+
+def test_a_program_in_a_home_is_hidden() -> None:
+    (found,) = obstacles(Unit("u", STRICT), [Need(PurePath("/home/alice/hook"), execute=True)])
+    assert found.why == "/home/alice/hook is hidden from the service (ProtectHome=yes)"

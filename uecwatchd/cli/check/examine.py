@@ -13,6 +13,7 @@ from uecwatchd.cli.check.cloud import examine_cloud
 from uecwatchd.cli.check.finding import Finding, bad
 from uecwatchd.cli.check.host import examine_configuration, examine_folder, examine_state
 from uecwatchd.cli.check.members import examine_members
+from uecwatchd.cli.check.programs import examine_programs
 from uecwatchd.cli.check.unit import examine_unit, makes, unless_bound
 from uecwatchd.cli.unit.path_access import Need
 from uecwatchd.cli.unit.systemd import Unit
@@ -32,11 +33,12 @@ def examine(
     unit: Unit | None = None,
     wanted: tuple[Need, ...] = (),
     stop: Stop = NEVER,
+    send: bool = False,
 ) -> Iterator[Finding]:
     """Make all checks. After a `stop` the findings mean nothing.
 
     `clock` returns the time with its zone, for the comparison with the clouds. `wanted` is the result of
-    `needs` for the service of `unit`.
+    `needs` for the service of `unit`. With `send`, a test message is sent on each way.
     """
     if unit:
         yield from examine_unit(unit, wanted)
@@ -54,6 +56,7 @@ def examine(
         yield from _in_words(str(folder), examine_members(folder, policy, clouds=settings.clouds))
     state = examine_state(settings.state, made=bool(unit and makes(unit, settings.state.dir)))
     yield from _in_words(str(settings.state.dir), state)
+    yield from _in_words("hooks and messages", examine_programs(settings, send=send))
     if not settings.clouds:
         hint = "Add [cloud.default] to the configuration; see its example."
         yield Finding("bad", "no cloud is configured", hint, Halted.exit_code)

@@ -26,10 +26,11 @@ def examine_configuration(settings: Settings) -> Iterator[Finding]:
 
 def _holds_secrets(source: Path) -> bool:
     try:
-        clouds = parse_toml(read_small(source)).get("cloud", {})
+        tables = parse_toml(read_small(source))
     except (OSError, Malformed):  # it was changed just now, and will be read again
         return False
-    return any("secret_key" in table for table in clouds.values())
+    addresses = tables.get("notify", {}).get("urls")
+    return bool(addresses) or any("secret_key" in table for table in tables.get("cloud", {}).values())
 
 
 def examine_folder(folder: Path) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from uecwatchd.cli.check.finding import Finding
+from uecwatchd.cli.check.programs import programs_of
 from uecwatchd.cli.unit.path_access import Need, bound, drop_in, obstacles
 from uecwatchd.cli.unit.systemd import Unit
 from uecwatchd.clouds.credentials import account
@@ -28,6 +29,7 @@ def needs(settings: Settings) -> tuple[Need, ...]:
     folders = (*settings.spool.folders, settings.state.dir)
     found = [Need(PurePath(os.path.realpath(folder)), write=True) for folder in folders]
     found += [_read(settings.source)] if settings.source else []
+    found += [replace(_read(Path(path)), execute=True) for path, *_ in programs_of(settings).values()]
     for cloud in settings.clouds.values():
         found += _of_cloud(cloud)
     # Missing files are reported elsewhere; credentials are always accessible.

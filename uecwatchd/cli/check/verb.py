@@ -19,7 +19,9 @@ def check(arguments: argparse.Namespace) -> int:
     wanted = needs(settings)
     take_user(unit, settings.state.dir)
     stop, clock = stop_on_signals(code=os.EX_TEMPFAIL), partial(datetime.now, UTC)
-    findings = list(examine(settings, clock=clock, unit=unit, wanted=wanted, stop=stop))
+    findings = list(
+        examine(settings, clock=clock, unit=unit, wanted=wanted, stop=stop, send=arguments.notify)
+    )
     stop.may_go_on()
     if arguments.json:
         put_json([{"level": f.level, "what": f.what, "hint": f.hint} for f in findings])

@@ -30,7 +30,7 @@ DIRECTORIES = {
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A path that the service has to read, or to write, with links resolved.
+    """A path that the service has to read, or to write or execute, with links resolved.
 
     `credential` is the name of a credential that can replace it, if any.
     """
@@ -38,6 +38,7 @@ class Need:
     path: PurePath
     write: bool = False
     credential: str = ""
+    execute: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Obstacle:
 
     @property
     def why(self) -> str:
+        if self.setting == NO_EXECUTION:
+            return f"the service may not execute {self.need.path} ({self.setting})"
         verb = "read-only to" if self.need.write and not self.setting.startswith(_HIDING) else "hidden from"
         return f"{self.need.path} is {verb} the service ({self.setting})"
 
@@ -62,6 +65,7 @@ class _Rule:
     bound: bool = False
 
 
+NO_EXECUTION = "NoExecPaths="
 _HIDING = ("ProtectHome=yes", "ProtectHome=tmpfs", "PrivateTmp", "TemporaryFileSystem", "InaccessiblePaths")
 
 
@@ -77,6 +81,8 @@ def obstacles(unit: Unit, needs: Iterable[Need]) -> tuple[Obstacle, ...]:
         rule = _that_counts(need.path, rules)
         if rule.access != "write" and (need.write or rule.access != "read"):
             found.append(Obstacle(need, rule.setting, tuple(_lines(need, rule, locked))))
+        if need.execute and not _may_execute(need.path, unit):
+            found.append(Obstacle(need, NO_EXECUTION, (f"ExecPaths={_word(str(need.path))}",)))
     return tuple(found)
 
 
@@ -94,6 +100,18 @@ def _in_order(unit: Unit) -> Sequence[_Rule]:
         stays = (before.access, rule.access) == ("read", "write")
         counting[rule.prefix] = replace(rule, access="read", setting=before.setting) if stays else rule
     return sorted(counting.values(), key=lambda rule: len(rule.prefix.parts))
+
+
+def _may_execute(path: PurePath, unit: Unit) -> bool:
+    """Return True unless the longest path above it that the unit names is one without execution."""
+    allowed, forbidden = (
+        max(
+            (len(one.parts) for one in map(_path, unit.listed(setting)) if path.is_relative_to(one)),
+            default=0,
+        )
+        for setting in ("ExecPaths", "NoExecPaths")
+    )
+    return not forbidden or allowed > forbidden
 
 
 def _that_counts(path: PurePath, rules: Sequence[_Rule]) -> _Rule:

@@ -14,12 +14,12 @@ from urllib.parse import unquote
 EX_OK, EX_UNAVAILABLE, EX_TEMPFAIL, EX_CONFIG = 0, 69, 75, 78
 # A shorter piece of an address, such as "com", is no secret, and would be found in any sentence.
 SECRET_CHARACTERS = 4
-MISSING = "apprise is not installed: pip install 'uecwatchd[notify]'"
+MISSING = "the library apprise is not installed"
 UNKNOWN = "apprise does not know this kind of address, or it is incomplete"
 
 
 class Reasons(logging.Handler):
-    """The last warning of the library, its only word about a reason."""
+    """The last warning of the library: nothing else says why it has failed."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -66,7 +66,7 @@ def _of_set(record: SetRecord) -> Facts:
 
 
 def cloud_failure_facts(outcome: str, cloud: str, record: SetRecord, *, sets: int) -> Facts:
-    """Return the facts of an unusable cloud. `record` is one of its waiting sets."""
+    """Return the facts of an unusable cloud. `record` is one of the sets that wait for it."""
     event = failure_event(record)
     name = f"cloud {cloud}" if cloud else "any cloud"
     state = "Nothing is sent to" if outcome == "halted" else "Nothing can be sent to"
@@ -90,6 +90,13 @@ def stale_facts(about: SetId, *, age: float, ever: bool) -> Facts:
         "folder": about.folder,
         "hint": hint or "See what makes its images, and where it puts them.",
     }
+
+
+def facts_of_test() -> Facts:
+    """Return the facts of a test message."""
+    host = socket.gethostname()
+    sentence = f"a test message from {host}: messages arrive"
+    return {"id": "test", "outcome": "test", "sentence": sentence, "host": host}
 
 
 def title_of(facts: Mapping[str, object]) -> str:

@@ -8,10 +8,12 @@ from typing import Literal
 
 from uecwatchd.config.records import NotifySettings
 from uecwatchd.errors import Halted
+from uecwatchd.outputs.notify.apprise_process import MISSING
 from uecwatchd.outputs.notify.facts import text_of, title_of
 from uecwatchd.system.site_program import SiteProgram, run_site_program
 from uecwatchd.system.text import printable
 
+INSTALL = "It is in the extra `notify`: pip install 'uecwatchd[notify]'"
 MODULE = "uecwatchd.outputs.notify.apprise_process"
 # How the network is reached, for the library that sends.
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
@@ -80,7 +82,7 @@ class Way:
             return None
         # The code of our own process says no more than its line.
         why = end.last_line if self.url and end.last_line else end.reason
-        return Undelivered(why, self._hint())
+        return Undelivered(why, INSTALL if self.url and why == MISSING else self._hint())
 
     def _hint(self) -> str:
         what = "the address and its server" if self.url else "what the program says"
