@@ -26,6 +26,7 @@ from uecwatchd.ledger.history import (
     History,
     StageTime,
     StoryEntry,
+    TotalKey,
 )
 from uecwatchd.ledger.outbox import Announced, Message, Outbox
 from uecwatchd.ledger.records import (
@@ -548,6 +549,37 @@ def test_attempts_come_back_in_order_and_with_all_that_is_known(ledger: Ledger) 
     assert [attempt.set_id for attempt in ledger.history.attempts()] == [KARMIC, KARMIC, LUCID]
     assert ledger.history.successes() == {KARMIC: 20.0, LUCID: 25.0}
     assert ledger.history.names() == (KARMIC, LUCID)
+
+
+def test_the_last_attempts_at_all_sets_come_newest_first(ledger: Ledger) -> None:
+    for name in (KARMIC, LUCID, KARMIC):
+        ledger.history.add_attempt(replace(ATTEMPT, set_id=name))
+    assert [one.set_id for one in ledger.history.recent(2)] == [KARMIC, LUCID]
+
+
+def test_failures_are_counted_from_the_last_success_on(ledger: Ledger) -> None:
+    for state in ("deferred", "done", "deferred", "queued", "rejected", "halted"):
+        ledger.history.add_attempt(replace(ATTEMPT, state=state))
+    ledger.history.add_attempt(replace(ATTEMPT, set_id=LUCID))
+    assert ledger.history.failures() == {KARMIC: 3}
+    ledger.history.add_attempt(replace(ATTEMPT, set_id=LUCID, state="deferred"))
+    ledger.history.add_attempt(ATTEMPT)
+    assert ledger.history.failures() == {LUCID: 1}
+
+
+def test_totals_go_on_although_attempts_are_removed(ledger: Ledger) -> None:
+    for _ in range(ATTEMPTS_OF_A_SET + 3):
+        ledger.history.add_attempt(ATTEMPT)
+    ledger.history.drop(KARMIC)
+    number = float(ATTEMPTS_OF_A_SET + 3)
+    assert ledger.history.totals() == {
+        TotalKey("attempts", "near", "done"): number,
+        TotalKey("sent", "near"): number * (1 << 40),
+        TotalKey("stages", "read the files", "10.0"): number,
+        TotalKey("stage seconds", "read the files"): number * 1.5,
+        TotalKey("stages", "publish", "1.0"): number,
+        TotalKey("stage seconds", "publish"): number * 0.25,
+    }
 
 
 def test_the_oldest_of_too_many_attempts_and_entries_are_removed(ledger: Ledger) -> None:

@@ -4,9 +4,10 @@ No work depends on it, so it is written with the next transaction of the ledger,
 entries. Old entries are removed: what is kept is enough for a person who asks what happened.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from uecwatchd.events import Fields, Level
 from uecwatchd.ledger.records import State
@@ -16,6 +17,10 @@ from uecwatchd.types import Role, SetId
 ENTRIES_OF_A_SET, ATTEMPTS_OF_A_SET = 500, 100
 # Of all sets together: people could drop files with a new name every second. An entry takes about 400 bytes.
 ENTRIES_OF_ALL, ATTEMPTS_OF_ALL = 200_000, 50_000
+
+# Upper bounds of the groups that times of stages are counted in, in seconds: from a stage that has nothing to
+# do to the upload of a large image over a slow line. They must not change: ledgers have counts with them.
+STAGE_BOUNDS_SECONDS = (0.1, 1.0, 10.0, 60.0, 300.0, 1800.0, 7200.0, 28800.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,30 @@ class AttemptRecord:
     request_ids: tuple[str, ...] = ()  #: of the cloud, in the order of its answers
 
 
+class TotalKey(NamedTuple):
+    """What a total counts.
+
+    `label` is a cloud, or the name of a stage. `detail` is the state of attempts, or the upper bound in
+    seconds of stages ("inf" for the longest); otherwise it is empty.
+    """
+
+    what: Literal["attempts", "sent", "stages", "stage seconds"]
+    label: str
+    detail: str = ""
+
+
+def totals_of(attempt: AttemptRecord) -> Mapping[TotalKey, float]:
+    """Return what an attempt adds to the totals."""
+    added = defaultdict[TotalKey, float](float)
+    added[TotalKey("attempts", attempt.cloud, attempt.state)] += 1
+    added[TotalKey("sent", attempt.cloud)] += attempt.sent
+    for stage in attempt.stages:
+        bound = next((one for one in STAGE_BOUNDS_SECONDS if stage.seconds <= one), float("inf"))
+        added[TotalKey("stages", stage.name, str(bound))] += 1
+        added[TotalKey("stage seconds", stage.name)] += stage.seconds
+    return added
+
+
 class History(Protocol):
     """The operations on the history, for any store. They raise what those of the ledger raise."""
 
@@ -74,11 +103,20 @@ class History(Protocol):
     def attempts(self, set_id: SetId | None = None) -> tuple[AttemptRecord, ...]:
         """Return the attempts at a set, or at all sets, oldest first."""
 
+    def recent(self, most: int) -> tuple[AttemptRecord, ...]:
+        """Return the last attempts at all sets, newest first, at most so many."""
+
     def names(self) -> tuple[SetId, ...]:
         """Return the sets that have a history, ordered by folder and name. Their record may be gone."""
 
     def successes(self) -> Mapping[SetId, float]:
         """Return when the last successful attempt at each set ended, in seconds of the epoch."""
+
+    def failures(self) -> Mapping[SetId, int]:
+        """Count the failed attempts at each set since its last success. Sets without one are left out."""
+
+    def totals(self) -> Mapping[TotalKey, float]:
+        """Return the sums over all attempts, also over those that are not kept any more."""
 
     def drop(self, set_id: SetId) -> None:
         """Remove the history of a set."""

@@ -156,6 +156,10 @@ MIGRATIONS = (
         folder TEXT NOT NULL, name TEXT NOT NULL, outcome TEXT NOT NULL, since REAL NOT NULL,
         PRIMARY KEY (folder, name)
     ) STRICT;
+    CREATE TABLE totals (
+        what TEXT NOT NULL, label TEXT NOT NULL, detail TEXT NOT NULL, value REAL NOT NULL,
+        PRIMARY KEY (what, label, detail)
+    ) STRICT;
     """,
     # If a hook may still withdraw an image.
     """

@@ -15,6 +15,8 @@ from uecwatchd.ledger.history import (
     AttemptRecord,
     StageTime,
     StoryEntry,
+    TotalKey,
+    totals_of,
 )
 from uecwatchd.ledger.rows import OF_SET, insert_into
 from uecwatchd.ledger.sqlite_store import SqliteStore
@@ -24,7 +26,12 @@ LIMITS: Mapping[str, tuple[int, int]] = {
     "story": (ENTRIES_OF_A_SET, ENTRIES_OF_ALL),
     "attempts": (ATTEMPTS_OF_A_SET, ATTEMPTS_OF_ALL),
 }
-
+# One statement for all that an attempt adds: a list of keys with amounts, as JSON.
+ADD_TO_TOTALS = (
+    "INSERT INTO totals"
+    " SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?) WHERE true"
+    " ON CONFLICT DO UPDATE SET value = totals.value + excluded.value"
+)
 
 # Sets that only wait have entries and no attempts.
 ENTRIES_PER_CLEANING = 1000
@@ -44,6 +51,8 @@ class SqliteHistory:
 
     def add_attempt(self, attempt: AttemptRecord) -> None:
         self._add("attempts", _attempt_row(attempt))
+        added = [(*key, amount) for key, amount in totals_of(attempt).items()]
+        self._store.write_later(ADD_TO_TOTALS, json.dumps(added))
         for table, (of_a_set, of_all) in LIMITS.items():
             newest = f"SELECT number FROM {table} WHERE {OF_SET} ORDER BY number DESC LIMIT 1 OFFSET ?"  # noqa: S608 (constants)
             self._store.write_later(
@@ -75,6 +84,11 @@ class SqliteHistory:
         query = f"SELECT * FROM attempts {where} ORDER BY number"  # noqa: S608 (constants)
         return self._store.records(_attempt_from, query, *values)
 
+    def recent(self, most: int) -> tuple[AttemptRecord, ...]:
+        self._store.flush()
+        query = "SELECT * FROM attempts ORDER BY number DESC LIMIT ?"
+        return self._store.records(_attempt_from, query, most)
+
     def names(self) -> tuple[SetId, ...]:
         self._store.flush()
         rows = self._store.read("SELECT folder, name FROM story UNION SELECT folder, name FROM attempts")
@@ -87,6 +101,22 @@ class SqliteHistory:
             " WHERE state = 'done' GROUP BY folder, name"
         )
         return {SetId(row["folder"], row["name"]): row["ended"] for row in rows}
+
+    def failures(self) -> Mapping[SetId, int]:
+        self._store.flush()
+        rows = self._store.read(
+            "SELECT folder, name, count(*) AS failed FROM attempts AS one"
+            " WHERE state IN ('rejected', 'deferred', 'halted') AND number > coalesce(("
+            "  SELECT max(number) FROM attempts AS other WHERE other.state = 'done'"
+            "  AND other.folder = one.folder AND other.name = one.name), 0)"
+            " GROUP BY folder, name"
+        )
+        return {SetId(row["folder"], row["name"]): row["failed"] for row in rows}
+
+    def totals(self) -> Mapping[TotalKey, float]:
+        self._store.flush()
+        rows = self._store.read("SELECT * FROM totals")
+        return {TotalKey(row["what"], row["label"], row["detail"]): row["value"] for row in rows}
 
     def drop(self, set_id: SetId) -> None:
         with self._store.writing("forget history") as connection:
