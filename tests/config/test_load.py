@@ -183,11 +183,13 @@ def test_the_folders_systemd_made_stand_in_for_the_default(tmp_path: Path) -> No
 def test_relative_paths_are_meant_from_the_file_and_tilde_is_home(tmp_path: Path) -> None:
     settings = loaded(
         tmp_path,
-        '[spool]\nfolders = ["drop"]\n[state]\ndir = "state"\n[cloud.default]\neucarc = "~/eucarc"',
+        '[spool]\nfolders = ["drop"]\n[state]\ndir = "state"\n[outputs]\npage = "page"\nmetrics = "~/prom"'
+        '\n[cloud.default]\neucarc = "~/eucarc"',
         HOME="/home/alice",
     )
     assert settings.spool.folders == (tmp_path / "drop",)
     assert settings.state.dir == tmp_path / "state"
+    assert (settings.outputs.page, settings.outputs.metrics) == (tmp_path / "page", Path("/home/alice/prom"))
     assert settings.clouds["default"].eucarc == Path("/home/alice/eucarc")
 
 

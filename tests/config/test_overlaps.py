@@ -141,6 +141,13 @@ def test_the_state_directory_is_never_in_a_spool(
     assert "state.dir must be outside spool.folders" in message
 
 
+@pytest.mark.parametrize("setting", ["page", "metrics"])
+def test_a_folder_for_other_programs_is_never_in_a_spool(tmp_path: Path, setting: str) -> None:
+    config = configured(tmp_path, "real")
+    config.write_text(f'{config.read_text()}[outputs]\n{setting} = "real/inner"\n')
+    assert f"outputs.{setting} must be outside spool.folders" in complaint(config)
+
+
 def test_a_spool_may_be_in_the_state_directory_and_beside_a_name_that_begins_alike(tmp_path: Path) -> None:
     (tmp_path / "state" / "spool").mkdir(parents=True)
     (tmp_path / "state" / "spool2").mkdir()

@@ -3,7 +3,7 @@
 Paths alone cannot tell: symbolic links, bind mounts and `..` give one folder several paths.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
@@ -52,8 +52,14 @@ def find_overlaps(settings: Settings) -> Iterator[str]:
         elif here.is_in(there) or there.is_in(here):
             inner, outer = (one, other) if here.is_in(there) else (other, one)
             yield f"spool.folders must be apart: {inner} is in {outer}"
-    for setting, folder in (("dir", settings.state.dir), ("work", settings.state.work_folder)):
+    for setting, folder in _own_folders(settings).items():
         here = locate(folder, mounts)
         for spool, there in folders:
             if here.is_in(there) or here.is_same(there):
-                yield f"state.{setting} must be outside spool.folders: {folder} is {spool}, or in it"
+                yield f"{setting} must be outside spool.folders: {folder} is {spool}, or in it"
+
+
+def _own_folders(settings: Settings) -> Mapping[str, Path]:
+    """Return the folders that nobody drops files into, by the names of their settings."""
+    own = {"state.dir": settings.state.dir, "state.work": settings.state.work_folder}
+    return own | dict(settings.outputs.folders())

@@ -234,6 +234,11 @@ class OutputSettings:
     page: AbsolutePath | None = None
     metrics: AbsolutePath | None = None
 
+    def folders(self) -> Mapping[str, Path]:
+        """Return the folders that are set, by the names of their settings."""
+        named = {"outputs.page": self.page, "outputs.metrics": self.metrics}
+        return {setting: folder for setting, folder in named.items() if folder}
+
 
 @dataclass(frozen=True, slots=True)
 class NotifySettings:

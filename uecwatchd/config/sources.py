@@ -37,7 +37,13 @@ DELIMITER = "__"
 SHORT: Mapping[tuple[str, ...], tuple[str, ...]] = MappingProxyType(
     {(key,): ("cloud", "default", key) for key in ("access_key", "secret_key")}
 )
-FOLDERS = (("spool", "folders"), ("state", "dir"), ("state", "work"))
+FOLDERS = (
+    ("spool", "folders"),
+    ("state", "dir"),
+    ("state", "work"),
+    ("outputs", "page"),
+    ("outputs", "metrics"),
+)
 FILES_OF_A_CLOUD = ("eucarc", "euca2ools_files", "user_cert", "user_key", "cloud_cert", "ca_bundle")
 
 

@@ -21,6 +21,7 @@ from uecwatchd.service.heartbeat import LATE, Heartbeat
 from uecwatchd.service.leftover_files import LEFT_OUT
 from uecwatchd.service.loop import LEAST_SCAN_PAUSE_SECONDS, Loop
 from uecwatchd.service.messages import Messages
+from uecwatchd.service.overviews import Overviews, OverviewSources
 from uecwatchd.service.probing import ProbeThread
 from uecwatchd.service.reporting import report_to
 from uecwatchd.service.service_context import Shared
@@ -132,7 +133,7 @@ class Service:
         Raises LedgerDamaged, after the same, when the ledger is found to be damaged.
         """
         signals = self._shared.signals
-        with self._locked(), wakeup.listen(self._settings.state.dir, signals.wake.set):
+        with self._locked() as overviews, wakeup.listen(self._settings.state.dir, signals.wake.set):
             self._heartbeat.begin(notifier)
             watch = FolderWatch(
                 self._settings.spool,
@@ -149,6 +150,7 @@ class Service:
                 probes=self._probes,
                 heartbeat=self._heartbeat,
                 announce=self._announce,
+                overviews=overviews,
             )
             self._announce()  # before a scan can change what an earlier process has left
             self._messages.start()
@@ -157,22 +159,29 @@ class Service:
                 loop.scan()
                 watch.report()
                 self._heartbeat.ready(self._spooler.schedule.summary())
-                loop.run(lambda: self._reload(loop, watch, reloaded))
+                loop.run(lambda: self._reload(loop, watch, overviews, reloaded))
             finally:
                 self._heartbeat.stopping()
                 watch.stop()
                 self._messages.close()
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[Overviews]:
         """Lock the state directory and the folders; a folder that appears later is locked then."""
         lock = lock_state(self._settings.state.dir)
         drop_progress(self._shared.ledger)
+        overviews = Overviews(
+            self._settings.outputs,
+            sources=OverviewSources.of(self._shared),
+            situation=lambda: self._spooler.schedule.situation(),
+        )
         try:
             self._spooler.lock_folders()
-            yield
+            overviews.begin()
+            yield overviews
         finally:
             self._spooler.close()
+            overviews.finish()
             lockfile.release(lock)
 
     def _pauses(self, *, settling: bool) -> list[float]:
@@ -206,7 +215,9 @@ class Service:
 
     # --- configuration ------------------------------------------------------------------------------------
 
-    def _reload(self, loop: Loop, watch: FolderWatch, reloaded: Callable[[], Settings] | None) -> None:
+    def _reload(
+        self, loop: Loop, watch: FolderWatch, overviews: Overviews, reloaded: Callable[[], Settings] | None
+    ) -> None:
         """Take another configuration, or keep the old one if it has a mistake."""
         self._heartbeat.reloading()
         try:
@@ -222,6 +233,7 @@ class Service:
             if (settings.state, settings.work) != (self._settings.state, self._settings.work):
                 self._tell("Changes under [state] and [work] take effect at a restart", "warning")
             self._settings, self._tools = settings, tools
+            overviews.configure(settings.outputs)
             self._probes.clouds = tools.clouds
             self._messages.configure(settings.notify)
             watch.stop()

@@ -8,6 +8,7 @@ from uecwatchd.errors import Deferred
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.folder_watch import FolderWatch
 from uecwatchd.service.heartbeat import Heartbeat
+from uecwatchd.service.overviews import Overviews
 from uecwatchd.service.probing import ProbeThread
 from uecwatchd.service.service_context import Shared
 from uecwatchd.service.spooler import Spooler
@@ -40,6 +41,7 @@ class Loop:
         probes: ProbeThread,
         heartbeat: Heartbeat,
         announce: Callable[[], None],
+        overviews: Overviews,
     ) -> None:
         self._shared = shared
         self._spooler = spooler
@@ -47,6 +49,7 @@ class Loop:
         self._probes = probes
         self._heartbeat = heartbeat
         self._announce = announce
+        self._overviews = overviews
         self._repeated = conditions.recurring("the service's loop")
         self._scan_wanted = False
         self._next_scan = float("-inf")
@@ -95,6 +98,7 @@ class Loop:
             self._shared.ledger.history.flush()
         if changed or (self._spooler.has_notices() and self._heartbeat.status_due()):
             self._heartbeat.status(self._spooler.schedule.summary())
+        self._overviews.write_if_due()
         self._heartbeat.alive(late=self._watch.reason_late())
         clocks.wait(signals.stopping, LEAST_PAUSE_SECONDS)
 

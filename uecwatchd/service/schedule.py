@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.service.policy import earliest_retry, summarize
+from uecwatchd.outputs.overview import Situation, SpoolFolder
+from uecwatchd.service.policy import GONE, earliest_retry, summarize
 from uecwatchd.service.spooler_parts import ConfiguredParts, LastingParts
 
 
@@ -52,3 +53,23 @@ class Schedule:
         held, running = self.parts.requests.open.holds, self.parts.dispatcher.running
         folders = len(self.setup.settings.spool.folders)
         return summarize(self.present(), held, running, folders=folders)
+
+    def situation(self) -> Situation:
+        """Return what is known of all sets. Those that were removed before they were done are left out."""
+        tools, records = self.setup.tools, self.parts.states.records()
+        availability, dialects = tools.clouds.availability, tools.clouds.dialects()
+        kinds = {
+            name: dialects[name].versions if name in dialects else "" for name in self.setup.settings.clouds
+        }
+        return Situation(
+            tuple(one for one in records if one.reason != GONE or one.state == "done"),
+            self.parts.requests.open.holds,
+            frozenset(self.parts.dispatcher.running),
+            kinds,
+            availability.suspended(),
+            availability.probe_times(),
+            tuple(
+                SpoolFolder(str(folder), self.setup.troubles.get(folder))
+                for folder in self.setup.settings.spool.folders
+            ),
+        )

@@ -1,0 +1,152 @@
+"""Metrics for Prometheus, as a file for the textfile collector of node_exporter: no port and no login.
+
+Counters and the histogram are the totals in the ledger, so they continue after a restart and a change of this
+file. They begin at zero with a new ledger, which Prometheus takes for the restart of a counter.
+At most two time series belong to one set, and the number of sets with any is limited: people choose names.
+"""
+
+import platform
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from uecwatchd.ledger.history import STAGE_BOUNDS_SECONDS, TotalKey
+from uecwatchd.outputs.overview import Overview, began_to_wait, choose, count_states, last_successes
+from uecwatchd.system.extras import optional_library
+from uecwatchd.system.text import printable
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+METRICS_FILE = "uecwatchd.prom"
+# Ten times what a busy team has. Each may become a time series that Prometheus keeps for weeks.
+MOST_SERIES = 1000
+# States of sets that are not finished, and wait for a person, a cloud or a worker.
+UNFINISHED_STATES = ("waiting", "queued", "deferred", "halted")
+
+
+def write_metrics(overview: Overview) -> bytes:
+    """Return the metrics in Prometheus' text format. Raises Halted if the library for it is missing."""
+    with optional_library("metrics", what="outputs.metrics: cannot write the metrics"):
+        from prometheus_client import CollectorRegistry, generate_latest
+        from prometheus_client.registry import Collector
+
+    class OverviewCollector(Collector):
+        """Collector of one overview."""
+
+        def collect(self) -> Iterable["Metric"]:
+            yield from _of_service(overview)
+            yield from _of_sets(overview)
+            yield from _of_work(overview)
+
+    registry = CollectorRegistry()
+    registry.register(OverviewCollector())
+    return generate_latest(registry)
+
+
+def _of_service(overview: Overview) -> Iterator["Metric"]:
+    from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+
+    situation = overview.situation
+    build = {"version": overview.version, "python": platform.python_version()}
+    yield InfoMetricFamily("uecwatchd_build", "Version of the program.", value=build)
+    yield GaugeMetricFamily(
+        "uecwatchd_written_timestamp_seconds",
+        "When this file was written; at least once a minute while the service runs.",
+        value=overview.moment,
+    )
+    up = GaugeMetricFamily(
+        "uecwatchd_cloud_up", "1 if a cloud can be used, 0 if it is suspended.", labels=["cloud"]
+    )
+    for cloud in situation.clouds:
+        up.add_metric([cloud], float(cloud not in situation.suspended))
+    yield up
+    readable = GaugeMetricFamily(
+        "uecwatchd_spool_up", "1 if a spool folder could be scanned.", labels=["folder"]
+    )
+    free = GaugeMetricFamily(
+        "uecwatchd_spool_free_bytes", "Free space on the disk of a spool folder.", labels=["folder"]
+    )
+    for folder in overview.folders:
+        readable.add_metric([printable(folder.path)], float(folder.error is None))
+        if folder.free_bytes is not None:
+            free.add_metric([printable(folder.path)], folder.free_bytes)
+    yield from (readable, free)
+
+
+def _of_sets(overview: Overview) -> Iterator["Metric"]:
+    from prometheus_client.core import GaugeMetricFamily
+
+    situation = overview.situation
+    states = GaugeMetricFamily("uecwatchd_sets", "Number of sets in each state.", labels=["state"])
+    for state, number in count_states(situation).items():
+        states.add_metric([state], number)
+    yield states
+    oldest = GaugeMetricFamily(
+        "uecwatchd_oldest_waiting_seconds",
+        "For how long the oldest set in a state is not done.",
+        labels=["state"],
+    )
+    for state in UNFINISHED_STATES:
+        waits = (began_to_wait(one) for one in situation.records if situation.state_of(one) == state)
+        oldest.add_metric([state], max(0.0, overview.moment - min(waits, default=overview.moment)))
+    yield oldest
+    success = GaugeMetricFamily(
+        "uecwatchd_set_last_success_timestamp_seconds",
+        f"When a set was last registered; for the {MOST_SERIES} sets with the latest success.",
+        labels=["set", "folder"],
+    )
+    for (folder, name), moment in last_successes(overview, MOST_SERIES):
+        success.add_metric([printable(name), printable(folder)], moment)
+    yield success
+    failures = GaugeMetricFamily(
+        "uecwatchd_set_consecutive_failures",
+        f"Failed attempts at a set since its last success; for at most {MOST_SERIES} sets.",
+        labels=["set", "folder"],
+    )
+    chosen = choose(situation, MOST_SERIES)
+    for record in chosen:
+        # A set that was refused before any attempt has failed once as well.
+        number = max(overview.failures.get(record.id, 0), record.error is not None)
+        failures.add_metric([printable(record.name), printable(record.folder)], number)
+    yield failures
+    yield GaugeMetricFamily(
+        "uecwatchd_sets_left_out",
+        "Sets without a series of their own, because there are too many.",
+        value=len(situation.records) - len(chosen),
+    )
+
+
+def _of_work(overview: Overview) -> Iterator["Metric"]:
+    from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+
+    totals, clouds = overview.totals, overview.situation.clouds
+    attempts = CounterMetricFamily(
+        "uecwatchd_attempts",
+        "Attempts at sets that have ended, by the state after them.",
+        labels=["cloud", "state"],
+    )
+    sent = CounterMetricFamily(
+        "uecwatchd_uploaded_bytes", "Bytes that went to the buckets of a cloud.", labels=["cloud"]
+    )
+    known = {TotalKey("sent", cloud): 0.0 for cloud in clouds} | dict(totals)
+    for key, value in sorted(known.items()):
+        if key.what == "attempts":
+            attempts.add_metric([key.label, key.detail], value)
+        elif key.what == "sent":
+            sent.add_metric([key.label], value)
+    yield from (attempts, sent)
+    stages = HistogramMetricFamily(
+        "uecwatchd_stage_seconds", "How long the stages of attempts took.", labels=["stage"]
+    )
+    for key, seconds in sorted(totals.items()):
+        if key.what == "stage seconds":
+            stages.add_metric([printable(key.label)], _buckets(overview, key.label), seconds)
+    yield stages
+
+
+def _buckets(overview: Overview, stage: str) -> list[tuple[str, float]]:
+    """Return the upper bounds of a histogram, each with the number of stages up to it."""
+    bounds = [*map(str, STAGE_BOUNDS_SECONDS), "inf"]
+    counts = (overview.totals.get(TotalKey("stages", stage, bound), 0.0) for bound in bounds)
+    return list(zip([*bounds[:-1], "+Inf"], accumulate(counts), strict=True))
