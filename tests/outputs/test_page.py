@@ -14,6 +14,7 @@ from uecwatchd.ledger.records import Failure
 from uecwatchd.outputs.overview import STATES, Overview, Situation, SpoolFolder, choose
 from uecwatchd.outputs.overview_json import MOST_SETS, write_overview
 from uecwatchd.outputs.page import LONGEST_TEXT_CHARS, render_page
+from uecwatchd.types import SetId
 
 HOSTILE = (
     "<script>alert(1)</script>",

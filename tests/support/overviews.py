@@ -26,7 +26,7 @@ ON_DEFAULT = TargetRecord(
 
 def a_set(name: str, state: str = "done", *, minutes: float = 5.0, owner: int = ALICE) -> SetRecord:
     """Return the record of a set whose state began so many minutes before `NOW`."""
-    record = SetRecord(SPOOL, name, "s", state, NOW - 60 * minutes, attempt=1, owner=owner)  # type: ignore[arg-type]
+    record = SetRecord(SetId(SPOOL, name), "s", state, NOW - 60 * minutes, attempt=1, owner=owner)  # type: ignore[arg-type]
     return replace(record, targets=(ON_DEFAULT,)) if state == "done" else record
 
 

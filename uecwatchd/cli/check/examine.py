@@ -13,6 +13,7 @@ from uecwatchd.cli.check.cloud import examine_cloud
 from uecwatchd.cli.check.finding import Finding, bad
 from uecwatchd.cli.check.host import examine_configuration, examine_folder, examine_state
 from uecwatchd.cli.check.members import examine_members
+from uecwatchd.cli.check.outputs import examine_output
 from uecwatchd.cli.check.programs import examine_programs
 from uecwatchd.cli.check.unit import examine_unit, makes, unless_bound
 from uecwatchd.cli.unit.path_access import Need
@@ -56,6 +57,8 @@ def examine(
         yield from _in_words(str(folder), examine_members(folder, policy, clouds=settings.clouds))
     state = examine_state(settings.state, made=bool(unit and makes(unit, settings.state.dir)))
     yield from _in_words(str(settings.state.dir), state)
+    for setting, folder in settings.outputs.folders().items():
+        yield from _in_words(setting, unless_bound(unit, folder, examine_output(setting, folder)))
     yield from _in_words("hooks and messages", examine_programs(settings, send=send))
     if not settings.clouds:
         hint = "Add [cloud.default] to the configuration; see its example."
