@@ -178,7 +178,9 @@ def test_people_cannot_make_any_number_of_series() -> None:
 
 @pytest.mark.parametrize("name", ['a"b', "a\nuecwatchd_sets 7", "\udcff", "a\\", "\u202e\x9b"], ids=range(5))
 def test_a_hostile_name_stays_a_label(promtool: str, name: str) -> None:
-    record = replace(a_set(name), folder=f"/srv/{name}")
+    record = replace(a_set(name), id=SetId(f"/srv/{name}", name))
     text = write_metrics(overview(record))
     check(promtool, "check", "metrics", text=text)
-    assert len(text.splitlines()) == len(write_metrics(overview(replace(record, name="a"))).splitlines())
+    assert len(text.splitlines()) == len(
+        write_metrics(overview(replace(record, id=SetId(record.folder, "a")))).splitlines()
+    )

@@ -10,7 +10,7 @@ from uecwatchd.ledger.outbox import NO_SET, Announced
 from uecwatchd.ledger.records import Failure, SetRecord, TargetImage, TargetRecord
 from uecwatchd.service.announcements import (
     Announcements,
-    Situation,
+    Circumstances,
     announcements,
     cloud_key,
     outage_seconds,
@@ -47,7 +47,7 @@ class Told:
         return [f"{outcome} {about.name}" for about, outcome, _ in due.messages]
 
     def due(self, *records: SetRecord, now: float = BEGUN + 10, **fields: object) -> Announcements:
-        return announcements(Situation(now, records, self.announced, **fields), self.settings)
+        return announcements(Circumstances(now, records, self.announced, **fields), self.settings)
 
     def facts(self, *records: SetRecord, now: float = BEGUN + 10, **fields: object) -> Mapping[str, object]:
         ((_, _, facts),) = self.due(*records, now=now, **fields).messages

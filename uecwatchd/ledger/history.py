@@ -62,7 +62,7 @@ class AttemptRecord:
 
 
 class TotalKey(NamedTuple):
-    """What a total counts.
+    """Key of a total.
 
     `label` is a cloud, or the name of a stage. `detail` is the state of attempts, or the upper bound in
     seconds of stages ("inf" for the longest); otherwise it is empty.

@@ -31,7 +31,7 @@ class SpoolFolder:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the service's loop knows: equal to an earlier one if nothing has changed.
+    """The loop's knowledge: equal to an earlier one if nothing has changed.
 
     `holds` and the times in records are seconds of the epoch.
     """

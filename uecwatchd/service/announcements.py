@@ -33,7 +33,7 @@ MOST_CAUSES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class Circumstances:
     """The states as they are. Times are seconds of the epoch."""
 
     now: float
@@ -69,7 +69,7 @@ class Announcements:
     forgotten: tuple[SetId, ...] = ()
 
 
-def announcements(situation: Situation, settings: NotifySettings) -> Announcements:
+def announcements(situation: Circumstances, settings: NotifySettings) -> Announcements:
     """Return the messages that are due, and what is to be noted about them."""
     entries: dict[SetId, Announced] = {}
     if situation.announced.get(NO_SET) != (begun := Announced("begun", situation.begun)):
@@ -107,7 +107,7 @@ def _as_wanted(outcome: Outcome, settings: NotifySettings) -> Outcome | None:
 
 def _of_set(
     record: SetRecord,
-    situation: Situation,
+    situation: Circumstances,
     settings: NotifySettings,
     entries: dict[SetId, Announced],
     *,
@@ -160,14 +160,14 @@ def outage_seconds(attempts: int) -> float:
     )
 
 
-def _clouds(situation: Situation) -> set[str]:
+def _clouds(situation: Circumstances) -> set[str]:
     waiting = {r.target.cloud for r in situation.records if r.state == "halted" or waits_for_cloud(r)}
     others = (key.name for key in situation.announced if not key.folder)
     return waiting | {name.removeprefix(CLOUD) for name in others if name.startswith(CLOUD)}
 
 
 def _of_cloud(
-    cloud: str, situation: Situation, settings: NotifySettings, entries: dict[SetId, Announced]
+    cloud: str, situation: Circumstances, settings: NotifySettings, entries: dict[SetId, Announced]
 ) -> Iterator[News]:
     """Yield what is due about one cloud: once for each cause, however many sets it has."""
     key, before = cloud_key(cloud), situation.announced.get(cloud_key(cloud))
@@ -204,7 +204,9 @@ def _cause(record: SetRecord) -> str:
     return hashlib.sha256(why.encode("utf-8", "replace")).hexdigest()[:8]
 
 
-def _works_again(cloud: str, records: Iterable[SetRecord], situation: Situation, before: Announced) -> bool:
+def _works_again(
+    cloud: str, records: Iterable[SetRecord], situation: Circumstances, before: Announced
+) -> bool:
     """Return True if a set was done there since, or a cloud that was away has answered.
 
     An answer proves nothing after a halt: a probe cannot see each one.

@@ -10,7 +10,7 @@ from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.outbox import NO_SET, Message
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs.notify.ways import ways_of
-from uecwatchd.service.announcements import Announcements, Situation, announcements
+from uecwatchd.service.announcements import Announcements, Circumstances, announcements
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.system.clocks import Clocks
 from uecwatchd.types import SetId
@@ -83,10 +83,10 @@ class Announcer:
             resumed = bool(self._resumed)
         return resumed or any(self._seen.get(record.id) is not record for record in records)
 
-    def _situation(self, records: Collection[SetRecord], suspended: Iterable[str]) -> Situation:
+    def _situation(self, records: Collection[SetRecord], suspended: Iterable[str]) -> Circumstances:
         with self._lock:
             resumed = frozenset(self._resumed)
-        return Situation(
+        return Circumstances(
             self._clocks.now(),
             records,
             self._ledger.outbox.announced(),

@@ -48,7 +48,7 @@ FILES: Mapping[str, Mapping[str, Write]] = {
 
 @dataclass(frozen=True, slots=True)
 class OverviewSources:
-    """Where the facts of an overview are."""
+    """Sources of the facts of an overview."""
 
     history: History
     tracker: ProgressTracker

@@ -1,4 +1,4 @@
-"""What `check` says about the folders for the page and the metrics."""
+"""Findings of `check` about the folders for the page and the metrics."""
 
 import os
 from collections.abc import Callable
