@@ -214,7 +214,7 @@ def test_the_json_has_the_same_facts_for_programs() -> None:
         "lab": False,
     }
     assert report["folders"][0] == {"folder": SPOOL, "free_bytes": 75 << 30, "error": None}
-    assert [one["state"] for one in report["attempts"]] == ["deferred", "done", "rejected"]
+    assert [one["outcome"] for one in report["attempts"]] == ["deferred", "done", "rejected"]
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))

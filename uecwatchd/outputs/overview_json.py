@@ -9,6 +9,7 @@ from uecwatchd.outputs import result_files
 from uecwatchd.outputs.overview import Overview, choose, count_states
 from uecwatchd.outputs.result_files import instant
 from uecwatchd.system.text import json_text
+from uecwatchd.types import ID_WORDS
 
 OVERVIEW_VERSION = 1
 # A busy team has some hundred sets. Each takes about 2 KiB in the JSON, and 1 KiB in the page.
@@ -71,15 +72,16 @@ def _attempt(attempt: AttemptRecord) -> Mapping[str, object]:
     return {
         "folder": attempt.set_id.folder,
         "name": attempt.set_id.name,
-        "attempt": attempt.number,
-        "state": attempt.state,
-        "cloud": attempt.cloud,
+        "number": attempt.number,
         "began": instant(attempt.began),
         "ended": instant(attempt.ended),
+        "seconds": max(0.0, round(attempt.ended - attempt.began, 3)),
+        "outcome": attempt.state,
+        "cloud": attempt.cloud,
+        "ids": {role: attempt.ids.get(role) for role in ID_WORDS},
+        "sent": attempt.sent,
         "stages": [{"name": stage.name, "seconds": stage.seconds} for stage in attempt.stages],
-        "ids": dict(attempt.ids),
-        "bytes_sent": attempt.sent,
-        "replaced": attempt.replaced or None,
-        "problem": attempt.problem or None,
         "request_ids": list(attempt.request_ids),
+        "problem": attempt.problem or None,
+        "replaced": attempt.replaced or None,
     }

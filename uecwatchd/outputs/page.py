@@ -6,6 +6,7 @@ other text, turn its direction, nor become a tag.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from uecwatchd.events import Progress
@@ -98,6 +99,7 @@ def _printable(value: object) -> object:
     return printable(shown)
 
 
+@cache
 def _template() -> "Template":
     with optional_library("page", what="outputs.page: cannot write the page"):
         from jinja2 import Environment, PackageLoader, StrictUndefined
