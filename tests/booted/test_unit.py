@@ -1,5 +1,6 @@
 """The service under the shipped unit, with each setting of its configuration."""
 
+import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -124,6 +125,15 @@ CASES = {
         'account = "$EC2_USER_ID"\n' + PAIR.format("/etc/uecwatchd"),
         prepare=filled(AWS, "/var/lib/uecwatchd/.aws/credentials", owner="uecwatchd"),
     ),
+    "published": Case(
+        tables={"work": '[outputs]\npage = "/srv/page"\nmetrics = "/srv/metrics"'},
+        prepare="install -d -ouecwatchd -m0755 /srv/page /srv/metrics\n",
+        dropin="ReadWritePaths=/var/spool/published\n",
+        findings=(
+            "/srv/page is read-only to the service (ProtectSystem=strict)",
+            "/srv/metrics is read-only to the service (ProtectSystem=strict)",
+        ),
+    ),
     "from-a-file": Case(
         cloud="",
         dropin="EnvironmentFile=/etc/default/from-a-file\n"
@@ -213,6 +223,16 @@ def test_what_is_archived_is_under_its_day_with_the_group_of_the_spool(tried: Ma
     one.until(lambda: list(one.machine.path(f"{one.spool}/done").glob("*/*/*/second.img")))
     found = one.machine.shell(f"find {one.spool}/done -type d -printf '%m %u %g\\n' | sort -u").stdout
     assert found == "2750 uecwatchd uecdrop\n"
+
+
+def test_the_page_and_the_metrics_can_be_read_by_other_services(tried: Mapping[str, Tried]) -> None:
+    one = tried["published"].instance
+    one.until(lambda: one.machine.path("/srv/metrics/uecwatchd.prom").exists())
+    files = ("/srv/page/status.html", "/srv/page/status.json", "/srv/metrics/uecwatchd.prom")
+    page, report, metrics = (one.machine.run("runuser", "-u", "nobody", "cat", file).stdout for file in files)
+    assert page.startswith("<!DOCTYPE html>")
+    assert json.loads(report)["running"]
+    assert 'uecwatchd_cloud_up{cloud="default"}' in metrics
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.findings])
