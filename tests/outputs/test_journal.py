@@ -9,10 +9,11 @@ import shutil
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+import pyte
 import pytest
 
 from tests.support.clock import Clock
@@ -218,12 +219,16 @@ def test_a_closed_stream_stops_no_work() -> None:
 # --- a terminal -------------------------------------------------------------------------------------------
 
 
+def no_library(_stream: TextIO, _environ: Mapping[str, str]) -> None:
+    """Stand for a host without the library rich."""
+
+
 def test_progress_is_one_line_written_over_with_events_above_it(
     terminal: tuple[TextIO, Callable[[], str]],
 ) -> None:
     stream, shown = terminal
     clock = Clock()
-    journal = open_log({"TERM": "xterm", "NO_COLOR": "1"}, stream, clock=clock)
+    journal = open_log({"TERM": "xterm", "NO_COLOR": "1"}, stream, clock=clock, rich=no_library)
     journal.progress(Progress(KARMIC, "upload", "karmic.img", 0, 100))
     clock.now = 2
     journal.progress(Progress(KARMIC, "upload", "karmic.img", 50, 100, 5))
@@ -241,7 +246,7 @@ def test_progress_is_drawn_at_a_limited_rate(
 ) -> None:
     stream, shown = terminal
     clock = Clock()
-    journal = open_log({"TERM": "xterm"}, stream, clock=clock)
+    journal = open_log({"TERM": "xterm"}, stream, clock=clock, rich=no_library)
     for done in range(1000):
         clock.now = done / 1000
         journal.progress(Progress(KARMIC, "upload", "karmic.img", done, 1000))
@@ -253,8 +258,39 @@ def test_a_narrow_terminal_gets_as_much_progress_as_fits_a_line(
 ) -> None:
     stream, shown = terminal
     termios.tcsetwinsize(stream.fileno(), (24, 20))
-    open_log({"TERM": "xterm"}, stream).progress(Progress(KARMIC, "upload the machine", "f", 0, 0))
+    journal = open_log({"TERM": "xterm"}, stream, rich=no_library)
+    journal.progress(Progress(KARMIC, "upload the machine", "f", 0, 0))
     assert shown() == "\r\x1b[Kkarmic: upload the "
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_each_set_has_a_line_of_its_own_below_the_events(
+    terminal: tuple[TextIO, Callable[[], str]], columns: int
+) -> None:
+    stream, shown = terminal
+    termios.tcsetwinsize(stream.fileno(), (24, columns))
+    screen = pyte.Screen(columns, 24)
+    feed = pyte.Stream(screen)
+    clock = Clock()
+    journal = open_log({"TERM": "xterm"}, stream, clock=clock)
+    for now, done in ((0, 0), (2, 40_000_000)):
+        clock.now = now
+        journal.progress(Progress(KARMIC, "upload the machine", "karmic.img", done, 100_000_000, 5))
+        clock.now += 0.2
+        journal.progress(Progress(LUCID._replace(name="[b]lucid\x1b[31m"), "check the sums", "", 0, 0))
+    journal.tell(Event(Kind.FOUND, "Found hardy", SetId("/s", "hardy")))
+    feed.feed(shown().replace("\n", "\r\n"))
+    found, karmic, lucid = (line.rstrip() for line in screen.display[:3])
+    assert found.endswith("  Found hardy")
+    assert karmic.startswith("karmic: upload the machine")
+    if columns == 80:
+        assert "━" in karmic
+        assert karmic.endswith(" 40 %  20.0 MB/s  3 s left")
+    assert lucid == r"[b]lucid\x1b[31m: check the sums"
+    assert not any(line.strip() for line in screen.display[3:])
+    journal.tracker.clear()
+    feed.feed(shown().replace("\n", "\r\n"))
+    assert not any(line.strip() for line in screen.display[1:])
 
 
 def test_warnings_and_errors_are_coloured_unless_told_not_to(

@@ -28,7 +28,7 @@ from uecwatchd.bundle.manifest import (
     write_manifest,
 )
 from uecwatchd.bundle.names import bundle_prefix, manifest_name, portable_name
-from uecwatchd.bundle.unbundle import CHUNK_BYTES, Unbundled, open_secret, unbundle
+from uecwatchd.bundle.unbundle import CHUNK_BYTES, CountingSink, Unbundled, open_secret, unbundle
 from uecwatchd.bundle.upload_slots import UploadSlots, store_parts
 from uecwatchd.errors import Deferred, Halted, Rejected
 from uecwatchd.images.block_source import FileSource
@@ -126,10 +126,12 @@ def unbundle_to_folder(
     key: RSAPrivateKey,
     side: Literal["user", "cloud"],
     signer: RSAPublicKey | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> tuple[Path, Unbundled]:
     """Unbundle the parts beside `manifest` into a file with the image's name in the bundle.
 
     `key` is the private key of that `side`. If `signer` is given, its owner must have signed the manifest.
+    `progress` is called with the bytes of the image that are done, and with its size.
     Zeros become holes. After a failure the folder contains nothing new.
     """
     with open_for_reading(manifest, follow=False) as file:
@@ -141,7 +143,8 @@ def unbundle_to_folder(
     _make_folder(folder)
     with _temporary_file(folder) as file:
         fetch = _part_reader(manifest.parent)
-        found = unbundle(listed, fetch, secret=secret, sink=SparseFile(file))
+        sink = CountingSink(SparseFile(file), lambda done: progress(done, listed.size))
+        found = unbundle(listed, fetch, secret=secret, sink=sink)
         file.truncate(found.size)
         path = folder / found.name
         _publish(file, path)

@@ -75,6 +75,27 @@ class NullSink:
         pass
 
 
+class CountingSink:
+    """A sink that passes an image on, and reports how many of its bytes have passed."""
+
+    def __init__(self, sink: Sink, report: Callable[[int], None]) -> None:
+        self._sink = sink
+        self._report = report
+        self._done = 0
+
+    def write(self, data: bytes, /) -> None:
+        self._sink.write(data)
+        self._count(len(data))
+
+    def skip(self, count: int, /) -> None:
+        self._sink.skip(count)
+        self._count(count)
+
+    def _count(self, count: int) -> None:
+        self._done += count
+        self._report(self._done)
+
+
 @dataclass(frozen=True, slots=True)
 class Unbundled:
     """The result: name of the member, size with holes, digest, and the parts with their sizes.

@@ -3,9 +3,10 @@
 import argparse
 import os
 import sys
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Required, TypedDict
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
 from uecwatchd.bundle.folder import (
     BundleCredentials,
@@ -16,10 +17,11 @@ from uecwatchd.bundle.folder import (
 )
 from uecwatchd.bundle.keys import load_private_key, public_key
 from uecwatchd.cli.output import put, put_json, say
+from uecwatchd.cli.program_log import progress_shown
 from uecwatchd.clouds.credentials.account import Account, bundle_user, gather, sealing_certificate
 from uecwatchd.config.load import load
 from uecwatchd.errors import Halted, Rejected, UecError
-from uecwatchd.events import Event, Kind, Listener, Progress
+from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.images import digests
 from uecwatchd.images.file_facts import Facts
 from uecwatchd.images.file_names import arch_by_name, role_by_name
@@ -38,6 +40,14 @@ class BadOptions(UecError):
     exit_code = 64
 
 
+class Opening(TypedDict, total=False):
+    """Arguments of `unbundle_to_folder` about keys."""
+
+    key: Required[RSAPrivateKey]
+    side: Required[Literal["user", "cloud"]]
+    signer: RSAPublicKey
+
+
 def bundle(arguments: argparse.Namespace) -> int:
     account = _account(arguments)
     facts, size = _looked_at(arguments.file)
@@ -48,23 +58,20 @@ def bundle(arguments: argparse.Namespace) -> int:
     )
     log = open_log(os.environ, sys.stderr)
     shown = SetId(str(arguments.file.parent), arguments.file.name)  # no set, but what is at work
-    made = bundle_to_folder(
-        arguments.file,
-        arguments.folder,
-        properties,
-        credentials,
-        how="disk" if disk else "file",
-        progress=partial(_show, log, shown, (disk.size or 0) if disk else size),
-    )
+    total = (disk.size or 0) if disk else size
+    with progress_shown(log):
+        made = bundle_to_folder(
+            arguments.file,
+            arguments.folder,
+            properties,
+            credentials,
+            how="disk" if disk else "file",
+            progress=lambda done: log.progress(Progress(shown, "bundle", shown.name, done, total)),
+        )
     what = f"Bundled {arguments.file.name}: {format_size(made.manifest.size)} as {made.manifest.name}"
     log.tell(Event(Kind.DONE, what, shown))
     put_json(_as_json(made)) if arguments.json else put(str(made.path))
     return os.EX_OK
-
-
-def _show(listener: Listener, shown: SetId, size: int, done: int) -> None:
-    """Show progress as a line that is updated on a terminal, and nothing elsewhere."""
-    listener.progress(Progress(shown, "bundle", shown.name, done, size))
 
 
 def _properties(arguments: argparse.Namespace, facts: Facts, size: int) -> ImageProperties:
@@ -123,17 +130,14 @@ def _as_json(made: WrittenBundle) -> dict[str, Any]:
 
 
 def unbundle(arguments: argparse.Namespace) -> int:
-    if arguments.cloud_key:
-        key = load_private_key(arguments.cloud_key, whose="the cloud's")
-        image, found = unbundle_to_folder(arguments.manifest, arguments.folder, key=key, side="cloud")
-    else:
-        account = _account(arguments)
+    opening = _opening(arguments)
+    shown = SetId(str(arguments.manifest.parent), arguments.manifest.name)
+    with progress_shown(open_log(os.environ, sys.stderr)) as log:
         image, found = unbundle_to_folder(
             arguments.manifest,
             arguments.folder,
-            key=account.user_key,
-            side="user",
-            signer=public_key(account.user_cert),
+            **opening,
+            progress=lambda done, total: log.progress(Progress(shown, "unbundle", shown.name, done, total)),
         )
     if not found.tar_checked:
         say(
@@ -143,6 +147,14 @@ def unbundle(arguments: argparse.Namespace) -> int:
     fields = {"image": str(image), "size": found.size, **digests.json_fields(found.digest)}
     put_json(fields) if arguments.json else put(str(image))
     return os.EX_OK
+
+
+def _opening(arguments: argparse.Namespace) -> Opening:
+    """Return what opens a bundle: the cloud's private key, or ours with the check of the signature."""
+    if arguments.cloud_key:
+        return {"key": load_private_key(arguments.cloud_key, whose="the cloud's"), "side": "cloud"}
+    account = _account(arguments)
+    return {"key": account.user_key, "side": "user", "signer": public_key(account.user_cert)}
 
 
 def _account(arguments: argparse.Namespace) -> Account:

@@ -16,6 +16,7 @@ from uecwatchd.cli.verbs import EX_OK, build_parser
 from uecwatchd.errors import NotPermitted, UecError, problem
 from uecwatchd.system import memory
 from uecwatchd.system.internal_errors import internal_error
+from uecwatchd.system.signals import end_by_interrupt
 from uecwatchd.system.text import shell_word
 
 
@@ -42,6 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # `uecwatchd status | head`: no reader is left, and Python's message about that is not useful.
         discard_output()
+        return EX_OK
+    except KeyboardInterrupt:
+        if argv is not None:
+            raise
+        end_by_interrupt()
         return EX_OK
     except Exception as fault:  # noqa: BLE001 (every failure of a command is reported as a sentence)
         found = internal_error("this command", fault)

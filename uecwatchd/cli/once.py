@@ -9,7 +9,7 @@ from contextlib import closing
 from functools import partial
 
 from uecwatchd.cli.output import put_json, say
-from uecwatchd.cli.program_log import program_log, report_lost
+from uecwatchd.cli.program_log import program_log, progress_shown, report_lost
 from uecwatchd.cli.status.rows import Row, begun_now
 from uecwatchd.cli.status.survey import survey
 from uecwatchd.cli.status.text import row_json
@@ -39,7 +39,8 @@ def once(arguments: argparse.Namespace) -> int:
             settings, listener=log, tracker=log.tracker, clocks=Clocks(random=random.random), ledger=ledger
         )
         handle_stop_signals(service.stop, code=os.EX_TEMPFAIL)
-        records = service.once()
+        with progress_shown(log):
+            records = service.once()
     changed = [r for r in records if before.get(r.id) != r]
     say(_summed_up(records, changed))
     if arguments.json:

@@ -5,19 +5,21 @@ boots it. So the manifest and every part are fetched, unbundled with the user's 
 compared.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from uecwatchd.bundle.unbundle import NullSink
+from uecwatchd.bundle.unbundle import CountingSink, NullSink
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.download import download_bundle
 from uecwatchd.errors import Rejected, UecError
+from uecwatchd.events import Progress
 from uecwatchd.images.digests import digest_like
 from uecwatchd.images.reading import describe
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import MemberRecord, SetRecord, TargetImage
-from uecwatchd.types import ContentDigest, Role
+from uecwatchd.types import ContentDigest, Role, SetId
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +39,25 @@ class MemberResult:
     source: str
 
 
-def verify(record: SetRecord, cloud: Cloud) -> Iterator[MemberResult]:
+def verify(
+    record: SetRecord, cloud: Cloud, *, show: Callable[[Progress], None] = lambda _progress: None
+) -> Iterator[MemberResult]:
     """Check the members in the order of their registration. Raises Rejected at the first that differs."""
     for member in record.members:
         image = record.target.image(member.role)
         if image.manifest:
-            yield _verify_member(Path(record.folder), member, image, cloud)
+            yield _verify_member(record.id, member, image, cloud, show)
 
 
-def _verify_member(folder: Path, member: MemberRecord, image: TargetImage, cloud: Cloud) -> MemberResult:
-    expected, source = _expected(folder, member)
-    found = download_bundle(cloud, image.manifest, NullSink(), digest_like(expected))
+def _verify_member(
+    made_for: SetId, member: MemberRecord, image: TargetImage, cloud: Cloud, show: Callable[[Progress], None]
+) -> MemberResult:
+    def reached(stage: str, done: int) -> None:
+        show(Progress(made_for, f"{stage} the {member.role}", member.path, done, member.size))
+
+    expected, source = _expected(Path(made_for.folder), member, partial(reached, "read"))
+    sink = CountingSink(NullSink(), partial(reached, "download"))
+    found = download_bundle(cloud, image.manifest, sink, digest_like(expected))
     if found.digest != expected:
         raise Rejected(
             f"{image.manifest}: it is not what {source or 'the ledger'} is",
@@ -65,7 +75,9 @@ def _verify_member(folder: Path, member: MemberRecord, image: TargetImage, cloud
     )
 
 
-def _expected(folder: Path, member: MemberRecord) -> tuple[ContentDigest, str]:
+def _expected(
+    folder: Path, member: MemberRecord, progress: Callable[[int], None]
+) -> tuple[ContentDigest, str]:
     """Return the digest to find, and the file it was read from now, if that is still there.
 
     A prepared image is not what its file is, and what is made for a set is removed when it is done.
@@ -73,6 +85,7 @@ def _expected(folder: Path, member: MemberRecord) -> tuple[ContentDigest, str]:
     if member.origin or member.prepared is not None:
         return member.digest, ""
     try:
-        return safe_open.digest(folder, member.path, member.how), describe(member.how, member.path)
+        found = safe_open.digest(folder, member.path, member.how, progress=progress)
+        return found, describe(member.how, member.path)
     except UecError:
         return member.digest, ""

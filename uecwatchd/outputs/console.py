@@ -4,9 +4,8 @@ A terminal shows the time of day, colours, and one line of progress below the lo
 in UTC. File names are untrusted: whatever they contain, an event cannot forge another line.
 """
 
-import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import TextIO
@@ -16,6 +15,7 @@ from structlog.processors import TimeStamper
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from uecwatchd.outputs.progress import ProgressTracker, Snapshot
+from uecwatchd.outputs.terminal import size_of
 from uecwatchd.outputs.wording import phrases
 from uecwatchd.system.text import printable
 
@@ -24,8 +24,12 @@ PRIORITIES: Mapping[str, int] = MappingProxyType({"debug": 7, "info": 6, "warnin
 COLOURS: Mapping[str, str] = MappingProxyType({"warning": "\x1b[33m", "error": "\x1b[31m"})
 PLAIN = "\x1b[0m"
 ERASE_LINE = "\r\x1b[K"
+ERASE_BELOW = "\x1b[J"
 # Faster changes are not readable, and ten thousand parts would be ten thousand writes.
 REDRAW_SECONDS = 0.1
+
+
+Lines = Sequence[str]
 
 
 # --- processors of structlog ------------------------------------------------------------------------------
@@ -84,37 +88,47 @@ class StreamLogger:
 
 
 class TerminalLogger:
-    """Logger for a terminal: lines above one changing line of progress."""
+    """Logger for a terminal: lines above the progress, which changes.
 
-    def __init__(self, stream: TextIO, tracker: ProgressTracker) -> None:
+    `draw` returns the progress as lines, none of them wider than the terminal.
+    """
+
+    def __init__(self, stream: TextIO, tracker: ProgressTracker, draw: Callable[[Snapshot], Lines]) -> None:
         self._stream = stream
         self._tracker = tracker
-        self._lock = threading.Lock()
-        tracker.subscribe(self._redraw, every_seconds=REDRAW_SECONDS)
+        self._draw = draw
+        self._drawn: Lines = ()
+        self._lock = threading.Lock()  # guards the stream and _drawn
+        tracker.subscribe(self._redraw, every_seconds=REDRAW_SECONDS, ends=True)
 
     def msg(self, lines: str) -> None:
         with self._lock:
-            _write(self._stream, f"{ERASE_LINE}{lines}\n{self._shortened(self._tracker.snapshot())}")
+            _write(self._stream, f"{self._erase()}{lines}\n{self._progress(self._tracker.snapshot())}")
 
     debug = info = warning = error = msg
 
     def _redraw(self, snapshot: Snapshot) -> None:
         with self._lock:
-            _write(self._stream, ERASE_LINE + self._shortened(snapshot))
+            if snapshot or self._drawn:
+                _write(self._stream, f"{self._erase()}{self._progress(snapshot)}")
 
-    def _shortened(self, snapshot: Snapshot) -> str:
-        # One column stays free: a terminal may start a new line after the last column.
-        return phrases(snapshot)[: _columns(self._stream) - 1]
+    def _erase(self) -> str:
+        """Return the sequence that erases the progress, and moves the cursor to its beginning."""
+        above = len(self._drawn) - 1
+        return f"\r\x1b[{above}A{ERASE_BELOW}" if above > 0 else ERASE_LINE
+
+    def _progress(self, snapshot: Snapshot) -> str:
+        self._drawn = self._draw(snapshot) if snapshot else ()
+        return "\n".join(self._drawn)
+
+
+def draw_in_one_line(stream: TextIO, snapshot: Snapshot) -> Lines:
+    """Return the progress of all sets in one line, as much of it as fits."""
+    # One column stays free: a terminal may start a new line after the last column.
+    return (phrases(snapshot)[: size_of(stream).columns - 1],)
 
 
 def _write(stream: TextIO, text: str) -> None:
     with suppress(OSError):  # a closed terminal or a full log disk must not stop the work
         stream.write(text)
         stream.flush()
-
-
-def _columns(stream: TextIO) -> int:
-    # Asked each time, because windows change. 80 if it is not known, as on a serial line.
-    with suppress(OSError):
-        return os.get_terminal_size(stream.fileno()).columns or 80
-    return 80

@@ -2,7 +2,7 @@
 
 - to journald natively, if standard error is connected to the journal
 - to the same stream as lines with `<6>` in front, if the extra `systemd` is not installed
-- to a terminal, with one line of progress below
+- to a terminal, with the progress below: bars, or one line without the library rich
 - to any other stream, as lines
 """
 
@@ -12,17 +12,29 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import structlog
 from structlog.typing import FilteringBoundLogger, Processor
 
 from uecwatchd.events import Event, Level, Progress
-from uecwatchd.outputs import console
+from uecwatchd.outputs.console import (
+    StreamLogger,
+    TerminalLogger,
+    draw_in_one_line,
+    plain_processors,
+    stream_processors,
+    terminal_processors,
+)
 from uecwatchd.outputs.journal import JournaldLogger, Send, journal_send, journald_processors
 from uecwatchd.outputs.progress import ProgressTracker
+from uecwatchd.outputs.terminal import draw_bars, is_terminal, rich_console
 from uecwatchd.outputs.wording import with_hint
+
+if TYPE_CHECKING:  # the library may be missing
+    from rich.console import Console
 
 LEVELS: Mapping[Level, int] = MappingProxyType(
     {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -53,35 +65,37 @@ def open_log(
     *,
     level: Level = "info",
     send: Send | None = journal_send,
+    rich: Callable[[TextIO, Mapping[str, str]], "Console | None"] = rich_console,
     clock: Callable[[], float] = time.monotonic,
 ) -> EventLog:
-    """Return the log for the type of standard error. `level` is the lowest that is logged."""
+    """Return the log for the type of standard error. `level` is the lowest that is logged.
+
+    `rich` returns the console of the library for a terminal, None without it.
+    """
     tracker = ProgressTracker(clock=clock)
     output = choose_output(environ, stderr, native=send is not None)
-    logger, processors = _ends(output, environ, stderr, send, tracker)
+    if output == "terminal":
+        console = rich(stderr, environ)
+        draw = partial(draw_bars, console) if console else partial(draw_in_one_line, stderr)
+        logger: Any = TerminalLogger(stderr, tracker, draw)
+        processors = terminal_processors(coloured=not environ.get("NO_COLOR"))
+    else:
+        logger, processors = _ends(output, stderr, send)
     wrapper = structlog.make_filtering_bound_logger(LEVELS[level])
     return EventLog(structlog.wrap_logger(logger, processors=processors, wrapper_class=wrapper), tracker)
 
 
-def _ends(
-    output: LogOutput, environ: Mapping[str, str], stderr: TextIO, send: Send | None, tracker: ProgressTracker
-) -> tuple[Any, list[Processor]]:
-    """Return the logger at the end of structlog's chain, and the chain."""
+def _ends(output: LogOutput, stderr: TextIO, send: Send | None) -> tuple[Any, list[Processor]]:
+    """Return the logger at the end of structlog's chain, and the chain, where there is no progress."""
     if output == "journal" and send is not None:
         return JournaldLogger(send), journald_processors()
-    if output == "terminal":
-        coloured = not environ.get("NO_COLOR")
-        return console.TerminalLogger(stderr, tracker), console.terminal_processors(coloured=coloured)
-    marked = output == "marked"
-    return console.StreamLogger(stderr), (
-        console.stream_processors() if marked else console.plain_processors()
-    )
+    return StreamLogger(stderr), stream_processors() if output == "marked" else plain_processors()
 
 
 def choose_output(environ: Mapping[str, str], stderr: TextIO, *, native: bool) -> LogOutput:
     if _is_the_journal(environ, stderr):
         return "journal" if native else "marked"
-    return "terminal" if stderr.isatty() and environ.get("TERM", "dumb") != "dumb" else "plain"
+    return "terminal" if is_terminal(stderr, environ) else "plain"
 
 
 def _is_the_journal(environ: Mapping[str, str], stderr: TextIO) -> bool:

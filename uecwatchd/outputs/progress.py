@@ -111,6 +111,12 @@ class ProgressTracker:
         for one in told:
             one.show(self.snapshot())
 
+    def clear(self) -> None:
+        """Forget all progress, and show that: the work is over, however it ended."""
+        with self._lock:
+            self._sets.clear()
+        self.end(None)
+
     def progress(self, progress: Progress) -> None:
         now = self._clock()
         with self._lock:

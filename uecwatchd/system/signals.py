@@ -79,6 +79,12 @@ def stop_on_signals(*, code: int) -> Stop:
     return stop
 
 
+def end_by_interrupt() -> None:
+    """End the process as Ctrl-C does by default, so that a shell's script ends with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def _exit_later(seconds: float, code: int) -> None:
     time.sleep(seconds)
     os._exit(code)

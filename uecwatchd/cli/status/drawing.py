@@ -58,7 +58,7 @@ def draw(answer: StatusAnswer, *, columns: int, one_line: bool = False) -> Rende
 
 
 def draw_frame(answer: StatusAnswer, *, columns: int, lines: int, footer: str) -> RenderableType:
-    """Return a picture for a terminal of this size: messages, the rows that fit, and what is left out."""
+    """Return a picture for a terminal of this size: messages, as many rows as fit, and how many do not."""
     notes = [Text(printable(text), "red") for text in answer.troubles]
     notes += [Text(printable(text)) for text in answer.remarks]
     last = f"{summary(answer.rows)}{moment(answer.moment)} UTC{footer}"

@@ -13,7 +13,7 @@ from uecwatchd.cli.status.survey import survey
 from uecwatchd.cli.status.text import answer_lines, row_json
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
-from uecwatchd.outputs.terminal import rich_console
+from uecwatchd.outputs.terminal import adapt_size, rich_console
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -48,6 +48,7 @@ def put_answer(answer: StatusAnswer) -> None:
     if answer.rows and (console := rich_console(sys.stdout, os.environ)):
         from uecwatchd.cli.status.drawing import draw
 
+        adapt_size(console)
         with written():
             console.print(draw(answer, columns=console.width))
         return

@@ -18,7 +18,7 @@ from uecwatchd.cli.output import flush, put, say, written
 from uecwatchd.cli.status.answer import StatusAnswer
 from uecwatchd.cli.status.verb import show
 from uecwatchd.errors import UecError
-from uecwatchd.outputs.terminal import MISSING_RICH, is_terminal, rich_console
+from uecwatchd.outputs.terminal import MISSING_RICH, adapt_size, is_terminal, rich_console
 from uecwatchd.outputs.wording import moment
 from uecwatchd.system.signals import ENDING, handle_signals
 
@@ -95,6 +95,7 @@ def _draw(console: "Console", footer: str, answer: StatusAnswer) -> None:
 
     from uecwatchd.cli.status.drawing import draw_frame
 
+    adapt_size(console)
     picture = draw_frame(answer, columns=console.width, lines=console.height, footer=footer)
     with written():
         console.control(Control.home())
