@@ -19,6 +19,10 @@ from uecwatchd.types import SetId
 LOOK_SECONDS = 30.0
 # Messages that may wait: somebody could drop thousands of bad files while a mail server is away.
 MOST_WAITING = 1000
+# Entries of forgotten sets that are removed at once: each costs the disk a wait.
+MOST_FORGOTTEN = 50
+# With many thousand sets a comparison takes a while: then it takes at most a tenth of a processor.
+QUICK_SECONDS, PAUSE_TIMES = 0.05, 9
 FULL = ("messages", "left out")
 
 
@@ -40,7 +44,7 @@ class Announcer:
         self._settings = settings
         self._ways = [way.name for way in ways_of(settings)]
         self._seen: dict[SetId, SetRecord] = {}
-        self._next_look = float("-inf")
+        self._next_look = self._not_before = float("-inf")
         self._is_off = False
 
     def note_resumed(self, cloud: str) -> None:
@@ -48,21 +52,29 @@ class Announcer:
         with self._lock:
             self._resumed.add(cloud)
 
-    def update(self, records: Collection[SetRecord], suspended: Iterable[str] = ()) -> bool:
+    def update(
+        self, records: Collection[SetRecord], suspended: Iterable[str] = (), *, at_once: bool = False
+    ) -> bool:
         """Announce what is due. Return True if there are messages to be delivered.
 
-        What cannot be written is announced at a later call, because the states are still the same.
+        Unless `at_once`, a comparison that takes long is made less often. What cannot be written is announced
+        at a later call, because the states are still the same.
         """
         if not self._settings.is_on:
             self._end()
             return False
-        if not self._is_due(records):
+        began = self._clocks.monotonic()
+        if (began < self._not_before and not at_once) or not self._is_due(records):
             return False
         with suppress(UecError):
             due = announcements(self._situation(records, suspended), self._settings)
             announced = self._announce(due)
             self._seen = {record.id: record for record in records}
-            self._next_look = self._clocks.monotonic() + LOOK_SECONDS
+            ended = self._clocks.monotonic()
+            self._next_look = ended + LOOK_SECONDS
+            self._not_before = (
+                ended + PAUSE_TIMES * (ended - began) if ended - began > QUICK_SECONDS else ended
+            )
             with self._lock:
                 self._resumed.clear()
             return announced
@@ -105,7 +117,7 @@ class Announcer:
         ]
         if messages or due.entries:
             outbox.announce(messages, due.entries)
-        for key in due.forgotten:
+        for key in due.forgotten[:MOST_FORGOTTEN]:
             outbox.drop_announced(key)
         left_out = len(due.messages) - room
         text = f"{MOST_WAITING} messages wait to be delivered: what happens now is in the journal only"

@@ -117,7 +117,7 @@ class Service:
             while True:
                 self._spooler.scan()
                 self._spooler.drain()
-                self._announce()
+                self._announce(at_once=True)
                 self._shared.check_ledger()
                 pauses = self._pauses(settling=patience >= 0 or self._spooler.is_behind())
                 if self._shared.signals.stopping.is_set() or not pauses:
@@ -205,9 +205,9 @@ class Service:
 
     # --- messages -----------------------------------------------------------------------------------------
 
-    def _announce(self) -> None:
+    def _announce(self, *, at_once: bool = False) -> None:
         suspended = self._tools.clouds.availability.suspended()
-        self._messages.announce(self._spooler.records(), suspended)
+        self._messages.announce(self._spooler.records(), suspended, at_once=at_once)
 
     def _resumed(self, cloud: str, reported: bool) -> None:  # noqa: FBT001 (a callback)
         self._messages.note_resumed(cloud)

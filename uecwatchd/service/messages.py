@@ -38,9 +38,11 @@ class Messages:
         self._announcer.configure(settings)
         self._messenger.configure(ways_of(settings))
 
-    def announce(self, records: Collection[SetRecord], suspended: Iterable[str]) -> None:
+    def announce(
+        self, records: Collection[SetRecord], suspended: Iterable[str], *, at_once: bool = False
+    ) -> None:
         """Announce what is due by these states of all sets, and with these clouds suspended."""
-        if self._announcer.update(records, suspended):
+        if self._announcer.update(records, suspended, at_once=at_once):
             self._messenger.wake()
 
     def start(self) -> None:

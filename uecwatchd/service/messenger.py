@@ -14,7 +14,7 @@ from uecwatchd.events import Event, Kind, Listener
 from uecwatchd.ledger.outbox import NO_SET, Message, Outbox
 from uecwatchd.outputs.notify.ways import Undelivered, Way
 from uecwatchd.service.conditions import Conditions, Key
-from uecwatchd.system.signals import Stop
+from uecwatchd.system.signals import GRACE_SECONDS, Stop
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 10.0, 900.0
 GIVE_UP_SECONDS = 86400.0
@@ -63,7 +63,7 @@ class Messenger:
         """Wait for the thread, after a stop was requested: a delivery may take some seconds to its end."""
         self.wake()
         if self._thread:
-            self._thread.join(self._stopping.seconds_left() + 1.0)
+            self._thread.join(min(self._stopping.seconds_left(), GRACE_SECONDS) + 1.0)
 
     def _run(self) -> None:
         repeated = self._conditions.recurring("the messenger")

@@ -30,7 +30,7 @@ class Reasons(logging.Handler):
 
 
 def main() -> int:
-    given = json.load(sys.stdin)
+    given = json.load(sys.stdin.buffer)
     try:
         import apprise
     except ImportError:
@@ -54,16 +54,15 @@ def main() -> int:
 
 def without_secrets(text: str, url: str) -> str:
     """Return a text without any piece of an address but its scheme: each may be a password or a token."""
-    address = url.partition("://")[2]
-    pieces = {piece for form in (address, unquote(address)) for piece in re.split(r"[/:@?&=;,]", form)}
-    for piece in sorted(pieces, key=len, reverse=True):
+    pieces = re.split(r"[/:@?&=;,]", url.partition("://")[2])
+    for piece in sorted({*pieces, *map(unquote, pieces)}, key=len, reverse=True):
         if len(piece) >= SECRET_CHARACTERS:
             text = text.replace(piece, "***")
     return text
 
 
 def _said(reason: str, code: int) -> int:
-    sys.stdout.write(f"{reason}\n")
+    sys.stdout.buffer.write(f"{reason}\n".encode("utf-8", "backslashreplace"))
     return code
 
 
