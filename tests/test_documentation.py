@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.overviews import full_overview
 from uecwatchd.cli.verbs import VERBS, build_parser
 from uecwatchd.config.records import SECTIONS, keys_of
 from uecwatchd.errors import UecError
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES
 from uecwatchd.outputs.journal import MESSAGE_IDS
+from uecwatchd.outputs.metrics import write_metrics
 
 ROOT = Path(__file__).parents[1]
 ETC = ROOT / "etc"
@@ -99,6 +101,13 @@ def test_each_message_of_the_journal_has_an_entry_that_says_what_to_do() -> None
         assert "Subject: " in head
         assert what
         assert then, f"no word about what to do: {entry}"
+
+
+def test_each_metric_is_in_the_manual_and_in_the_readme(made: Path) -> None:
+    names = set(re.findall(r"^# TYPE (\w+)", write_metrics(full_overview()).decode(), re.MULTILINE))
+    assert "uecwatchd_uploaded_bytes_total" in names
+    for text in (page(made / "uecwatchd.8"), (ROOT / "README.md").read_text()):
+        assert {name for name in names if name not in text} == set()
 
 
 @pytest.mark.parametrize("name", ["uecwatchd.8", "uecwatchd.toml.5", "uecwatchd-sidecar.5"])
