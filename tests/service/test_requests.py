@@ -405,16 +405,19 @@ def test_a_user_without_write_access_to_the_ledger_is_told_so(host: Host) -> Non
     assert "Try: sudo uecwatchd hold karmic" in ended.stderr
 
 
-@pytest.mark.parametrize("closed", ["state", "configuration"])
-def test_a_user_without_read_access_is_told_about_the_result_files(host: Host, closed: str) -> None:
+@pytest.mark.parametrize(("closed", "verb"), [("state", "log"), ("configuration", "status")])
+def test_a_user_without_read_access_is_told_about_the_result_files(
+    host: Host, closed: str, verb: str
+) -> None:
     (host.spool / "karmic.toml").write_text('machine = "karmic.img"')
     host.run("once")
     host.folder.chmod(0o755)
     if closed == "configuration":
         host.config.chmod(0o600)
-    ended = host.run_as_nobody("status", "a b")  # makes the state directory nobody's, but not what is in it
+    ended = host.run_as_nobody(verb, "a b")  # makes the state directory nobody's, but not what is in it
     assert ended.returncode == 77, ended.stderr
-    assert "Try: sudo uecwatchd status 'a b'; or read the files beside yours: NAME.uec.error" in ended.stderr
+    hint = f"Try: sudo uecwatchd {verb} 'a b'; or read the files beside yours: NAME.uec.error"
+    assert hint in ended.stderr
     assert "chown" not in ended.stderr
     assert "chgrp" not in ended.stderr
 

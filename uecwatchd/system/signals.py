@@ -61,12 +61,18 @@ def handle_signals(numbers: Iterable[int], act: Callable[[], object]) -> None:
         signal.signal(number, lambda number, _frame: received.put(number))
 
 
-def handle_stop_signals(act: Callable[[], object], *, code: int, patience: float = PATIENCE_SECONDS) -> None:
-    """Call `act` when the process is asked to end. If it does not end within `patience` seconds, exit with
-    `code`."""
+def handle_stop_signals(
+    act: Callable[[], object],
+    *,
+    code: int,
+    patience: float = PATIENCE_SECONDS,
+    last: Callable[[], object] = lambda: None,
+) -> None:
+    """Call `act` when the process is asked to end. If it does not end within `patience` seconds, call `last`
+    and exit with `code`."""
 
     def end() -> None:
-        threading.Thread(target=_exit_later, args=(patience, code), name="last", daemon=True).start()
+        threading.Thread(target=_exit_later, args=(patience, last, code), name="last", daemon=True).start()
         act()
 
     handle_signals(ENDING, end)
@@ -85,9 +91,12 @@ def end_by_interrupt() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def _exit_later(seconds: float, code: int) -> None:
+def _exit_later(seconds: float, last: Callable[[], object], code: int) -> None:
     time.sleep(seconds)
-    os._exit(code)
+    try:
+        last()
+    finally:
+        os._exit(code)
 
 
 def _handle(received: SimpleQueue[int], act: Callable[[], object]) -> None:

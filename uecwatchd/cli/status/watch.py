@@ -20,7 +20,7 @@ from uecwatchd.cli.status.verb import show
 from uecwatchd.errors import UecError
 from uecwatchd.outputs.terminal import MISSING_RICH, adapt_size, is_terminal, rich_console
 from uecwatchd.outputs.wording import moment
-from uecwatchd.system.signals import ENDING, handle_signals
+from uecwatchd.system.signals import handle_signals, handle_stop_signals
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,8 +36,10 @@ def watch(look: Callable[[], StatusAnswer], *, every_seconds: float) -> int:
     if answer.is_unknown:
         return show(answer, in_json=False)
     wakes = SimpleQueue[Wake]()
-    handle_signals(ENDING, partial(wakes.put, "end"))
     console = rich_console(sys.stdout, os.environ)
+    restore = partial(_restore, console) if console else flush
+    # A look at a file server that does not answer could hang for hours.
+    handle_stop_signals(partial(wakes.put, "end"), code=os.EX_TEMPFAIL, last=restore)
     if console:
         handle_signals([signal.SIGWINCH], partial(wakes.put, "draw"))
         footer = f", every {every_seconds:g} s, Ctrl-C ends"
@@ -87,6 +89,12 @@ def _print(answer: StatusAnswer) -> None:
     show(answer, in_json=False)
     put("")
     flush()
+
+
+def _restore(console: "Console") -> None:
+    """Leave the picture, where the process cannot end in the usual way."""
+    console.set_alt_screen(False)
+    console.show_cursor()
 
 
 def _draw(console: "Console", footer: str, answer: StatusAnswer) -> None:
