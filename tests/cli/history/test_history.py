@@ -26,7 +26,7 @@ ATTEMPT = AttemptRecord(
     ended=1256858099.4,
     state="done",
     cloud="c",
-    stages=(StageTime("inspect", 0.25), StageTime("deliver", 99.15)),
+    stages=(StageTime("inspect", 0.25), StageTime("deliver", 99.15), StageTime("publish", 0.09)),
     ids={"machine": "emi-1", "kernel": "eki-1"},
     sent=10 << 20,
     request_ids=("r-1", "r-2"),
@@ -86,7 +86,7 @@ def test_an_attempt_is_shown_with_all_that_is_known_of_it() -> None:
         "  on cloud c: machine emi-1, kernel eki-1",
         "  sent 10 MiB",
         "  replaced by emi-2",
-        "  stages: inspect 0.2 s, deliver 99 s",
+        "  stages: inspect 0.2 s, deliver 99 s, 1 of less than 0.1 s each",
         "  the cloud's request ids: r-1, r-2",
     ]
 

@@ -13,6 +13,8 @@ from uecwatchd.types import ID_WORDS
 INDENT = " " * 22
 # Below this, tenths of a second tell a fast stage from a slow one.
 TENTHS_BELOW_SECONDS = 10.0
+# Most stages take less, and would hide those that took the time. JSON has all.
+LEAST_SHOWN_SECONDS = 0.1
 NAME_COLUMNS = 40
 
 
@@ -79,8 +81,7 @@ def attempt_lines(past: PastAttempt) -> Iterator[str]:
         yield f"  sent {format_size(record.sent)}"
     yield from (f"  {words}" for words in _replacements(past))
     if record.stages:
-        times = (f"{stage.name} {_took(stage.seconds)}" for stage in record.stages)
-        yield f"  stages: {', '.join(times)}"
+        yield f"  stages: {', '.join(_stage_times(record))}"
     if record.request_ids:
         yield f"  the cloud's request ids: {', '.join(record.request_ids)}"
 
@@ -116,6 +117,13 @@ def _result(past: PastAttempt) -> str:
 def _images(record: AttemptRecord) -> str:
     ids = ", ".join(f"{role} {record.ids[role]}" for role in ID_WORDS if role in record.ids)
     return f": {ids}" if ids else ""
+
+
+def _stage_times(record: AttemptRecord) -> Iterator[str]:
+    slow = [stage for stage in record.stages if stage.seconds >= LEAST_SHOWN_SECONDS]
+    yield from (f"{stage.name} {_took(stage.seconds)}" for stage in slow)
+    if others := len(record.stages) - len(slow):
+        yield f"{others} of less than {LEAST_SHOWN_SECONDS:g} s each"
 
 
 def _replacements(past: PastAttempt) -> Iterator[str]:
