@@ -11,6 +11,7 @@ import pytest
 from tests.support.host import Host
 from tests.support.site_programs import make_program
 from tests.support.spool_files import KEEP, drop_image
+from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger.records import BundleRecord
 from uecwatchd.ledger.sqlite import open_ledger
 
@@ -141,6 +142,27 @@ def test_what_another_set_uses_is_not_withdrawn(host: Host) -> None:
     drop(host, "karmic")  # the same bytes
     once(host, code=65)
     assert (host.spool / "lucid.emi").read_text().split() == images(host)
+
+
+def test_kernel_and_ramdisk_are_withdrawn_with_their_machine(host: Host, real_set: RealSet) -> None:
+    hook(host, "registered", "echo no; exit 1")
+    host.drop_set(real_set)
+    once(host, code=65)
+    assert (images(host), bundles(host), host.cloud.objects("uec-images")) == ([], (), ())
+    assert log(host).count(" again, and deleted its bundle ") == 3
+
+
+def test_a_kernel_that_two_sets_share_outlives_the_refusal_of_one(host: Host, real_set: RealSet) -> None:
+    refused = f"while [ ! -e {host.spool}/lucid.emi ]; do sleep 0.1; done; exit 1"
+    hook(host, "registered", f'[ "$UEC_SET" = lucid ] && exit 0; {refused}')
+    for name in ("karmic", "lucid"):
+        host.drop_set(real_set, name)
+    with (host.spool / "lucid.img").open("ab") as image:
+        image.write(b"1" * 4096)
+    once(host, code=65)
+    kept = [(host.spool / f"lucid{suffix}").read_text().strip() for suffix in (".eki", ".emi", ".eri")]
+    assert images(host) == sorted(kept)
+    assert host.report("karmic")["error"]["what"] == "karmic: refused by hooks.registered"
 
 
 def test_a_hook_that_takes_too_long_refuses(host: Host) -> None:

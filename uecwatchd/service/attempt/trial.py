@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 
-from uecwatchd.clouds.images import list_images
+from uecwatchd.clouds.images import AVAILABLE, list_images
 from uecwatchd.events import Kind
 from uecwatchd.ledger.records import BundleRecord
 from uecwatchd.service.attempt.context import AttemptTools, Job, stop_if_asked, tell, with_image
@@ -62,7 +62,9 @@ def _claimed(job: Job, bundle: BundleRecord, tools: AttemptTools) -> AbstractCon
 
 
 def _is_booted_with(bundle: BundleRecord, job: Job) -> bool:
-    """Return True for a kernel or ramdisk of some image of the account."""
+    """Return True for a kernel or ramdisk of some image of the account that can be started, or soon."""
     if bundle.role == "machine":
         return False
-    return any(bundle.image_id in (image.kernel, image.ramdisk) for image in list_images(job.cloud))
+    states = {AVAILABLE, *job.cloud.dialect.pending_states}
+    images = (image for image in list_images(job.cloud) if image.state in states)
+    return any(bundle.image_id in (image.kernel, image.ramdisk) for image in images)
