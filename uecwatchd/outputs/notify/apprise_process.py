@@ -1,4 +1,4 @@
-"""The process that sends one message with the library apprise: `python -m` this module.
+"""The process that sends one message with the library apprise: `python` with this file, which needs no other.
 
 It gets an address and a message as JSON on its standard input, never as an argument, since addresses have
 passwords. It ends with 0, or says in one line why it could not send. As a process of its own it can be ended

@@ -8,13 +8,12 @@ from typing import Literal
 
 from uecwatchd.config.records import NotifySettings
 from uecwatchd.errors import Halted
-from uecwatchd.outputs.notify.apprise_process import MISSING
+from uecwatchd.outputs.notify import apprise_process
 from uecwatchd.outputs.notify.facts import text_of, title_of
 from uecwatchd.system.site_program import SiteProgram, run_site_program
 from uecwatchd.system.text import printable
 
 INSTALL = "It is in the extra `notify`: pip install 'uecwatchd[notify]'"
-MODULE = "uecwatchd.outputs.notify.apprise_process"
 # How the network is reached, for the library that sends.
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 _AUTHORITIES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
@@ -82,7 +81,7 @@ class Way:
             return None
         # The code of our own process says no more than its line.
         why = end.last_line if self.url and end.last_line else end.reason
-        return Undelivered(why, INSTALL if self.url and why == MISSING else self._hint())
+        return Undelivered(why, INSTALL if self.url and why == apprise_process.MISSING else self._hint())
 
     def _hint(self) -> str:
         what = "the address and its server" if self.url else "what the program says"
@@ -97,7 +96,7 @@ def ways_of(settings: NotifySettings) -> tuple[Way, ...]:
         url = secret.get_secret_value()
         scheme = printable(url.partition("://")[0][:20]) if "://" in url else "no scheme"
         label = f"notify.urls[{number}] ({scheme})"
-        arguments = [sys.executable, "-I", "-m", MODULE]
+        arguments = [sys.executable, "-I", apprise_process.__file__]
         program = SiteProgram(label, arguments, settings.timeout, NETWORK_VARIABLES, is_secret=True)
         # Not its number: a message that waits must not go to another address when the list has changed.
         name = f"url {hashlib.sha256(url.encode()).hexdigest()[:16]}"
