@@ -19,13 +19,15 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.announcements import outage_seconds
 from uecwatchd.service.messenger import FIRST_PAUSE_SECONDS
 
-KEEPING = 'mkdir -p {folder}/got && cat > "{folder}/got/$UEC_ID" && echo told $UEC_OUTCOME'
+KEEPING = 'mkdir -p {folder}/got && cat > {folder}/part && mv {folder}/part "{folder}/got/$UEC_ID"'
 
 
 @pytest.fixture(autouse=True)
 def told(host: Host) -> Callable[..., list[str]]:
     """Have a program keep each message; returns what was told: outcomes and sets, in order."""
-    script = make_program(host.folder / "notify", KEEPING.format(folder=host.folder))
+    script = make_program(
+        host.folder / "notify", f"{KEEPING.format(folder=host.folder)}; echo told $UEC_OUTCOME"
+    )
     text = host.config.read_text().replace("settle = 0.3", "settle = 0.05")
     host.configure(f'{text}\n[notify]\ncommand = ["{script}"]\nfresh = {{ karmic = 36 }}\n')
 
