@@ -15,7 +15,7 @@ from uecwatchd.ledger.records import Failure, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.announcer import LOOK_SECONDS, MOST_FORGOTTEN, MOST_WAITING, Announcer
 from uecwatchd.service.conditions import Conditions
-from uecwatchd.service.service_context import Clocks
+from uecwatchd.system.clocks import Clocks
 
 ON, OFF = NotifySettings(command=("/bin/true",)), NotifySettings()
 BEGUN = 1000.0
