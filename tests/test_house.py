@@ -106,6 +106,7 @@ def test_every_verb_of_the_readme_exists() -> None:
         "inspect",
         "sandbox",
         "demo",
+        "setup",
     ):
         assert f"`{verb}" in README or f"uecwatchd {verb}" in README
         with pytest.raises(SystemExit) as ended:

@@ -217,3 +217,38 @@ def dialects_and_faults() -> str:
 def add_demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="drop these instead")
     parser.add_argument("--dir", type=Path, help="do it in this new folder (default: a temporary one)")
+
+
+def add_setup_options(parser: argparse.ArgumentParser) -> None:
+    cloud = parser.add_argument_group("the cloud", "Without any of these, a terminal is asked.")
+    cloud.add_argument(
+        "--eucarc", type=Path, metavar="FILE", help="take everything from this file of the cloud"
+    )
+    cloud.add_argument("--cloud", default="default", metavar="NAME", help="its name in the configuration")
+    cloud.add_argument("--dialect", metavar="NAME", help="its generation; without it the cloud is asked")
+    cloud.add_argument("--ec2-url", metavar="URL", help="address of EC2")
+    cloud.add_argument("--s3-url", metavar="URL", help="address of S3")
+    cloud.add_argument("--region", metavar="NAME", help="name of the region")
+    cloud.add_argument("--account", metavar="NUMBER", help="account number")
+    cloud.add_argument("--access-key", metavar="KEY", help="access key")
+    cloud.add_argument(
+        "--secret-key-file", metavar="FILE", help='file with the secret key; "-": standard input'
+    )
+    cloud.add_argument("--user-cert", type=Path, metavar="FILE", help="certificate of the account")
+    cloud.add_argument("--user-key", type=Path, metavar="FILE", help="private key of the account")
+    cloud.add_argument("--cloud-cert", type=Path, metavar="FILE", help="certificate of the cloud")
+    cloud.add_argument(
+        "--ca-bundle", type=Path, metavar="FILE", help="authorities of the server's certificate"
+    )
+    people = parser.add_argument_group("people")
+    people.add_argument(
+        "--member", action="append", default=[], metavar="USER", help="may drop images; may be repeated"
+    )
+    people.add_argument(
+        "--operator", action="append", default=[], metavar="USER", help="may use the verbs; may be repeated"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("--remove", action="store_true", help="stop the service, and undo a setup; data stay")
+    parser.add_argument(
+        "--purge", action="store_true", help="with --remove: also the configuration and the ledger"
+    )

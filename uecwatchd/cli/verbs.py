@@ -110,6 +110,13 @@ VERBS = (
         "environment",
     ),
     VerbModule(
+        "setup",
+        "set up and start the service on this host (for root)",
+        "cli.setup.verb",
+        options.add_setup_options,
+        "own",
+    ),
+    VerbModule(
         "sandbox",
         "run the embedded test cloud until interrupted",
         "cli.sandbox",

@@ -1,0 +1,147 @@
+"""Facts about this host for a setup. Nothing is changed, but a first encryption makes the key of the host."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from grp import getgrall
+from pathlib import Path
+from pwd import getpwall
+
+from uecwatchd.cli.setup.steps import decrypted, encrypted
+from uecwatchd.cli.unit.systemd import BOOTED, DEFAULT_NAME, ask
+from uecwatchd.config.sources import DEFAULT_CONFIG, PREFIX
+from uecwatchd.errors import Halted, UecError
+from uecwatchd.system.disk_space import free_space
+from uecwatchd.system.mounts import file_system_of
+
+# systemd's own places for credentials; only root can read them.
+PLAIN, ENCRYPTED = Path("/etc/credstore"), Path("/etc/credstore.encrypted")
+ONCE_UNIT = "uecwatchd-once.service"
+SPOOL = Path("/var/spool/uecwatchd")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCredential:
+    """A credential in one of the stores. `data` is None if it cannot be opened here."""
+
+    name: str
+    path: Path
+    data: bytes | None = field(repr=False)
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self.path.parent == ENCRYPTED
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What is there. `groups` has the members of each group, `text` None if there is no configuration."""
+
+    unit: str
+    config: Path
+    text: str | None
+    drop_in: str
+    stored: tuple[StoredCredential, ...]
+    can_encrypt: bool
+    users: frozenset[str]
+    groups: Mapping[str, frozenset[str]]
+    is_booted: bool
+    is_enabled: bool
+    is_active: bool
+    needs_reload: bool = False
+    spool_disk: str = ""  #: file system and free space of the spool, for people
+
+    @property
+    def drop_in_paths(self) -> tuple[Path, ...]:
+        """The drop-in of the unit, and of the unit for single runs that comes with it."""
+        units = (self.unit, ONCE_UNIT) if self.unit == DEFAULT_NAME else (self.unit,)
+        return tuple(map(drop_in_path, units))
+
+
+def drop_in_path(unit: str) -> Path:
+    return Path(f"/etc/systemd/system/{unit}.d/50-setup.conf")
+
+
+def host_facts(config: Path | None, unit_name: str, *, try_encryption: bool) -> HostFacts:
+    """Look at this host as root. Raises Halted if the unit is not installed."""
+    name = unit_name if "." in unit_name else f"{unit_name}.service"
+    is_booted = BOOTED.is_dir()
+    unit = ask(name)
+    if is_booted and unit is None:
+        hint = "Install the package, or the files in systemd/, as the README says."
+        raise Halted(name, "this host has no such unit", hint)
+    path = config or (unit.config if unit else DEFAULT_CONFIG)
+    return HostFacts(
+        unit=name,
+        config=path,
+        text=_text(path),
+        drop_in=_text(drop_in_path(name)) or "",
+        stored=tuple(_stored()),
+        can_encrypt=_can_encrypt(try_it=try_encryption),
+        users=frozenset(entry.pw_name for entry in getpwall()),
+        groups=_groups(),
+        is_booted=is_booted,
+        is_enabled=_asked("is-enabled", name) == "enabled",
+        is_active=_asked("is-active", name) in ("active", "activating", "reloading"),
+        needs_reload=bool(unit and unit.settings.get("NeedDaemonReload")),
+        spool_disk=_disk(SPOOL),
+    )
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise Halted(str(path), f"cannot read it: {error}", "Correct this file, or move it away.") from error
+
+
+def _stored() -> Iterator[StoredCredential]:
+    for folder in (PLAIN, ENCRYPTED):
+        for path in sorted(folder.glob(f"{PREFIX.lower()}*")):
+            data = None
+            with suppress(UecError, OSError):
+                data = path.read_bytes() if folder == PLAIN else decrypted(path.name, path)
+            yield StoredCredential(path.name, path, data)
+
+
+def _can_encrypt(*, try_it: bool) -> bool:
+    if shutil.which("systemd-creds") is None:
+        return False
+    if try_it:
+        try:
+            encrypted("uecwatchd_trial", b"trial")
+        except UecError:
+            return False
+    return True
+
+
+def _groups() -> Mapping[str, frozenset[str]]:
+    """Return the members of each group, with those whose primary group it is."""
+    primary: dict[int, set[str]] = {}
+    for user in getpwall():
+        primary.setdefault(user.pw_gid, set()).add(user.pw_name)
+    groups = getgrall()
+    return {one.gr_name: frozenset(one.gr_mem) | primary.get(one.gr_gid, set()) for one in groups}
+
+
+def _asked(*question: str) -> str:
+    return _output("systemctl", *question).strip()
+
+
+def _output(*command: str) -> str:
+    with suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        return done.stdout
+    return ""
+
+
+def _disk(folder: Path) -> str:
+    """Describe the disk of a folder, or of the first folder above it that is there."""
+    there: Sequence[Path] = [one for one in (folder, *folder.parents) if os.path.exists(one)]  # noqa: PTH110
+    kind, space = file_system_of(there[0]), free_space(there[0])
+    return f"{kind}, {space.free_bytes / 1e9:.0f} GB free" if kind and space else kind
