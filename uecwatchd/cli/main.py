@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from uecwatchd.cli import output
+from uecwatchd.cli.operators import repeat_as_operator
 from uecwatchd.cli.output import discard_output, flush, say
 from uecwatchd.cli.verbs import EX_OK, build_parser
 from uecwatchd.errors import NotPermitted, UecError, problem
@@ -79,7 +80,7 @@ def _enter(arguments: argparse.Namespace) -> Any:
 
 @contextmanager
 def _permitted(argv: Sequence[str], arguments: argparse.Namespace) -> Iterator[None]:
-    """Tell a user without access to the configuration or the ledger to use sudo.
+    """Let an operator without access to the configuration or the ledger use sudo; tell others about it.
 
     If root lacks access, the service's user does, and another hint applies.
     """
@@ -87,6 +88,8 @@ def _permitted(argv: Sequence[str], arguments: argparse.Namespace) -> Iterator[N
     try:
         yield
     except NotPermitted as error:
+        if not as_root:
+            repeat_as_operator(arguments.verb.name, argv)
         if as_root or "set" not in arguments:
             raise
         hint = f"Try: sudo uecwatchd {' '.join(map(shell_word, argv))}"
