@@ -40,7 +40,8 @@ CGROUPS = tuple(Path("/sys/fs/cgroup", name) for name in ("systemd", "unified"))
 NUMBERS = count()
 
 # $1 is an empty folder, $2 the container's name, $3 a virtual environment, $4 our source, $5 the packages
-# that are installed here. The mounts are seen in there alone, and go with the last process.
+# that are installed here. The mounts are seen in there alone, and go with the last process. Without bpf(2)
+# systemd could not hold a service to its addresses.
 BOOT = """\
 set -e
 mount -t tmpfs -o size=1g,mode=755 tmpfs "$1"
@@ -54,7 +55,7 @@ for group in %s; do
 done
 exec systemd-nspawn --quiet --directory="$1/tree" --machine="$2" --register=no --keep-unit \\
     --link-journal=no --console=pipe --notify-ready=yes --capability=all --bind-ro="$3:/opt/uecwatchd" \\
-    --system-call-filter="landlock_create_ruleset landlock_add_rule landlock_restrict_self" \\
+    --system-call-filter="bpf landlock_create_ruleset landlock_add_rule landlock_restrict_self" \\
     --bind-ro="$4:/opt/source" --bind-ro="$5:/opt/uecwatchd/installed" \\
     setpriv --pdeathsig=KILL /lib/systemd/systemd systemd.unit=basic.target
 """ % " ".join(map(str, CGROUPS))  # noqa: UP031 (braces are the shell's)

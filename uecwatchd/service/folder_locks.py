@@ -1,5 +1,6 @@
 """Locks of the spool folders, against a second service on the same files."""
 
+import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,13 @@ from uecwatchd.system import lockfile
 class _FolderLock:
     identity: tuple[int, int] | None  #: device and inode of the folder
     descriptor: int | None  #: open lock file; None if none can be written there
+
+
+def _describe_unlocked(folder: Path) -> str:
+    text = f"{folder}: it is not locked against a second uecwatchd: cannot write {SPOOL_LOCK.name} there"
+    if os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        return text  # a file of another user is in its place
+    return f"{text}, and no result files either. To see what is in the way: sudo uecwatchd check"
 
 
 class FolderLocks:
@@ -41,8 +49,7 @@ class FolderLocks:
             raise Halted(what, "this has changed since the configuration was read", hint)
         descriptor = output_files.lock_spool(folder)
         self._locks[folder] = _FolderLock(now, descriptor)
-        loose = f"{folder}: it is not locked against a second uecwatchd: cannot write {SPOOL_LOCK.name} there"
-        conditions.set(("lock", str(folder)), loose if descriptor is None else "")
+        conditions.set(("lock", str(folder)), _describe_unlocked(folder) if descriptor is None else "")
         if descriptor is not None:
             output_files.sweep(folder)
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from uecwatchd.cli.check.unit import needs
+from uecwatchd.cli.check.host import examine_sharing
+from uecwatchd.cli.check.unit import examine_unit, needs
+from uecwatchd.cli.unit.systemd import Unit
 from uecwatchd.config.records import Settings
 
 Configured = Callable[..., Settings]
@@ -52,3 +54,26 @@ def test_keys_of_the_environment_need_no_file(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
     found = needs(configured('profile = "environment"'))
     assert aws.resolve() / "credentials" not in {need.path for need in found}
+
+
+@pytest.mark.parametrize(
+    ("credential", "mode", "found"),
+    [("secret_key", 0o644, 1), ("secret_key", 0o600, 0), ("user_cert", 0o644, 0)],
+)
+def test_a_secret_that_every_user_can_read_is_reported(
+    tmp_path: Path, credential: str, mode: int, found: int
+) -> None:
+    place = tmp_path / "it"
+    place.touch()
+    place.chmod(mode)
+    name = f"uecwatchd_cloud__default__{credential}"
+    unit = Unit("uecwatchd.service", {"LoadCredential": [[name, str(place)], [name, "relative"]]})
+    warnings = [one for one in examine_unit(unit, ()) if one.level == "warning"]
+    assert [one.hint for one in warnings] == [f"Try: chmod o-rwx {place}"] * found
+
+
+@pytest.mark.parametrize(("kind", "found"), [("nfs4", 1), ("cifs", 1), ("ext4", 0), ("", 0)])
+def test_a_folder_that_other_hosts_can_reach_is_reported(kind: str, found: int) -> None:
+    warnings = list(examine_sharing(Path("/srv/drop"), kind))
+    assert [one.level for one in warnings] == ["warning"] * found
+    assert all("another host" in one.what for one in warnings)

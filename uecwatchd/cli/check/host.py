@@ -45,7 +45,17 @@ def examine_folder(folder: Path) -> Iterator[Finding]:
         what = f"{folder}: this user may not write results there"
         yield Finding("bad", what, hint, NotPermitted.exit_code)
         return
-    yield Finding("ok", f"spool folder: {folder} ({file_system_of(folder) or 'file system unknown'})")
+    kind = file_system_of(folder)
+    yield Finding("ok", f"spool folder: {folder} ({kind or 'file system unknown'})")
+    yield from examine_sharing(folder, kind)
+
+
+def examine_sharing(folder: Path, file_system: str) -> Iterator[Finding]:
+    """Warn of a spool folder that other hosts can reach too, because locks may not reach them."""
+    if is_shared(file_system):
+        what = f"{folder}: on {file_system} its lock may not keep out a uecwatchd of another host"
+        hint = "Let one host alone watch this folder: two would register each set twice."
+        yield Finding("warning", what, hint)
 
 
 def examine_state(state: StateSettings, *, made: bool = False) -> Iterator[Finding]:

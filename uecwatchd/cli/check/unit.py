@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePath
 
-from uecwatchd.cli.check.finding import Finding
+from uecwatchd.cli.check.finding import Finding, open_to_all
 from uecwatchd.cli.check.programs import programs_of
 from uecwatchd.cli.unit.path_access import Need, bound, drop_in, obstacles
 from uecwatchd.cli.unit.systemd import Unit
@@ -17,6 +17,8 @@ from uecwatchd.errors import Halted, UecError
 from uecwatchd.system.text import shell_word
 
 CREDENTIALS = PurePath("/run/credentials")
+# Credentials without a secret, by the end of their names.
+PUBLIC = ("user_cert", "cloud_cert", "ca_bundle", "_url", "region", "account", "dialect")
 # Files of a cloud with a setting for each, so that a credential can replace them.
 AS_CREDENTIALS = tuple(key for key in FILES_OF_A_CLOUD if key != "euca2ools_files")
 
@@ -75,11 +77,19 @@ def examine_unit(unit: Unit, wanted: tuple[Need, ...]) -> Iterator[Finding]:
     if unit.settings.get("NeedDaemonReload"):
         hint = "Try: systemctl daemon-reload"
         yield Finding("warning", f"{unit.name}: its files have changed since systemd read them", hint)
+    yield from _open_credentials(unit)
     if found := obstacles(unit, wanted):
         what = f"{unit.name}: {'; '.join(obstacle.why for obstacle in found)}"
         lines = drop_in(found)
         hint = _command(unit, lines) if lines else f"Correct it: systemctl edit {unit.name}"
         yield Finding("bad", what, hint, Halted.exit_code)
+
+
+def _open_credentials(unit: Unit) -> Iterator[Finding]:
+    """Warn of secrets in files open to every user, among the credentials of the unit."""
+    for name, place in unit.listed("LoadCredential"):
+        if not name.endswith(PUBLIC) and place.startswith("/") and (warning := open_to_all(Path(place))):
+            yield warning
 
 
 def unless_bound(unit: Unit | None, folder: Path, findings: Iterable[Finding]) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ from uecwatchd.system.text import shell_word
 SPOOL_LOCK = lockfile.LockFile(
     ".uec.lock",
     "another uecwatchd watches this folder",
-    "Stop the other one, or give this one another folder.",
+    "Stop the other one, or give this one another folder. To find it: sudo lslocks | grep uec.lock",
 )
 OUTPUT_SUFFIXES = (".uec.log", ".uec.json", ".uec.error", ".emi", ".eki", ".eri")
 # NAME_MAX is 255 bytes; the longest that we add is ".NAME.uec.error.uec." and 8 random letters.

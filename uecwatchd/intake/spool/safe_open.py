@@ -54,6 +54,13 @@ def opened_by(folder: Path) -> str:
     return f"chgrp uecdrop {word} && chmod 3770 {word}"
 
 
+def _is_hidden(folder: Path) -> bool:
+    """Return True for a folder without any rights: systemd mounts one over what a service may not see."""
+    with contextlib.suppress(OSError):
+        return stat.S_IMODE(folder.stat().st_mode) == 0
+    return False
+
+
 @contextlib.contextmanager
 def folder_descriptor(folder: Path) -> Iterator[int]:
     """Open the spool folder. Its own path may contain links, because the administrator chose it.
@@ -74,6 +81,10 @@ def folder_descriptor(folder: Path) -> Iterator[int]:
 def _trouble_of(folder: Path, error: OSError) -> UecError:
     if isinstance(error, PermissionError):
         above = find_closed_folder(folder)
+        if above and _is_hidden(above):
+            why = f"the service's unit hides {above} (ProtectHome= or InaccessiblePaths=)"
+            hint = "Try, as root: uecwatchd check. It prints the command that shows it to the service."
+            return NotPermitted(f"{folder}: cannot list the spool folder", why, hint)
         return NotPermitted(
             f"{folder}: cannot list the spool folder",
             f"the service's user has no right to {f'pass {above}' if above else 'read it'}",
