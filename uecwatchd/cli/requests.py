@@ -8,7 +8,7 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -68,9 +68,10 @@ def _run(verb: Verb, arguments: argparse.Namespace) -> int:
     try:
         row = the_row(found, arguments.set, verb=verb, folders=settings.spool.folders)
     except NoSuchSet:
-        if verb != "forget":
+        past = _past_row(settings, arguments.set) if verb == "forget" else None
+        if past is None:
             raise
-        row = _past_row(settings, arguments.set)
+        row = past
     effect = decide(verb, row, alive=found.known.alive)
     if effect.act:
         _act(verb, row, settings)
@@ -152,12 +153,15 @@ def _future_row(found: Survey, words: str, folders: Sequence[Path]) -> Row:
     return Row(SetId(str(chosen[0]), stem_of(name)), "absent", f"it is not there yet{near}")
 
 
-def _past_row(settings: Settings, words: str) -> Row:
-    """Return a row for a set of which only the history is left. Raises NoSuchSet or Ambiguous."""
+def _past_row(settings: Settings, words: str) -> Row | None:
+    """Return a row for a set of which only the history is left, if there is one. Raises Ambiguous."""
     ledger = read_ledger(settings.state)
-    with closing(ledger) if ledger else nullcontext():
-        meant = find_past_set(words, ledger.history.names() if ledger else (), ())
-    return Row(meant, PAST, "only its history is left")
+    if ledger is None:
+        return None
+    with closing(ledger), suppress(NoSuchSet):
+        meant = find_past_set(words, ledger.history.names(), ())
+        return Row(meant, PAST, "only its history is left")
+    return None
 
 
 # --- what comes of it -------------------------------------------------------------------------------------

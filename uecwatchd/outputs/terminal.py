@@ -45,7 +45,8 @@ def rich_console(stream: TextIO, environ: Mapping[str, str]) -> "Console | None"
         from rich.console import Console
     except ImportError:
         return None
-    return Console(file=stream, markup=False, emoji=False, highlight=False, _environ=environ)
+    no_color = bool(environ.get("NO_COLOR"))
+    return Console(file=stream, markup=False, emoji=False, highlight=False, no_color=no_color)
 
 
 def adapt_size(console: "Console") -> None:
