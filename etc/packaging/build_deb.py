@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from email.utils import formatdate
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
@@ -46,10 +46,20 @@ FILES = (
     ("etc/uecwatchd.toml", Path("etc/uecwatchd/uecwatchd.toml")),
     ("etc/packaging/uecadm.sudoers", Path("etc/sudoers.d/uecwatchd")),
     ("etc/packaging/debian/copyright", DOC / "copyright"),
+    ("etc/doc/administration.md", DOC / "administration.md"),
     ("etc/packaging/debian/lintian-overrides", Path("usr/share/lintian/overrides/uecwatchd")),
 )
 # Every file in these folders is installed, if there are any.
 FOLDERS = (("etc/examples", DOC / "examples"), ("etc/monitoring", DOC / "monitoring"))
+# What etc/doc/build.py makes.
+MANUAL = {
+    "uecwatchd.8": Path("usr/share/man/man8/uecwatchd.8.gz"),
+    "uecwatchd.toml.5": Path("usr/share/man/man5/uecwatchd.toml.5.gz"),
+    "uecwatchd-sidecar.5": Path("usr/share/man/man5/uecwatchd-sidecar.5.gz"),
+    "uecwatchd.bash": Path("usr/share/bash-completion/completions/uecwatchd"),
+    "uecwatchd.zsh": Path("usr/share/zsh/vendor-completions/_uecwatchd"),
+    "uecwatchd.fish": Path("usr/share/fish/vendor_completions.d/uecwatchd.fish"),
+}
 COMPRESSED = (("CHANGELOG.md", DOC / "changelog.gz"), ("README.md", DOC / "README.md.gz"))
 CONFFILES = ("/etc/uecwatchd/uecwatchd.toml", "/etc/sudoers.d/uecwatchd")
 SCRIPTS = ("postinst", "prerm", "postrm")
@@ -109,12 +119,14 @@ def build(work: Path, folder: Path, *, version: str | None, libraries: Path | No
         copy_libraries(libraries, packages)
         copy_ourselves(packages, project["version"])
         compile_modules(packages / "uecwatchd", tree)
+        write_manual(tree, PYTHON, modules_at=(packages, libraries))
     else:
         python = build_python(work)
         install(python, download(python, work), packages)
         install(python, own_wheel(python, work), packages)
         compile_modules(packages, tree)
         strip_modules(packages)
+        write_manual(tree, python, modules_at=(packages,))
     keep_services(packages / "botocore/data")
     install_files(tree)
     write_documents(tree, packages, version)
@@ -242,6 +254,17 @@ def install_files(tree: Path) -> None:
     # Before its own settings those of the service: one file for both, so that they have the same rights.
     (tree / ONCE / "10-as-the-service.conf").symlink_to("../uecwatchd.service")
     (tree / "etc/sudoers.d/uecwatchd").chmod(0o440)
+
+
+def write_manual(tree: Path, python: str, *, modules_at: Iterable[Path]) -> None:
+    """Make the manual pages and completions by a Python that has shtab, with the program's own modules."""
+    found = ":".join(str(folder.resolve()) for folder in modules_at)
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "PYTHONPATH": found, "PYTHONDONTWRITEBYTECODE": "1"}
+        run(python, ROOT / "etc/doc/build.py", folder, environment=environment)
+        for name, place in MANUAL.items():
+            data = (Path(folder) / name).read_bytes()
+            put(tree / place, gzip.compress(data, mtime=0) if place.suffix == ".gz" else data)
 
 
 def put(path: Path, data: bytes, *, mode: int = 0o644) -> None:

@@ -1,0 +1,99 @@
+"""What the package is made of, held against the project, without building it."""
+
+import argparse
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from uecwatchd.cli.operators import GROUP, PROGRAM, VERBS
+from uecwatchd.cli.verbs import build_parser
+
+ROOT = Path(__file__).parents[1]
+PACKAGING = ROOT / "etc/packaging"
+RULE = next(line for line in (PACKAGING / "uecadm.sudoers").read_text().splitlines() if line.startswith("%"))
+# With these a member could choose what root reads.
+CLOSED = {"--config", "--unit", "--help", "-h"}
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_library_of_a_service_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [
+        *project["dependencies"],
+        *(one for name in extras if name not in ("bench", "test") for one in extras[name]),
+    ]
+    names = {canonical(match[0]) for one in wanted if (match := re.match(r"[\w.-]+", one))} - {"uecwatchd"}
+    pinned = set(re.findall(r"^([a-z0-9.-]+)==", (PACKAGING / "requirements.txt").read_text(), re.MULTILINE))
+    assert names - pinned == set(), "run etc/packaging/lock"
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "build-requirements.txt"])
+def test_every_pin_has_hashes_and_nothing_else_is_fetched(name: str) -> None:
+    text = (PACKAGING / name).read_text()
+    entries = re.split(r"\n(?=\S)", text.strip())
+    assert [
+        one for one in entries if not re.match(r"\S+==\S+[^\n]*\\\n    --hash=sha256:[0-9a-f]{64}", one)
+    ] == []
+    assert "://" not in text
+    assert "--index" not in text
+
+
+def allowed(arguments: str) -> bool:
+    pattern = RULE.split(PROGRAM, 1)[1].strip()
+    return re.match(pattern, arguments) is not None
+
+
+def test_the_rule_for_operators_is_the_one_that_the_program_expects() -> None:
+    assert RULE.startswith(f"%{GROUP} ALL=(root) NOPASSWD: {PROGRAM} ^")
+    verbs = re.search(r"\^\(([a-z|]+)\)", RULE)
+    assert verbs
+    assert set(verbs[1].split("|")) == VERBS
+
+
+def test_operators_may_give_every_option_of_their_verbs_that_chooses_no_file() -> None:
+    refused = {
+        f"{name} {option}"
+        for name, verb in parsers().items()
+        if name in VERBS
+        for action in verb._actions
+        for option in action.option_strings
+        if not allowed(f"{name} {option}")
+    }
+    assert {one.split()[1] for one in refused} == CLOSED
+
+
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    (verbs,) = [one for one in build_parser()._actions if isinstance(one, argparse._SubParsersAction)]
+    return dict(verbs.choices)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "run",
+        "inspect /etc/shadow",
+        "status --config x",
+        "status x --config=x",
+        "--config x status",
+        "setup",
+        "status --conf=x",
+        "status -",
+        "bundle a b",
+    ],
+)
+def test_operators_may_nothing_else(arguments: str) -> None:
+    assert not allowed(arguments)
+
+
+@pytest.mark.parametrize("script", sorted((PACKAGING / "debian").glob("p*[tm]")), ids=lambda path: path.name)
+def test_maintainer_scripts_are_scripts(script: Path) -> None:
+    text = script.read_text()
+    assert text.startswith("#!/bin/sh\nset -e\n")
+    assert subprocess.run(["sh", "-n", script], check=False).returncode == 0
