@@ -1,8 +1,9 @@
-"""The process that sends one message with the library apprise: `python` with this file, which needs no other.
+"""The process that sends one message with the library apprise: `python` with the path of this file.
 
-It gets an address and a message as JSON on its standard input, never as an argument, since addresses have
-passwords. It ends with 0, or says in one line why it could not send. As a process of its own it can be ended
-by a time limit, whatever the library waits for. Without a title it only checks the address.
+It imports nothing of this package. It gets an address and a message as JSON on its standard input, never as
+an argument, since addresses have passwords. It ends with 0, or says in one line why it could not send. As
+a process of its own it can be ended by a time limit, whatever the library waits for. Without a title it only
+checks the address.
 """
 
 import json
