@@ -39,6 +39,7 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.daemon import Service
 from uecwatchd.config.load import load
+from uecwatchd.system.clocks import Clocks
 class Silent:
     def tell(self, event): pass
     def progress(self, progress): pass
@@ -46,7 +47,7 @@ began = float(sys.argv[1])
 fast = lambda: began + (time.time() - began) * 60
 settings = load(Path(sys.argv[2]), environ={})
 with closing(open_ledger(settings.state.dir)) as book:
-    Service(settings, listener=Silent(), ledger=book, now=fast, monotonic=fast).run(
+    Service(settings, listener=Silent(), ledger=book, clocks=Clocks(now=fast, monotonic=fast)).run(
         Notifier({"WATCHDOG_USEC": "400000"})  # only so that the loop turns often, with clocks that fast
     )
 """
