@@ -16,6 +16,7 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.announcer import LOOK_SECONDS, MOST_FORGOTTEN, MOST_WAITING, Announcer
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.system.clocks import Clocks
+from uecwatchd.types import SetId
 
 ON, OFF = NotifySettings(command=("/bin/true",)), NotifySettings()
 BEGUN = 1000.0
@@ -44,7 +45,7 @@ def announcer(ledger: Ledger, listener: Recorder, clock: Clock) -> Announcer:
 
 def rejected(number: int, *, since: float = BEGUN + 1) -> SetRecord:
     error = Failure("rejected", "a", "b", "c")
-    return SetRecord("/spool", f"set{number}", "s", "rejected", since, error=error)
+    return SetRecord(SetId("/spool", f"set{number}"), "s", "rejected", since, error=error)
 
 
 def test_messages_and_notes_are_written_together_and_once(announcer: Announcer, ledger: Ledger) -> None:

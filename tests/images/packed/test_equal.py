@@ -216,3 +216,11 @@ def test_reading_in_order_returns_pieces_up_to_the_end() -> None:
         assert flow.read_exactly(len(DISK)) == DISK[100:]
         assert flow.is_done
         assert flow.read_exactly(KIB) == b""
+
+
+def test_a_place_after_a_long_run_of_zeros_is_reached_at_once() -> None:
+    """Few places in there allow a copy of the decompressor: an input of 32 KiB has 33 MiB of zeros."""
+    with counting(compress(b"begin" * MIB + bytes(160 * MIB) + b"end", "gzip -1"), "gzip") as (file, source):
+        assert source.is_seekable
+        assert read_exactly(source, 165 * MIB, 3) == b"end"
+        assert file.begun == 0

@@ -80,8 +80,7 @@ def survey(
     with closing(reader):
         while not flow.is_done:
             check()
-            reader.note(flow)
-            reader.take(_read_piece(flow))
+            reader.take(_read_piece(flow, reader))
             progress(flow.place)
             if flow.offset > limit:
                 raise too_large(packed, f"more than {format_size(limit)}")
@@ -90,12 +89,16 @@ def survey(
         return reader.result()
 
 
-def _read_piece(flow: Flow) -> bytes:
-    """Return some content. A compression that returns little at once is read several times."""
+def _read_piece(flow: Flow, reader: "SurveyReader") -> bytes:
+    """Return some content. A compression that returns little at once is read several times.
+
+    The place is noted before each time: a copy of the decompressor is possible at few of them.
+    """
     pieces, length = list[bytes](), 0
     for _ in range(READS_AT_ONCE):
         if flow.is_done or length >= PIECE_BYTES // 2:
             break
+        reader.note(flow)
         pieces.append(flow.read(PIECE_BYTES))
         length += len(pieces[-1])
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
