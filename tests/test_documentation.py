@@ -118,9 +118,38 @@ def test_no_manual_page_has_a_mark_of_its_source_left(made: Path, name: str) -> 
         assert mark not in text, mark
 
 
-@pytest.mark.parametrize("shell", ["bash"])
-def test_the_completion_offers_verbs_options_and_the_names_of_sets(made: Path, shell: str) -> None:
-    script = f"source {made}/uecwatchd.{shell}; COMP_WORDS=(uecwatchd sta); COMP_CWORD=1; "
-    script += "$(complete -p uecwatchd | sed 's/.*-F \\([^ ]*\\).*/\\1/'); printf '%s\\n' ${COMPREPLY[@]}"
-    ended = subprocess.run([shell, "-c", script], capture_output=True, text=True, check=True)
-    assert ended.stdout.split() == ["status"]
+def completed(script: str, typed: str, folder: Path) -> list[str]:
+    """Return what bash offers after these words."""
+    words = f"COMP_WORDS=(uecwatchd {typed}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))"
+    call = (
+        "$(complete -p uecwatchd | sed 's/.*-F \\([^ ]*\\).*/\\1/') uecwatchd \"${COMP_WORDS[COMP_CWORD]}\""
+    )
+    whole = f"{script}\n{words}\n{call}\nprintf '%s\\n' \"${{COMPREPLY[@]}}\""
+    ended = subprocess.run(["bash", "-c", whole], capture_output=True, text=True, check=True, cwd=folder)
+    return ended.stdout.split("\n")[:-1]
+
+
+def test_the_completion_offers_verbs(made: Path, tmp_path: Path) -> None:
+    assert completed((made / "uecwatchd.bash").read_text(), "sta", tmp_path) == ["status"]
+
+
+def test_the_completion_offers_names_of_sets_and_runs_none_of_them(made: Path, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    names = (
+        "karmic",
+        "-x",
+        "$(touch pwned)",
+        "`touch pwned`",
+        ";touch pwned",
+        "a b",
+        "*",
+        "kar'mic",
+        "lucid",
+    )
+    for name in names:
+        (spool / f"{name}.uec.json").touch()
+    script = (made / "uecwatchd.bash").read_text().replace("/var/spool/uecwatchd", str(spool))
+    assert completed(script, "status ''", tmp_path) == ["karmic", "lucid"]
+    assert completed(script, "status kar", tmp_path) == ["karmic"]
+    assert not (tmp_path / "pwned").exists()

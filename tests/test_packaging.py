@@ -1,4 +1,4 @@
-"""What the package is made of, held against the project, without building it."""
+"""Parts of the package, compared with the project, without building it."""
 
 import argparse
 import re

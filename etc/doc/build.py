@@ -19,16 +19,24 @@ from uecwatchd.cli.verbs import VERBS, Parser, build_parser
 HERE = Path(__file__).resolve().parent
 CONFIGURATION = HERE.parent / "uecwatchd.toml"
 KEY = re.compile(r"#?(?P<key>[a-z0-9_]+) = (?P<value>.*)")
+# A sentence about the file as such.
+AS_A_PAGE = (
+    'A line that begins with "#" shows the default, and can be left out.',
+    "The values here are the defaults or examples.",
+)
 UNDERSCORES = re.compile(r"[\w~/.=]*__[\w=]*")  # Markdown would take them for emphasis
-# The names of sets: every set with a report in the default folder. Members may read these, too.
+# The names of sets: every set with a report in the default folder. Members may read these, too. They also
+# choose the names, and root may press the key: in bash a name with a special character is not offered, since
+# the shell would expand it; zsh and fish quote it.
 SET_NAMES = {
     "bash": """
 _uecwatchd_sets() {
-  local reports=(/var/spool/uecwatchd/*.uec.json)
-  [ -e "${reports[0]}" ] || return 0
-  reports=("${reports[@]##*/}")
-  local IFS=$'\\n'
-  compgen -W "${reports[*]%.uec.json}" -- "$1"
+  local report name
+  for report in /var/spool/uecwatchd/*.uec.json; do
+    name=${report##*/} name=${name%.uec.json}
+    case $name in -* | *[!A-Za-z0-9._+@%=,:-]*) continue ;; esac
+    [[ $name != "$1"* ]] || printf '%s\\n' "$name"
+  done
 }
 """,
     "zsh": """
@@ -112,7 +120,8 @@ def configuration() -> Iterator[str]:
     yield from ('uecwatchd.toml 5 "" uecwatchd "File formats"', "====", "")
     yield from ("# NAME", "", "uecwatchd.toml - configuration of uecwatchd", "")
     yield from ("# SYNOPSIS", "", "/etc/uecwatchd/uecwatchd.toml", "", "# DESCRIPTION", "")
-    yield from paragraphs(CONFIGURATION.read_text().splitlines())
+    text = CONFIGURATION.read_text().replace(*AS_A_PAGE)
+    yield from paragraphs(text.splitlines())
     yield from ("# SEE ALSO", "", "**uecwatchd**(8), **uecwatchd-sidecar**(5)")
 
 

@@ -69,7 +69,7 @@ MISFITS = {
 
 @pytest.fixture(scope="module")
 def said(machine: Machine, instance_class: type[Instance]) -> Mapping[str, tuple[str, Instance]]:
-    """What `check` says of each, which is started then; of `rival` there are two."""
+    """Answers of `check` about each unit, which is started then; of `rival` there are two."""
     for name, folder in (("first", "/srv/contested"), *((name, one.folder) for name, one in MISFITS.items())):
         case = MISFITS.get(name, Misfit(folder))
         one = instance_class(machine, name, folder)

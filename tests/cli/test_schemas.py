@@ -89,7 +89,7 @@ MEMBER = MemberRecord(
     prepared=("removed a file",),
 )
 FULL = SetRecord(
-    *KARMIC,
+    KARMIC,
     "stamp",
     "deferred",
     1.0,
@@ -107,10 +107,10 @@ PROGRESS = ProgressRecord(KARMIC, "upload", "karmic.img", 1, 10, 1, 1.0, 3.0)
 @pytest.mark.parametrize(
     "row",
     [
-        Row(*KARMIC, "working", "upload", replace(FULL, state="working"), progress=PROGRESS),
-        Row(*KARMIC, "deferred", "what", FULL, ("a",), hint="hint", probe_at=3.0),
-        Row(*KARMIC, "waiting", "for it", to_go=1.25, held_since=2.0),
-        Row(*KARMIC, "working", "x", progress=replace(PROGRESS, total=0, part=0, file="", moment=1.0)),
+        Row(KARMIC, "working", "upload", replace(FULL, state="working"), progress=PROGRESS),
+        Row(KARMIC, "deferred", "what", FULL, ("a",), hint="hint", probe_at=3.0),
+        Row(KARMIC, "waiting", "for it", to_go=1.25, held_since=2.0),
+        Row(KARMIC, "working", "x", progress=replace(PROGRESS, total=0, part=0, file="", moment=1.0)),
     ],
     ids=["working", "deferred", "settling", "unknown amounts"],
 )

@@ -1,4 +1,4 @@
-"""What a setup does, decided from what is wanted and what is there; nothing is done here."""
+"""Plans of a setup, decided from wishes and facts; nothing is done here."""
 
 from dataclasses import replace
 from pathlib import Path

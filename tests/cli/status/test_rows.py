@@ -355,7 +355,7 @@ def test_status_shows_the_progress_of_a_live_daemon_and_of_no_killed_one(
     with (host.spool / "k.img").open("ab") as image:
         image.write(os.urandom(20 << 20))
     host.configure(host.config.read_text() + "[work]\nuploads = 1\n")
-    host.cloud.faults.arm("slow", 0.6)
+    host.cloud.faults.arm("slow", 2.0)
     process = host.start("run")
     try:
         shown: list[dict[str, Any]] = []

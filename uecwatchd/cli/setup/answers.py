@@ -1,4 +1,4 @@
-"""What a setup is asked to do: from an eucarc, the options, and questions on a terminal."""
+"""Wishes for a setup: from an eucarc, the options, and questions on a terminal."""
 
 import argparse
 import sys
@@ -33,7 +33,7 @@ EUCARC = "File eucarc that came with the credentials of your cloud (empty to ans
 
 @dataclass(frozen=True, slots=True)
 class SetupRequest:
-    """What is to be set up. `settings` are for the configuration file, `credentials` by setting."""
+    """Wishes for a setup. `settings` are for the configuration file, `credentials` by setting."""
 
     cloud: str = "default"
     settings: Mapping[str, str] = field(default_factory=dict)

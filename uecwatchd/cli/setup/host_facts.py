@@ -38,7 +38,7 @@ class StoredCredential:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What is there. `groups` has the members of each group, `text` None if there is no configuration."""
+    """Facts about this host. `groups` has the members of each, `text` is None without a configuration."""
 
     unit: str
     config: Path

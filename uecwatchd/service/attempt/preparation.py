@@ -59,7 +59,7 @@ def open_member(job: Job, member: Member, tools: AttemptTools) -> Iterator[Block
     """
     folder, check = folder_of(job, member, tools), partial(stop_if_asked, job, tools)
     path, how = member.path, member.reading
-    is_packed = member.facts.format in UNPACKED and member.facts.inside not in CONTAINERS
+    is_packed = member.container in UNPACKED and member.facts.inside not in CONTAINERS
     if is_packed and tools.ledger.digest(member.stamp, how) and not tools.access.surveys.get(member.stamp):
         tell(job, Kind.WORKING, f"{path} is unpacked again from its beginning, to find its holes")
 
