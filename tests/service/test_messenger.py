@@ -26,6 +26,7 @@ from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.messenger import (
     FIRST_PAUSE_SECONDS,
     GIVE_UP_SECONDS,
+    LEAST_TRIES,
     LONGEST_PAUSE_SECONDS,
     Messenger,
     is_due,
@@ -132,15 +133,29 @@ def test_a_failure_is_told_once_while_it_lasts_with_what_to_do(office: Office, t
     assert "notify.command: ill" in office.said()
 
 
-def test_a_message_is_given_up_after_a_day_with_those_of_its_age(office: Office, tmp_path: Path) -> None:
+def test_a_message_is_given_up_after_a_day_and_many_tries(office: Office, tmp_path: Path) -> None:
+    (tmp_path / "ill").touch()
+    office.put(1)
+    for _ in range(LEAST_TRIES):
+        office.messenger.deliver_due()
+        assert office.waiting() == ["1"]
+        office.clock.now += GIVE_UP_SECONDS / LEAST_TRIES
+    office.messenger.deliver_due()
+    assert office.waiting() == []
+    assert office.said()[-1] == "notify.command: given up after a day: karmic is emi-1"
+
+
+def test_messages_that_are_old_at_their_first_try_are_not_given_up(office: Office, tmp_path: Path) -> None:
     (tmp_path / "ill").touch()
     office.put(1, 2)
+    office.clock.now += 3 * GIVE_UP_SECONDS
+    for _ in range(LEAST_TRIES - 1):
+        office.messenger.deliver_due()
+        office.clock.now += LONGEST_PAUSE_SECONDS
+    assert office.waiting() == ["1", "2"]
+    (tmp_path / "ill").unlink()
     office.messenger.deliver_due()
-    office.clock.now += GIVE_UP_SECONDS
-    office.put(3)
-    office.messenger.deliver_due()
-    assert office.waiting() == ["3"]
-    assert "notify.command: given up after a day: karmic is emi-1, and 1 more" in office.said()
+    assert office.waiting() == []
 
 
 def test_pauses_grow_to_a_limit() -> None:

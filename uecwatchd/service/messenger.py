@@ -18,6 +18,9 @@ from uecwatchd.system.signals import GRACE_SECONDS, Stop
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 10.0, 900.0
 GIVE_UP_SECONDS = 86400.0
+# Tries before a message is given up, which take some hours: it may be older than a day at its first one, if
+# the machine was off.
+LEAST_TRIES = 20
 # Between two looks at an empty outbox: what is put there also wakes the messenger.
 IDLE_SECONDS = 60.0
 
@@ -133,21 +136,13 @@ class Messenger:
         fields = {"error": problem.why, "hint": problem.hint}
         self._conditions.set(_key(way), text, kind=Kind.MESSAGE, fields=fields, once=True)
         now = self._now()
-        if now - message.moment < GIVE_UP_SECONDS:
-            pause = pause_after(message.tries)
-            tried = replace(message, tries=message.tries + 1, next_try=now + pause, problem=problem.why)
+        pause = pause_after(message.tries)
+        tried = replace(message, tries=message.tries + 1, next_try=now + pause, problem=problem.why)
+        if not is_given_up(tried, now=now):
             self._outbox.put_message(tried)
             return
-        old = [
-            one
-            for one in self._outbox.messages()
-            if one.way == way.name and now - one.moment >= GIVE_UP_SECONDS
-        ]
-        for one in old:
-            self._drop(one)
-        others = f", and {len(old) - 1} more" if len(old) > 1 else ""
-        what = f"{way.label}: given up after a day: {_sentence(message)}{others}"
-        self._tell(message, what, is_warning=True)
+        self._drop(message)
+        self._tell(message, f"{way.label}: given up after a day: {_sentence(message)}", is_warning=True)
 
     def _drop(self, message: Message) -> None:
         self._outbox.drop_message(message)
@@ -168,6 +163,11 @@ class Messenger:
 def is_due(message: Message, *, now: float) -> bool:
     """Tell if a message is to be tried now. A time beyond any pause was written by another clock."""
     return not now < message.next_try <= now + LONGEST_PAUSE_SECONDS
+
+
+def is_given_up(message: Message, *, now: float) -> bool:
+    """Tell if a message that has failed is not tried again."""
+    return message.tries >= LEAST_TRIES and now - message.moment >= GIVE_UP_SECONDS
 
 
 def pause_after(tries: int) -> float:
