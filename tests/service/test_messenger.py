@@ -29,6 +29,7 @@ from uecwatchd.service.messenger import (
     LEAST_TRIES,
     LONGEST_PAUSE_SECONDS,
     Messenger,
+    heir_of,
     is_due,
     pause_after,
 )
@@ -182,7 +183,10 @@ def test_a_message_of_a_way_that_is_gone_is_dropped(office: Office, tmp_path: Pa
     office.messenger.configure(())
     office.messenger.deliver_due()
     assert (office.waiting(), got(tmp_path)) == ([], [])
-    assert "no longer configured: karmic is emi-1" in office.said()[0]
+    (told,) = office.listener.events
+    assert (told.level, told.sentence) == (
+        "warning", "not sent, because its way is no longer configured: karmic is emi-1"
+    )  # fmt: skip
 
 
 def test_a_stop_leaves_the_message_for_the_next_start(
@@ -198,6 +202,38 @@ def test_a_stop_leaves_the_message_for_the_next_start(
     office.messenger.close()
     assert time.monotonic() - began < TIMEOUT_SECONDS / 2
     assert [(message.id, message.tries) for message in office.outbox.messages()] == [("1", 0)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "heir"),
+    [
+        ("", "json://b/", "json://b/"),
+        ("json://a/", "json://b/", "json://b/"),
+        ("json://a/ json://b/", "json://b/ json://c/", "json://c/"),
+        ("json://a/ json://b/", "json://b/", None),
+        ("json://a/", "json://b/ json://c/", None),
+    ],
+)
+def test_the_only_new_address_is_the_heir_of_one_that_is_gone(
+    before: str, after: str, heir: str | None
+) -> None:
+    known, ways = (
+        ways_of(NotifySettings(command=("/a",), urls=tuple(map(SecretStr, urls.split()))))
+        for urls in (before, after)
+    )
+    name = heir_of({way.name for way in known}, ways)
+    assert [way.url for way in ways if way.name == name] == ([heir] if heir else [])
+
+
+def test_messages_of_a_corrected_address_go_to_the_new_one(ledger: Ledger, listener: Recorder) -> None:
+    office = Office(ledger, listener, NotifySettings(urls=(SecretStr("json://127.0.0.1:1/"),)))
+    office.put(1)
+    office.messenger.deliver_due()
+    hook = WebHook()
+    with serving(hook):
+        office.messenger.configure(ways_of(NotifySettings(urls=(SecretStr(hook.url),))))
+        office.messenger.deliver_due()
+    assert (office.waiting(), len(hook.got)) == ([], 1)
 
 
 # --- addresses of apprise ---------------------------------------------------------------------------------

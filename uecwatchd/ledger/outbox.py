@@ -55,7 +55,7 @@ class Outbox(Protocol):
         """Return the messages that are not delivered, in order."""
 
     def put_message(self, message: Message) -> None:
-        """Write a stored message again, after a try. It may be lost in a power cut."""
+        """Write a stored message again, after a try or with another way. It may be lost in a power cut."""
 
     def drop_message(self, message: Message) -> None:
         """Remove a message that was delivered or given up, if it is there."""

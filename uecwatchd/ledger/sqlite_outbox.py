@@ -40,7 +40,8 @@ class SqliteOutbox:
     def put_message(self, message: Message) -> None:
         self._store.write(
             "note message",
-            "UPDATE messages SET tries = ?, next_try = ?, problem = ? WHERE number = ?",
+            "UPDATE messages SET way = ?, tries = ?, next_try = ?, problem = ? WHERE number = ?",
+            message.way,
             message.tries,
             message.next_try,
             message.problem,

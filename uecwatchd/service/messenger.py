@@ -5,14 +5,14 @@ server that hangs delays other messages for so long, and no set at all.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
 from uecwatchd.errors import Stopped, UecError
 from uecwatchd.events import Event, Kind, Listener
 from uecwatchd.ledger.outbox import NO_SET, Message, Outbox
-from uecwatchd.outputs.notify.ways import Undelivered, Way
+from uecwatchd.outputs.notify.ways import URL_PREFIX, Undelivered, Way
 from uecwatchd.service.conditions import Conditions, Key
 from uecwatchd.system.signals import GRACE_SECONDS, Stop
 
@@ -44,12 +44,15 @@ class Messenger:
         self._now = now
         self._stopping = stopping
         self._ways = {way.name: way for way in ways}
+        self._heir = heir_of(set(), ways)
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._delivered = set[int]()  #: numbers of messages that a full disk keeps in the outbox
 
     def configure(self, ways: Sequence[Way]) -> None:
-        """Take other ways. What waits for one that is gone is dropped."""
+        """Take other ways. What waits for an address that is gone goes to the new one, if there is only one."""
+        if {way.name for way in ways} != set(self._ways):
+            self._heir = heir_of(self._ways, ways)
         self._ways = {way.name: way for way in ways}
         self.wake()
 
@@ -99,19 +102,25 @@ class Messenger:
         return 0.0
 
     def _heads(self) -> list[Message]:
-        """Return the first message of each way, and drop those of unknown ways."""
+        """Return the first message of each way, and care for those of unknown ways."""
         heads: dict[str, Message] = {}
         for message in self._outbox.messages():
             if message.number in self._delivered:
                 self._drop(message)
-            elif message.way not in self._ways:
-                self._tell(
-                    message, f"not sent, because its way is no longer configured: {_sentence(message)}"
-                )
-                self._drop(message)
-            else:
-                heads.setdefault(message.way, message)
+            elif known := message if message.way in self._ways else self._inherited(message):
+                heads.setdefault(known.way, known)
         return list(heads.values())
+
+    def _inherited(self, message: Message) -> Message | None:
+        """Hand a message of a way that is gone to its heir, or drop it if there is none."""
+        if self._heir and message.way.startswith(URL_PREFIX):
+            inherited = replace(message, way=self._heir, tries=0, next_try=0.0)
+            self._outbox.put_message(inherited)
+            return inherited
+        what = f"not sent, because its way is no longer configured: {_sentence(message)}"
+        self._tell(message, what, is_warning=True)
+        self._drop(message)
+        return None
 
     def _try(self, message: Message) -> None:
         way = self._ways[message.way]
@@ -158,6 +167,12 @@ class Messenger:
     def _tell(self, message: Message, what: str, *, is_warning: bool = False) -> None:
         about = message.set_id if message.set_id != NO_SET else None
         self._listener.tell(Event(Kind.MESSAGE, what, about, "warning" if is_warning else "info"))
+
+
+def heir_of(known: Collection[str], ways: Iterable[Way]) -> str | None:
+    """Return the only address that is new: it may be a corrected one. At the start all are new."""
+    new = [way.name for way in ways if way.url and way.name not in known]
+    return new[0] if len(new) == 1 else None
 
 
 def is_due(message: Message, *, now: float) -> bool:

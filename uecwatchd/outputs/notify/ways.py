@@ -14,6 +14,8 @@ from uecwatchd.system.site_program import SiteProgram, run_site_program
 from uecwatchd.system.text import printable
 
 INSTALL = "It is in the extra `notify`: pip install 'uecwatchd[notify]'"
+# Before the names of addresses, in the ledger.
+URL_PREFIX = "url "
 # How the network is reached, for the library that sends.
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 _AUTHORITIES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
@@ -92,6 +94,7 @@ def ways_of(settings: NotifySettings) -> tuple[Way, ...]:
     """Return the configured ways."""
     command = SiteProgram("notify.command", settings.command, settings.timeout)
     ways = [Way("command", "notify.command", command)] if settings.command else []
+    names = set[str]()
     for number, secret in enumerate(settings.urls):
         url = secret.get_secret_value()
         scheme = printable(url.partition("://")[0][:20]) if "://" in url else "no scheme"
@@ -99,9 +102,25 @@ def ways_of(settings: NotifySettings) -> tuple[Way, ...]:
         arguments = [sys.executable, "-I", apprise_process.__file__]
         program = SiteProgram(label, arguments, settings.timeout, NETWORK_VARIABLES, is_secret=True)
         # Not its number: a message that waits must not go to another address when the list has changed.
-        name = f"url {hashlib.sha256(url.encode()).hexdigest()[:16]}"
-        ways.append(Way(name, label, program, url))
+        name = _name_of(_without_password(url))
+        ways.append(Way(name if name not in names else _name_of(url), label, program, url))
+        names.add(name)
     return tuple(ways)
+
+
+def _name_of(text: str) -> str:
+    return f"{URL_PREFIX}{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _without_password(url: str) -> str:
+    """Return an address without its password: with another one it is still the same.
+
+    The user name stays, because for mail it is part of the address.
+    """
+    scheme, separator, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    user, at, host = authority.rpartition("@")
+    return f"{scheme}{separator}{user.partition(':')[0]}{at}{host}{slash}{path}"
 
 
 def _ignore(_line: str) -> None:
