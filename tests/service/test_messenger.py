@@ -28,9 +28,12 @@ from uecwatchd.service.messenger import (
     GIVE_UP_SECONDS,
     LEAST_TRIES,
     LONGEST_PAUSE_SECONDS,
+    MOST_PASSED,
+    PATIENT_TRIES,
     Messenger,
     heir_of,
     is_due,
+    next_of,
     pause_after,
 )
 from uecwatchd.system.signals import Stop
@@ -202,6 +205,36 @@ def test_a_stop_leaves_the_message_for_the_next_start(
     office.messenger.close()
     assert time.monotonic() - began < TIMEOUT_SECONDS / 2
     assert [(message.id, message.tries) for message in office.outbox.messages()] == [("1", 0)]
+
+
+def test_a_message_that_is_refused_lets_later_ones_pass(
+    ledger: Ledger, listener: Recorder, tmp_path: Path
+) -> None:
+    program = make_program(tmp_path / "notify", f'echo "$UEC_SET" >> {tmp_path}/got; [ "$UEC_SET" != bad ]')
+    office = Office(ledger, listener, NotifySettings(command=(str(program),), timeout=TIMEOUT_SECONDS))
+    office.put(1, about=SetId("/spool", "bad"))
+    office.put(2)
+    for _ in range(PATIENT_TRIES):
+        assert "karmic" not in got(tmp_path)
+        office.clock.now += office.messenger.deliver_due()
+    assert got(tmp_path) == ["bad"] * PATIENT_TRIES + ["karmic"]
+    office.put(3)
+    office.messenger.deliver_due()
+    assert (office.waiting(), got(tmp_path)[-2:]) == (["1"], ["bad", "karmic"])
+    assert [event.level for event in listener.events] == ["warning"]
+
+
+def test_a_way_that_refuses_everything_is_not_tried_for_everything() -> None:
+    message = Message("1", KARMIC, "done", 0.0, "command", {})
+    stuck = [
+        replace(message, tries=PATIENT_TRIES, next_try=100.0 - number, number=number)
+        for number in range(MOST_PASSED + 1)
+    ]
+    new = replace(message, number=99)
+    assert next_of([*stuck[1:], new], now=50.0) == new
+    assert next_of([*stuck, new], now=50.0) == stuck[-1]
+    assert next_of([*stuck, new], now=100.0) == stuck[0]
+    assert next_of([replace(stuck[0], tries=PATIENT_TRIES - 1), new], now=50.0).number == 0
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The messenger: delivers what is in the outbox, on each way in order, in a thread of its own.
+"""The messenger: delivers what is in the outbox, on each way by itself, in a thread of its own.
 
 At least once: a message leaves the outbox after its delivery. Each try is a process with a time limit, so a
 server that hangs delays other messages for so long, and no set at all.
@@ -21,6 +21,10 @@ GIVE_UP_SECONDS = 86400.0
 # Tries before a message is given up, which take some hours: it may be older than a day at its first one, if
 # the machine was off.
 LEAST_TRIES = 20
+# Tries of a message for which later ones wait, some minutes. After them, the message may be at fault.
+PATIENT_TRIES = 5
+# Messages of one way that are passed at most. If more fail, the way is at fault, and each try is a process.
+MOST_PASSED = 10
 # Between two looks at an empty outbox: what is put there also wakes the messenger.
 IDLE_SECONDS = 60.0
 
@@ -50,7 +54,7 @@ class Messenger:
         self._delivered = set[int]()  #: numbers of messages that a full disk keeps in the outbox
 
     def configure(self, ways: Sequence[Way]) -> None:
-        """Take other ways. What waits for an address that is gone goes to the new one, if there is only one."""
+        """Take other ways. What waits for an address that is gone goes to the only new one."""
         if {way.name for way in ways} != set(self._ways):
             self._heir = heir_of(self._ways, ways)
         self._ways = {way.name: way for way in ways}
@@ -92,8 +96,8 @@ class Messenger:
         Ends early when a stop is requested, or `until` returns True. Raises what the ledger raises.
         """
         while not self._stopping.is_set() and not until():
-            heads = self._heads()
             now = self._now()
+            heads = [next_of(messages, now=now) for messages in self._by_way()]
             due = [message for message in heads if is_due(message, now=now)]
             if not due:
                 return min((message.next_try - now for message in heads), default=IDLE_SECONDS)
@@ -101,15 +105,15 @@ class Messenger:
             self._try(min(due, key=lambda message: (message.next_try, message.number)))
         return 0.0
 
-    def _heads(self) -> list[Message]:
-        """Return the first message of each way, and care for those of unknown ways."""
-        heads: dict[str, Message] = {}
+    def _by_way(self) -> Collection[list[Message]]:
+        """Return the messages of each way that has some, and care for those of unknown ways."""
+        by_way: dict[str, list[Message]] = {}
         for message in self._outbox.messages():
             if message.number in self._delivered:
                 self._drop(message)
             elif known := message if message.way in self._ways else self._inherited(message):
-                heads.setdefault(known.way, known)
-        return list(heads.values())
+                by_way.setdefault(known.way, []).append(known)
+        return by_way.values()
 
     def _inherited(self, message: Message) -> Message | None:
         """Hand a message of a way that is gone to its heir, or drop it if there is none."""
@@ -134,11 +138,19 @@ class Messenger:
             return
         if problem is None:
             self._delivered.add(message.number)
-            if self._conditions.clear(_key(way)):
-                self._listener.tell(Event(Kind.MESSAGE, f"{way.label}: messages are delivered again"))
+            self._end_failure(way)
             self._drop(message)
         else:
             self._fail(message, way, problem)
+
+    def _end_failure(self, way: Way) -> None:
+        """Report that a way works again, unless a message of it still fails."""
+        if not self._conditions.lasts(_key(way)):
+            return
+        left = (one for one in self._outbox.messages() if one.number not in self._delivered)
+        if not any(one.tries for one in left if one.way == way.name):
+            self._conditions.clear(_key(way))
+            self._listener.tell(Event(Kind.MESSAGE, f"{way.label}: messages are delivered again"))
 
     def _fail(self, message: Message, way: Way, problem: Undelivered) -> None:
         text = f"{way.label}: messages cannot be delivered: {problem.why}"
@@ -173,6 +185,18 @@ def heir_of(known: Collection[str], ways: Iterable[Way]) -> str | None:
     """Return the only address that is new: it may be a corrected one. At the start all are new."""
     new = [way.name for way in ways if way.url and way.name not in known]
     return new[0] if len(new) == 1 else None
+
+
+def next_of(messages: Sequence[Message], *, now: float) -> Message:
+    """Return the message of one way to be tried next.
+
+    It is the first one that is due, unless an earlier one has not had its patient tries.
+    """
+    window = messages[: MOST_PASSED + 1]
+    for message in window:
+        if is_due(message, now=now) or message.tries < PATIENT_TRIES:
+            return message
+    return min(window, key=lambda message: message.next_try)
 
 
 def is_due(message: Message, *, now: float) -> bool:
