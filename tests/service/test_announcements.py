@@ -103,6 +103,21 @@ def test_the_success_in_the_history_counts_and_not_when_the_record_was_changed()
     assert told.of(record("done", since=BEGUN + 50), successes=done) == []
 
 
+def test_a_success_whose_attempt_is_no_longer_kept_is_not_announced_again() -> None:
+    told, done = Told(), {SetId("/spool", "karmic"): BEGUN + 1}
+    assert told.of(record("done", since=BEGUN + 1.4), successes=done) == ["done karmic"]
+    assert told.of(record("done", since=BEGUN + 1.4)) == []
+    assert told.of(record("done", since=BEGUN + 50, reason=GONE)) == []
+    assert told.of(record("done", since=BEGUN + 50)) == []
+
+
+def test_files_of_an_old_set_that_leave_and_return_are_no_news() -> None:
+    told = Told()
+    assert told.of(record("done", since=BEGUN - 9)) == []
+    assert told.of(record("done", since=BEGUN + 50, reason=GONE)) == []
+    assert told.of(record("done", since=BEGUN + 50)) == []
+
+
 def test_files_that_leave_before_their_set_was_announced_hide_nothing() -> None:
     done = {SetId("/spool", "karmic"): BEGUN + 1}
     assert Told().of(record("done", since=BEGUN + 2, reason=GONE), successes=done) == ["done karmic"]
@@ -224,6 +239,20 @@ def test_names_that_differ_in_digits_are_one_stream() -> None:
 def test_the_first_pattern_that_matches_counts() -> None:
     done = {KARMIC: BEGUN + 99 * HOUR, SetId("/spool", "nightly-debug"): BEGUN, NIGHTLY: BEGUN + 99 * HOUR}
     assert stale(Told(FRESH), done, hours=100) == []
+
+
+def test_a_set_that_the_history_does_not_know_counts_as_done_since_its_state_is() -> None:
+    told = Told(replace(ON, fresh={"karmic": 36}))
+    old = record("done", since=BEGUN - 30 * HOUR)
+    assert told.of(old, now=BEGUN + 5 * HOUR) == []
+    (_, _, facts), = told.due(old, now=BEGUN + 6 * HOUR).messages  # fmt: skip
+    assert facts["sentence"] == "karmic: nothing new for 36 h 0 min"
+
+
+def test_a_stale_set_whose_attempt_is_no_longer_kept_is_not_announced_again() -> None:
+    told, done = Told(replace(ON, fresh={"karmic": 36})), record("done", since=BEGUN - 29.6)
+    assert len(told.of(done, now=BEGUN + 36 * HOUR, successes={KARMIC: BEGUN - 30})) == 1
+    assert told.of(done, now=BEGUN + 37 * HOUR) == []
 
 
 def test_a_pattern_without_any_set_is_stale_too() -> None:

@@ -101,11 +101,16 @@ def began_to_wait(record: SetRecord) -> float:
     return min(record.since, record.first_failure or record.since)
 
 
-def last_successes(overview: Overview, most: int) -> Iterable[tuple[SetId, float]]:
-    """Return the last success of the sets whose is newest, at most so many.
+def known_successes(records: Iterable[SetRecord], history: Mapping[SetId, float]) -> dict[SetId, float]:
+    """Return when each set was done last, by the history, or else by its state.
 
-    A set may have been done before there was a history.
+    A set may have been done before there was a history, or its attempts are no longer kept.
     """
-    done = (one for one in overview.situation.records if one.state == "done" and not one.reason)
-    known = {one.id: one.since for one in done} | dict(overview.successes)
+    done = (one for one in records if one.state == "done" and not one.reason)
+    return {one.id: one.since for one in done} | dict(history)
+
+
+def last_successes(overview: Overview, most: int) -> Iterable[tuple[SetId, float]]:
+    """Return the last success of the sets whose is newest, at most so many."""
+    known = known_successes(overview.situation.records, overview.successes)
     return sorted(nsmallest(most, known.items(), key=lambda item: -item[1]))

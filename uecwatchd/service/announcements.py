@@ -22,7 +22,8 @@ from uecwatchd.outputs.notify.facts import (
     done_facts,
     failure_facts,
 )
-from uecwatchd.service.freshness import Freshness
+from uecwatchd.outputs.overview import known_successes
+from uecwatchd.service.freshness import Freshness, is_about
 from uecwatchd.service.policy import GONE
 from uecwatchd.service.retry import FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS
 from uecwatchd.types import SetId
@@ -39,7 +40,7 @@ class Circumstances:
     now: float
     records: Collection[SetRecord]
     announced: Mapping[SetId, Announced]
-    successes: Mapping[SetId, float] = field(default_factory=dict)  #: when each set was done last
+    successes: Mapping[SetId, float] = field(default_factory=dict)  #: when sets were done last, by history
     suspended: Collection[str] = ()  #: clouds
     resumed: Collection[str] = ()  #: clouds that have answered a probe after an outage
 
@@ -74,7 +75,8 @@ def announcements(situation: Circumstances, settings: NotifySettings) -> Announc
     entries: dict[SetId, Announced] = {}
     if situation.announced.get(NO_SET) != (begun := Announced("begun", situation.begun)):
         entries[NO_SET] = begun
-    freshness = Freshness(situation.successes, settings.fresh, begun=situation.begun)
+    successes = known_successes(situation.records, situation.successes)
+    freshness = Freshness(successes, settings.fresh, begun=situation.begun)
     stale, renewed = freshness.compare(situation.announced, now=situation.now)
     news = [News("stale", one.key, one.since, one.facts(now=situation.now)) for one in stale]
     entries |= {one.key: Announced("stale", one.since) for one in stale}
@@ -116,14 +118,18 @@ def _of_set(
     """Yield the outcome of one set if it is due, and note it."""
     before = situation.announced.get(record.id)
     since = situation.successes.get(record.id, record.since) if record.state == "done" else record.since
-    if record.reason == GONE and record.state != "done":
+    is_done = record.state == "done"
+    if record.reason == GONE and not (is_done and record.id in situation.successes):
         # The state has a new beginning, but it is the same one as before, also if the files return.
-        if before and before.outcome == record.state and before.since != since:
+        is_known = is_done or (before and before.outcome == record.state)
+        if is_known and before != Announced(record.state, since):
             entries[record.id] = Announced(record.state, since)
         return
     if since < situation.begun or before == Announced(record.state, since):
         return
-    if record.state == "done":
+    if is_done and is_about(before, "done", since):
+        return
+    if is_done:
         entries[record.id] = Announced("done", since)
         after = before.outcome if before and before.outcome != "done" else ""
         after = after or ("stale" if is_renewed else "")

@@ -14,6 +14,8 @@ from uecwatchd.outputs.notify.facts import Facts, stale_facts
 from uecwatchd.types import SetId
 
 HOUR_SECONDS = 3600.0
+# A success has two times that differ by less: of its attempt, which is not kept for ever, and of its state.
+SAME_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,10 @@ class Freshness:
         stale, renewed = [], []
         for one in self._all():
             known = announced.get(one.key)
-            if known and known.outcome == "stale" and known.since != one.since:
+            is_known = is_about(known, "stale", one.since)
+            if known and known.outcome == "stale" and not is_known:
                 renewed.append(one)
-            if now - one.since >= one.hours * HOUR_SECONDS and known != Announced("stale", one.since):
+            if now - one.since >= one.hours * HOUR_SECONDS and not is_known:
                 stale.append(one)
         return stale, [one for one in renewed if one not in stale]
 
@@ -69,6 +72,11 @@ class Freshness:
             if not any(fnmatchcase(name, pattern) for name in names):
                 set_id = SetId("", pattern)
                 yield SetStream(stream_key(set_id), set_id, self._begun, hours, ever=False)
+
+
+def is_about(known: Announced | None, outcome: str, success: float) -> bool:
+    """Tell if this outcome was announced of this very success, by either of its times."""
+    return known is not None and known.outcome == outcome and abs(known.since - success) < SAME_SECONDS
 
 
 def stream_key(set_id: SetId) -> SetId:
