@@ -13,6 +13,7 @@ from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.outbox import NO_SET, Announced
 from uecwatchd.ledger.records import Failure, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
+from uecwatchd.service.announcements import cloud_key
 from uecwatchd.service.announcer import LOOK_SECONDS, MOST_FORGOTTEN, MOST_WAITING, Announcer
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.system.clocks import Clocks
@@ -107,3 +108,25 @@ def test_the_time_without_messages_is_not_made_up_for(
     assert not announcer.update([rejected(1)])
     assert announcer.update([rejected(1), rejected(2, since=clock.now)])
     assert [one.set_id.name for one in ledger.outbox.messages()] == ["set2"]
+
+
+def test_a_cloud_that_answers_during_a_comparison_counts_in_the_next_one(
+    ledger: Ledger, listener: Recorder, clock: Clock
+) -> None:
+    looks = list[float]()
+
+    def now() -> float:
+        looks.append(clock.now)
+        if len(looks) == 2:  # the situation is known, and nothing is written
+            busy.note_resumed("far")
+        return clock.now
+
+    busy = Announcer(
+        ON, ledger=ledger, conditions=Conditions(listener), clocks=Clocks(now=now, monotonic=clock)
+    )
+    away = {cloud_key("far"): Announced("deferred", BEGUN)}
+    ledger.outbox.announce([], away)
+    busy.update([])
+    assert ledger.outbox.messages() == ()
+    assert busy.update([])
+    assert [one.outcome for one in ledger.outbox.messages()] == ["recovered"]

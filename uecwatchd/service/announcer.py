@@ -67,8 +67,8 @@ class Announcer:
         if (began < self._not_before and not at_once) or not self._is_due(records):
             return False
         with suppress(UecError):
-            due = announcements(self._situation(records, suspended), self._settings)
-            announced = self._announce(due)
+            situation = self._situation(records, suspended)
+            announced = self._announce(announcements(situation, self._settings))
             self._seen = {record.id: record for record in records}
             ended = self._clocks.monotonic()
             self._next_look = ended + LOOK_SECONDS
@@ -76,7 +76,7 @@ class Announcer:
                 ended + PAUSE_TIMES * (ended - began) if ended - began > QUICK_SECONDS else ended
             )
             with self._lock:
-                self._resumed.clear()
+                self._resumed -= set(situation.resumed)  # others may have been noted since
             return announced
         return False
 
