@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,15 @@ def test_a_test_message_goes_out_on_each_way(host: Host) -> None:
 
 def test_a_test_message_without_any_way_says_what_is_missing(found: Callable[..., list[str]]) -> None:
     assert found(send=True) == ["bad no message can be sent. Set command or urls under [notify]."]
+
+
+def test_settings_of_messages_without_any_way_are_reported(found: Callable[..., list[str]]) -> None:
+    useless = NotifySettings(fresh={"karmic": 36}, outcomes=("halted",))
+    assert found(notify=useless) == [
+        f"warning notify.{one} has no effect: no message can be sent. Set command or urls under [notify]."
+        for one in ("fresh", "outcomes")
+    ]
+    assert len(found(notify=replace(useless, command=("/bin/true",)))) == 1
 
 
 def test_the_unit_has_to_allow_the_programs(tmp_path: Path) -> None:

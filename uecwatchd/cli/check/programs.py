@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from uecwatchd.cli.check.finding import Finding
 from uecwatchd.cli.output import say
-from uecwatchd.config.records import Command, Settings
+from uecwatchd.config.records import Command, NotifySettings, Settings
 from uecwatchd.errors import Halted
 from uecwatchd.outputs.notify.apprise_process import MISSING
 from uecwatchd.outputs.notify.facts import facts_of_test
@@ -14,6 +14,7 @@ from uecwatchd.system.site_program import reason_not_runnable
 from uecwatchd.system.text import shell_word
 
 CORRECT = "Correct its path, or let the service's user reach it."
+WAYS = "Set command or urls under [notify]."
 ADDRESSES = "The forms of addresses are at https://appriseit.com/services/"
 
 
@@ -35,10 +36,20 @@ def examine_programs(settings: Settings, *, send: bool = False) -> Iterator[Find
     for way in ways:
         if way.url:
             yield _examine_address(way)
+    if not ways:
+        yield from _examine_useless(settings.notify)
     if send and not ways:
-        yield Finding("bad", "no message can be sent", "Set command or urls under [notify].", os.EX_CONFIG)
+        yield Finding("bad", "no message can be sent", WAYS, os.EX_CONFIG)
     for way in ways if send else ():
         yield _send(way)
+
+
+def _examine_useless(notify: NotifySettings) -> Iterator[Finding]:
+    """Report what is set about messages while none can be sent."""
+    if notify.fresh:
+        yield Finding("warning", "notify.fresh has no effect: no message can be sent", WAYS)
+    if notify.outcomes != NotifySettings().outcomes:
+        yield Finding("warning", "notify.outcomes has no effect: no message can be sent", WAYS)
 
 
 def _examine_program(setting: str, command: Command) -> Finding:
