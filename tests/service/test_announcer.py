@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from tests.support.clock import Clock
 from tests.support.listener import Recorder
@@ -82,7 +84,15 @@ def test_a_flood_fills_the_outbox_to_its_limit_and_is_told_once(
     announcer.update(records, at_once=True)
     assert len(ledger.outbox.messages()) == MOST_WAITING
     (told,) = [event.sentence for event in listener.events]
-    assert told == "1000 messages wait to be delivered: what happens now is in the journal only"
+    assert told == "1000 messages wait on one way: further ones are in the journal only"
+
+
+def test_a_way_that_is_full_takes_no_place_of_another(announcer: Announcer, ledger: Ledger) -> None:
+    announcer.update([rejected(number) for number in range(MOST_WAITING)])
+    announcer.configure(replace(ON, urls=(SecretStr("json://127.0.0.1:1/"),)))
+    announcer.update([rejected(number) for number in range(MOST_WAITING + 1)], at_once=True)
+    ways = [message.way for message in ledger.outbox.messages()]
+    assert (ways.count("command"), len(ways)) == (MOST_WAITING, MOST_WAITING + 1)
 
 
 def test_entries_of_forgotten_sets_go_some_at_a_time(

@@ -1,6 +1,7 @@
 """The announcer: puts messages about outcomes into the outbox."""
 
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 
@@ -17,7 +18,7 @@ from uecwatchd.types import SetId
 
 # Between two comparisons that find what only time brings: a set that is stale, a cloud that is away for long.
 LOOK_SECONDS = 30.0
-# Messages that may wait: somebody could drop thousands of bad files while a mail server is away.
+# Messages that may wait on one way: somebody could drop thousands of bad files while a mail server is away.
 MOST_WAITING = 1000
 # Entries of forgotten sets that are removed at once: each costs the disk a wait.
 MOST_FORGOTTEN = 50
@@ -109,17 +110,19 @@ class Announcer:
 
     def _announce(self, due: Announcements) -> bool:
         outbox, now = self._ledger.outbox, self._clocks.now()
-        room = max(0, MOST_WAITING - len(outbox.messages())) if due.messages else 0
+        waiting = Counter(message.way for message in outbox.messages()) if due.messages else Counter[str]()
+        room = {way: MOST_WAITING - waiting[way] for way in self._ways}
         messages = [
             Message(str(facts["id"]), about if about.folder else NO_SET, outcome, now, way, facts)
-            for about, outcome, facts in due.messages[:room]
+            for number, (about, outcome, facts) in enumerate(due.messages)
             for way in self._ways
+            if number < room[way]
         ]
         if messages or due.entries:
             outbox.announce(messages, due.entries)
         for key in due.forgotten[:MOST_FORGOTTEN]:
             outbox.drop_announced(key)
-        left_out = len(due.messages) - room
-        text = f"{MOST_WAITING} messages wait to be delivered: what happens now is in the journal only"
-        self._conditions.set(FULL, text if left_out > 0 else "", once=True)
+        is_left_out = len(messages) < len(due.messages) * len(self._ways)
+        text = f"{MOST_WAITING} messages wait on one way: further ones are in the journal only"
+        self._conditions.set(FULL, text if is_left_out else "", once=True)
         return bool(messages)
