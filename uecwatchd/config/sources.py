@@ -147,9 +147,7 @@ def read_file(config: Path | None, environ: Mapping[str, str]) -> tuple[Path | N
     try:
         return path, read_small(path)
     except PermissionError:
-        word = shell_word(str(path))
-        hint = f"Try: chgrp uecwatchd {word} && chmod 640 {word}"
-        raise NotPermitted(str(path), "cannot read it", hint) from None
+        raise closed_file(path) from None
     except FileNotFoundError:
         if not named:
             return None, b""
@@ -157,6 +155,12 @@ def read_file(config: Path | None, environ: Mapping[str, str]) -> tuple[Path | N
     except OSError as error:
         hint = f"Correct {by}, which names it." if named else "It must be a file."
         raise Halted(str(path), f"cannot read it ({error.strerror})", hint) from error
+
+
+def closed_file(path: Path) -> NotPermitted:
+    """Return the error for a configuration that the service's user may not read."""
+    word = shell_word(str(path))
+    return NotPermitted(str(path), "cannot read it", f"Try: chgrp uecwatchd {word} && chmod 640 {word}")
 
 
 def file_tables(path: Path, data: bytes, *, home: str | None) -> dict[str, Any]:

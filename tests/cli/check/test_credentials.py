@@ -1,11 +1,13 @@
 """`check` of credentials: each piece is examined for itself, and none hides another."""
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from tests.support.host import NOBODY
 from uecwatchd.cli.check.credentials import examine_credentials
 from uecwatchd.cli.check.finding import Finding, exit_code
 from uecwatchd.cli.check.host import examine_configuration
@@ -118,6 +120,19 @@ def test_a_secret_that_everybody_may_read_is_a_warning_with_the_chmod(
     assert found.startswith(f"{file}: every user of this machine may read it (mode 0644)")
     assert f"Try: chmod o-rwx {file}" in found
     assert exit_code(findings) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
+def test_a_configuration_that_only_root_may_read_is_reported(tmp_path: Path, as_nobody: None, of: Of) -> None:
+    config = tmp_path / "uecwatchd.toml"
+    os.seteuid(0)
+    config.touch(mode=0o600)
+    os.seteuid(NOBODY)
+    (found,) = list(examine_configuration(Settings(source=config)))
+    assert of([found], "bad") == [
+        f"{config}: cannot read it. Try: chgrp uecwatchd {config} && chmod 640 {config}"
+    ]
+    assert found.exit_code == 77
 
 
 def test_a_configuration_with_a_secret_that_everybody_may_read_is_reported(

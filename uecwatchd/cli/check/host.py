@@ -7,6 +7,7 @@ from pathlib import Path
 from uecwatchd.cli.check.finding import Finding, bad, open_to_all
 from uecwatchd.config.documents import Malformed, parse_toml
 from uecwatchd.config.records import Settings, StateSettings
+from uecwatchd.config.sources import closed_file
 from uecwatchd.errors import NotPermitted, UecError
 from uecwatchd.intake.spool.safe_open import folder_descriptor, opened_by
 from uecwatchd.ledger.open import read_ledger
@@ -18,7 +19,10 @@ from uecwatchd.system.text import shell_word
 
 
 def examine_configuration(settings: Settings) -> Iterator[Finding]:
-    """Check the configuration file. It was read before, so it is readable."""
+    """Check the configuration file. Root may have read it, before the change to the service's user."""
+    if settings.source and not os.access(settings.source, os.R_OK, effective_ids=True):
+        yield bad(closed_file(settings.source))
+        return
     yield Finding("ok", f"configuration: {settings.source or 'built-in defaults, there is no file'}")
     if settings.source and _holds_secrets(settings.source) and (warning := open_to_all(settings.source)):
         yield warning
