@@ -60,9 +60,13 @@ class Terminal:
 
     def await_end(self) -> int:
         """Read to the end, and return the exit code."""
+        end = time.monotonic() + PATIENCE_SECONDS
         while self._read():
-            pass
+            assert time.monotonic() < end, f"waited too long for the end\n{self.text}"
         return self.process.wait(PATIENCE_SECONDS)
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
 
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
@@ -95,7 +99,8 @@ def on_terminal(
     inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     named = {"TERM": "xterm-256color", "UECWATCHD_CONFIG": str(host.config)}
     process = subprocess.Popen(
-        [sys.executable, *program, *arguments],
+        # A background job of a shell ignores the signal, and so would all that it starts.
+        ["env", "--default-signal=INT", sys.executable, *program, *arguments],
         env={**inherited, **named, **environ},
         stdin=slave,
         stdout=slave,

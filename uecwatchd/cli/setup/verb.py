@@ -38,7 +38,12 @@ def _may_ask(arguments: argparse.Namespace) -> bool:
 
 def _ask(question: str, secret: bool) -> str:  # noqa: FBT001 (as the questions have it)
     prompt = f"{question}: "
-    return getpass.getpass(prompt) if secret else input(prompt).strip()
+    try:
+        return getpass.getpass(prompt) if secret else input(prompt).strip()
+    except EOFError:
+        put("")  # the message begins a line of its own
+        hint = "Nothing was changed. Options can answer too: uecwatchd setup --help"
+        raise Halted("setup", "a question got no answer", hint) from None
 
 
 def _set_up(wanted: SetupRequest, facts: HostFacts, *, dry: bool) -> int:
