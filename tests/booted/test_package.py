@@ -25,6 +25,7 @@ pytestmark = [
 SPOOL = "/var/spool/uecwatchd"
 CONFIG = "/etc/uecwatchd/uecwatchd.toml"
 CREDENTIALS = Path("/etc/credstore.encrypted")
+ONCE = "uecwatchd-once.service"
 # Five parts, one after another, and a cloud that takes its time for each: time to do something in the middle.
 LARGE_MIB, ANSWER_SECONDS = 48, 0.6
 QUICK_WATCHDOG = "[Service]\nWatchdogSec=4s\nRestartSec=100ms\n"
@@ -118,8 +119,8 @@ class Host:
     def log(self) -> str:
         return self.run("journalctl", "--unit=uecwatchd", "--output=cat", "--no-pager").stdout
 
-    def state(self, setting: str) -> str:
-        return self.run("systemctl", "show", "uecwatchd", f"--property={setting}", "--value").stdout.strip()
+    def state(self, setting: str, unit: str = "uecwatchd.service") -> str:
+        return self.run("systemctl", "show", unit, f"--property={setting}", "--value").stdout.strip()
 
     def edit(self, old: str, new: str) -> None:
         """Change the configuration, and have the service read it."""
@@ -297,10 +298,29 @@ def test_another_version_goes_on_with_the_work_under_way(
     assert len(sent) - len(set(sent)) <= 1
 
 
-def slowly(host: Host, name: str) -> None:
+def test_an_upgrade_stops_a_single_run_and_does_not_wait_for_its_second_half(
+    host: Host, packages: tuple[Path, Path]
+) -> None:
+    host.run("systemctl", "disable", "--now", "uecwatchd")
+    slowly(host, "single", single_run=True)
+    before = host.state("InvocationID", ONCE)
+    host.dpkg("--install", packages[1])
+    assert not host.machine.path(f"{SPOOL}/single.emi").exists()
+    assert host.state("ActiveState", ONCE) == "activating"
+    assert host.state("InvocationID", ONCE) != before
+    finished(host, "single")
+    sent = host.sent("single")
+    assert len(sent) - len(set(sent)) <= 1
+    host.until(lambda: host.state("ActiveState", ONCE) == "inactive")
+    host.run("systemctl", "enable", "--now", "uecwatchd")
+
+
+def slowly(host: Host, name: str, *, single_run: bool = False) -> None:
     """Drop a large image, and wait until a part of it, and not all, is in the cloud."""
     host.cloud.faults.arm("slow", ANSWER_SECONDS)
     host.drop(name, mib=LARGE_MIB)
+    if single_run:
+        host.run("systemctl", "start", "--no-block", ONCE)
     host.until(lambda: host.sent(name))
     assert not host.machine.path(f"{SPOOL}/{name}.emi").exists()
 
