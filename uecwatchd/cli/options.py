@@ -250,5 +250,8 @@ def add_setup_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--remove", action="store_true", help="stop the service, and undo a setup; data stay")
     parser.add_argument(
-        "--purge", action="store_true", help="with --remove: also the configuration and the ledger"
+        "--purge",
+        action="store_true",
+        help="with --remove: also delete the configuration, /var/lib/uecwatchd with the ledger, and"
+        " /var/cache/uecwatchd; a folder elsewhere that [state] names stays",
     )

@@ -137,3 +137,37 @@ def test_a_removal_takes_back_what_setup_did_and_a_purge_the_data() -> None:
     assert removed == {*facts.drop_in_paths, ENCRYPTED / SECRET}
     purged = {s.change.path for s in plan_removal(facts, purge=True) if isinstance(s.change, RemovePath)}
     assert purged - removed == {facts.config, Path("/var/lib/uecwatchd"), Path("/var/cache/uecwatchd")}
+
+
+def commands(facts: HostFacts) -> list[tuple[str, ...]]:
+    steps = plan_removal(facts, purge=False)
+    return [step.change.command for step in steps if isinstance(step.change, RunProgram)]
+
+
+def test_a_removal_ends_single_runs_and_first_what_starts_them() -> None:
+    starters = ("uecwatchd-once.path", "uecwatchd-once.timer")
+    assert commands(replace(FRESH, starters=starters, single_run=True)) == [
+        ("systemctl", "disable", "--now", "uecwatchd-once.path"),
+        ("systemctl", "disable", "--now", "uecwatchd-once.timer"),
+        ("systemctl", "stop", "uecwatchd-once.service"),
+    ]
+    assert commands(FRESH) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[state]\ndir = "/srv/state"\n', ["/srv/state"]),
+        ('[state]\ndir = "state"\nwork = "/scratch"\n', ["/etc/uecwatchd/state", "/scratch"]),
+        ('[state]\ndir = "/var/lib/uecwatchd/here"\n', []),
+        ("[state]\ndir = 5\n", []),
+        ("state = 5\n", []),
+        ("[state\n", []),
+        (None, []),
+    ],
+)
+def test_a_purge_names_a_state_folder_elsewhere_and_leaves_it(text: str | None, said: list[str]) -> None:
+    steps = plan_removal(replace(FRESH, text=text), purge=True)
+    named = [step.text for step in steps if "under [state]" in step.text]
+    assert [words.split()[1] for words in named] == said
+    assert not any(isinstance(s.change, RemovePath) and str(s.change.path) in said for s in steps)

@@ -20,6 +20,9 @@ from uecwatchd.system.mounts import file_system_of
 # systemd's own places for credentials; only root can read them.
 PLAIN, ENCRYPTED = Path("/etc/credstore"), Path("/etc/credstore.encrypted")
 ONCE_UNIT = "uecwatchd-once.service"
+# The units that start it. They come with the unit of that name only.
+STARTERS = ("uecwatchd-once.path", "uecwatchd-once.timer")
+ACTIVE = ("active", "activating", "reloading")
 SPOOL = Path("/var/spool/uecwatchd")
 
 
@@ -52,6 +55,8 @@ class HostFacts:
     is_enabled: bool
     is_active: bool
     needs_reload: bool = False
+    starters: tuple[str, ...] = ()  #: units that start single runs, and are enabled or active
+    single_run: bool = False  #: a single run is at work
     spool_disk: str = ""  #: file system and free space of the spool, for people
 
     @property
@@ -84,9 +89,11 @@ def host_facts(config: Path | None, unit_name: str, *, try_encryption: bool) -> 
         users=frozenset(entry.pw_name for entry in getpwall()),
         groups=_groups(),
         is_booted=is_booted,
-        is_enabled=_asked("is-enabled", name) == "enabled",
-        is_active=_asked("is-active", name) in ("active", "activating", "reloading"),
+        is_enabled=_is_enabled(name),
+        is_active=_is_active(name),
         needs_reload=bool(unit and unit.settings.get("NeedDaemonReload")),
+        starters=tuple(filter(_is_used, STARTERS)) if name == DEFAULT_NAME else (),
+        single_run=name == DEFAULT_NAME and _is_active(ONCE_UNIT),
         spool_disk=_disk(SPOOL),
     )
 
@@ -127,6 +134,18 @@ def _groups() -> Mapping[str, frozenset[str]]:
         primary.setdefault(user.pw_gid, set()).add(user.pw_name)
     groups = getgrall()
     return {one.gr_name: frozenset(one.gr_mem) | primary.get(one.gr_gid, set()) for one in groups}
+
+
+def _is_used(unit: str) -> bool:
+    return _is_enabled(unit) or _is_active(unit)
+
+
+def _is_enabled(unit: str) -> bool:
+    return _asked("is-enabled", unit) == "enabled"
+
+
+def _is_active(unit: str) -> bool:
+    return _asked("is-active", unit) in ACTIVE
 
 
 def _asked(*question: str) -> str:

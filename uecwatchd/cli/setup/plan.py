@@ -5,8 +5,9 @@ from pathlib import Path
 
 from uecwatchd.cli.setup.answers import SetupRequest
 from uecwatchd.cli.setup.cloud_table import with_settings
-from uecwatchd.cli.setup.host_facts import ENCRYPTED, PLAIN, SPOOL, HostFacts, StoredCredential
+from uecwatchd.cli.setup.host_facts import ENCRYPTED, ONCE_UNIT, PLAIN, SPOOL, HostFacts, StoredCredential
 from uecwatchd.cli.setup.steps import RemovePath, RunProgram, SetupStep, StoreCredential, WriteText
+from uecwatchd.config.documents import Malformed, parse_toml
 from uecwatchd.config.sources import PREFIX
 from uecwatchd.errors import Halted
 
@@ -133,6 +134,8 @@ def _started(facts: HostFacts, *, changed: bool) -> Iterator[SetupStep]:
 
 
 def _undone(facts: HostFacts) -> Iterator[SetupStep]:
+    if facts.is_booted:
+        yield from _single_runs_ended(facts)
     if facts.is_booted and (facts.is_enabled or facts.is_active):
         stopped = RunProgram(("systemctl", "disable", "--now", facts.unit))
         yield SetupStep("Stop the service, and start it at no boot", stopped)
@@ -145,8 +148,34 @@ def _undone(facts: HostFacts) -> Iterator[SetupStep]:
         yield SetupStep(f"Remove the credential {one.path}", RemovePath(one.path))
 
 
+def _single_runs_ended(facts: HostFacts) -> Iterator[SetupStep]:
+    """Stop what starts single runs first: it could start one again."""
+    for unit in facts.starters:
+        yield SetupStep(
+            f"Stop {unit}, and start it at no boot", RunProgram(("systemctl", "disable", "--now", unit))
+        )
+    if facts.single_run:
+        yield SetupStep(f"Stop {ONCE_UNIT}", RunProgram(("systemctl", "stop", ONCE_UNIT)))
+
+
 def _purged(facts: HostFacts) -> Iterator[SetupStep]:
     if facts.text is not None:
         yield SetupStep(f"Remove {facts.config}", RemovePath(facts.config))
     for folder in STATE:
         yield SetupStep(f"Remove {folder} with all that is in it", RemovePath(folder))
+    for folder in _state_elsewhere(facts):
+        yield SetupStep(
+            f"Advice: {folder} stays, which {facts.config} names under [state]. Delete it yourself if nothing"
+            " else is in it."
+        )
+
+
+def _state_elsewhere(facts: HostFacts) -> tuple[Path, ...]:
+    """Return the folders under [state] that a purge leaves alone: other files may be in them."""
+    try:
+        state = parse_toml((facts.text or "").encode()).get("state")
+    except Malformed:
+        return ()
+    named = (state.get(key) for key in ("dir", "work")) if isinstance(state, dict) else ()
+    folders = (facts.config.parent / one for one in named if isinstance(one, str))
+    return tuple(one for one in folders if not any(one.is_relative_to(removed) for removed in STATE))
