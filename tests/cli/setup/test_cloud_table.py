@@ -40,6 +40,14 @@ def test_a_cloud_without_a_table_gets_one_at_the_end() -> None:
     assert parse_toml(text.encode()) == {"spool": {"settle": 1}, "cloud": {"lab": {"region": "here"}}}
 
 
+@pytest.mark.parametrize(
+    "header", ["[ cloud.default ]", "[cloud . default]", "['cloud'.\"default\"]  # [cloud.other]"]
+)
+def test_a_table_is_found_however_its_header_is_written(header: str) -> None:
+    text = changed(f'[spool]\n{header}\n"region" = "there"\n', region="here")
+    assert text == f'[spool]\n{header}\nregion = "here"\n'
+
+
 def test_a_secret_that_is_a_credential_now_leaves_the_file() -> None:
     text = changed('[cloud.default]\nsecret_key = "hush"\n', elsewhere=("secret_key",))
     assert "hush" not in text
@@ -56,9 +64,15 @@ def test_any_value_is_quoted(value: str) -> None:
     [
         'cloud = { default = { region = "here" } }\n',
         '[cloud.default]\nregion = """\nhere"""\n',
-        "[cloud.default\n",
+        '[cloud]\ndefault.region = "here"\n',
     ],
 )
 def test_a_table_that_cannot_be_changed_by_lines_is_left_alone_with_the_lines_to_write(text: str) -> None:
-    with pytest.raises(Halted):
+    with pytest.raises(Halted, match="cannot be changed line by line") as refused:
         changed(text, region="there")
+    assert 'region = "there"' in refused.value.hint
+
+
+def test_a_mistake_in_the_file_is_named_with_its_place() -> None:
+    with pytest.raises(Halted, match="line 2"):
+        changed("[spool]\n[cloud.default\n", region="there")

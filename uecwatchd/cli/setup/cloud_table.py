@@ -29,23 +29,33 @@ def with_settings(text: str, cloud: str, *, given: Mapping[str, str], elsewhere:
 
 def _divided(text: str, cloud: str) -> tuple[list[str], list[str], list[str]]:
     """Return the lines before a cloud's table, of the table with its header, and after it."""
-    lines, header = text.splitlines(), f"[cloud.{cloud}]"
-    start = next((n for n, line in enumerate(lines) if line.split("#")[0].strip() == header), None)
+    lines = text.splitlines()
+    start = next((n for n, line in enumerate(lines) if _is_header(line, cloud)), None)
     if start is None:
-        return [*lines, ""], [header], []
+        return [*lines, ""], [f"[cloud.{cloud}]"], []
     tables = (n for n, line in enumerate(lines[start + 1 :], start + 1) if re.match(r"\s*\[", line))
     end = next(tables, len(lines))
     return lines[:start], lines[start:end], lines[end:]
 
 
+def _is_header(line: str, cloud: str) -> bool:
+    """Return True for the header of a table of this cloud. It may have blanks and quotes: [ cloud."a" ]."""
+    if not line.lstrip().startswith("["):
+        return False
+    try:
+        return _tables(line) == {"cloud": {cloud: {}}}
+    except Malformed:
+        return False
+
+
 def _as_comment(line: str, key: str) -> str:
-    if not re.match(rf"\s*{key}\s*=", line):
+    if not re.match(_assigned(key), line):
         return line
     return f'#{key} = "…"' if key in HIDDEN else f"#{line}"
 
 
 def _place(table: list[str], key: str, line: str) -> None:
-    for pattern in (rf"\s*{key}\s*=", rf"#{key}\s*="):
+    for pattern in (_assigned(key), rf"#{key}\s*="):
         for number, there in enumerate(table):
             if re.match(pattern, there):
                 table[number] = line
@@ -53,10 +63,15 @@ def _place(table: list[str], key: str, line: str) -> None:
     table.insert(1, line)
 
 
+def _assigned(key: str) -> str:
+    """Return the pattern of a line with a value for this key, quoted or not."""
+    return rf"""\s*(["']?){key}\1\s*="""
+
+
 def _check(text: str, changed: str, cloud: str, given: Mapping[str, str], elsewhere: Collection[str]) -> None:
     """Raise Halted if anything but the wanted settings has another value now."""
     try:
-        wanted, found = _tables(text), _tables(changed)
+        wanted = _tables(text)
     except Malformed as error:
         hint = "Correct this, then run `uecwatchd setup` again."
         raise Halted("the configuration", str(error), hint) from None
@@ -64,7 +79,7 @@ def _check(text: str, changed: str, cloud: str, given: Mapping[str, str], elsewh
     own.update(given)
     for key in elsewhere:
         own.pop(key, None)
-    if wanted != found:
+    if wanted != _tables_or_none(changed):
         lines = ", ".join(f"{key} = {json.dumps(value)}" for key, value in given.items())
         why = f"its table [cloud.{cloud}] cannot be changed line by line"
         raise Halted("the configuration", why, f"Write into it yourself: {lines}")
@@ -72,3 +87,11 @@ def _check(text: str, changed: str, cloud: str, given: Mapping[str, str], elsewh
 
 def _tables(text: str) -> dict[str, Any]:
     return parse_toml(text.encode())
+
+
+def _tables_or_none(text: str) -> dict[str, Any] | None:
+    """Return None for a text with mistakes. Their places would not be those of the file that is there."""
+    try:
+        return _tables(text)
+    except Malformed:
+        return None
