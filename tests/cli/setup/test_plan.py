@@ -43,7 +43,7 @@ def done(facts: HostFacts, wanted: SetupRequest) -> HostFacts:
                 drop_in = written
             case StoreCredential(name, path, data):
                 stored[name] = StoredCredential(name, path, data)
-            case RunProgram(("usermod", _, _, group, user)):
+            case RunProgram(("gpasswd", _, user, group)):
                 groups[group].add(user)
     return replace(
         facts,
@@ -75,7 +75,7 @@ def test_another_member_is_added_without_a_restart() -> None:
     facts = done(FRESH, WANTED)
     more = plan_setup(SetupRequest(members=("uecwatchd", "alice"), operators=("alice",)), facts)
     assert [step.change.command for step in more if isinstance(step.change, RunProgram)] == [
-        ("usermod", "--append", "--groups", "uecadm", "alice")
+        ("gpasswd", "--add", "alice", "uecadm")
     ]
 
 
@@ -123,6 +123,15 @@ def test_an_unknown_user_stops_the_setup_before_its_first_step() -> None:
     with pytest.raises(Halted, match="user malory") as refused:
         plan_setup(replace(WANTED, members=("malory",)), FRESH)
     assert "adduser malory" in refused.value.hint
+
+
+def test_an_operator_without_sudo_or_its_rule_gets_advice() -> None:
+    bare = replace(FRESH, has_sudo=False, has_sudo_rule=False)
+    wanted = SetupRequest(operators=("alice",))
+    for facts, expected in ((FRESH, False), (bare, True)):
+        said = texts(wanted, facts)
+        assert ("apt-get install sudo" in said, "/etc/sudoers.d/uecwatchd" in said) == (expected, expected)
+    assert "sudo" not in texts(SetupRequest(members=("alice",)), bare)
 
 
 def test_without_systemd_nothing_is_started() -> None:

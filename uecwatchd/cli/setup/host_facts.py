@@ -3,12 +3,12 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from grp import getgrall
+from grp import getgrnam
 from pathlib import Path
-from pwd import getpwall
+from pwd import getpwnam
 
 from uecwatchd.cli.setup.steps import decrypted, encrypted
 from uecwatchd.cli.unit.systemd import BOOTED, DEFAULT_NAME, ask
@@ -24,6 +24,8 @@ ONCE_UNIT = "uecwatchd-once.service"
 STARTERS = ("uecwatchd-once.path", "uecwatchd-once.timer")
 ACTIVE = ("active", "activating", "reloading")
 SPOOL = Path("/var/spool/uecwatchd")
+USER, DROPPERS, OPERATORS = "uecwatchd", "uecdrop", "uecadm"
+SUDO_RULE = Path("/etc/sudoers.d/uecwatchd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,10 @@ class StoredCredential:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """Facts about this host. `groups` has the members of each, `text` is None without a configuration."""
+    """Facts about this host. `text` is None without a configuration.
+
+    `users` are those of the asked names that exist, `groups` our groups, with the members among them.
+    """
 
     unit: str
     config: Path
@@ -54,6 +59,8 @@ class HostFacts:
     is_booted: bool
     is_enabled: bool
     is_active: bool
+    has_sudo: bool = True
+    has_sudo_rule: bool = True
     needs_reload: bool = False
     starters: tuple[str, ...] = ()  #: units that start single runs, and are enabled or active
     single_run: bool = False  #: a single run is at work
@@ -70,14 +77,17 @@ def drop_in_path(unit: str) -> Path:
     return Path(f"/etc/systemd/system/{unit}.d/50-setup.conf")
 
 
-def host_facts(config: Path | None, unit_name: str, *, try_encryption: bool) -> HostFacts:
-    """Look at this host as root. Raises Halted if the unit is not installed."""
+def host_facts(
+    config: Path | None, unit_name: str, *, people: Iterable[str] = (), try_encryption: bool
+) -> HostFacts:
+    """Look at this host as root, and at these users. Raises Halted if the unit is not installed."""
     name = unit_name if "." in unit_name else f"{unit_name}.service"
     is_booted = BOOTED.is_dir()
     unit = ask(name)
     if is_booted and unit is None:
         hint = "Install the package, or the files in systemd/, as the README says."
         raise Halted(name, "this host has no such unit", hint)
+    users = existing_users((USER, *people))
     path = config or (unit.config if unit else DEFAULT_CONFIG)
     return HostFacts(
         unit=name,
@@ -86,11 +96,13 @@ def host_facts(config: Path | None, unit_name: str, *, try_encryption: bool) -> 
         drop_in=_text(drop_in_path(name)) or "",
         stored=tuple(_stored()),
         can_encrypt=_can_encrypt(try_it=try_encryption),
-        users=frozenset(entry.pw_name for entry in getpwall()),
-        groups=_groups(),
+        users=users,
+        groups=groups_of(users, among=(DROPPERS, OPERATORS)),
         is_booted=is_booted,
         is_enabled=_is_enabled(name),
         is_active=_is_active(name),
+        has_sudo=shutil.which("sudo") is not None,
+        has_sudo_rule=SUDO_RULE.exists(),
         needs_reload=bool(unit and unit.settings.get("NeedDaemonReload")),
         starters=tuple(filter(_is_used, STARTERS)) if name == DEFAULT_NAME else (),
         single_run=name == DEFAULT_NAME and _is_active(ONCE_UNIT),
@@ -127,13 +139,28 @@ def _can_encrypt(*, try_it: bool) -> bool:
     return True
 
 
-def _groups() -> Mapping[str, frozenset[str]]:
-    """Return the members of each group, with those whose primary group it is."""
-    primary: dict[int, set[str]] = {}
-    for user in getpwall():
-        primary.setdefault(user.pw_gid, set()).add(user.pw_name)
-    groups = getgrall()
-    return {one.gr_name: frozenset(one.gr_mem) | primary.get(one.gr_gid, set()) for one in groups}
+def existing_users(names: Iterable[str]) -> frozenset[str]:
+    """Return the users among the names. Each is asked for, because a directory service lists none."""
+    return frozenset(name for name in names if _exists(name))
+
+
+def _exists(name: str) -> bool:
+    try:
+        getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def groups_of(users: Iterable[str], *, among: Iterable[str]) -> Mapping[str, frozenset[str]]:
+    """Return the existing groups, each with its members among these users (primary groups count too)."""
+    numbers = {user: os.getgrouplist(user, getpwnam(user).pw_gid) for user in users}
+    found = {}
+    for name in among:
+        with suppress(KeyError):
+            number = getgrnam(name).gr_gid
+            found[name] = frozenset(user for user in numbers if number in numbers[user])
+    return found
 
 
 def _is_used(unit: str) -> bool:

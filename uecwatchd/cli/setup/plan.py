@@ -5,13 +5,23 @@ from pathlib import Path
 
 from uecwatchd.cli.setup.answers import SetupRequest
 from uecwatchd.cli.setup.cloud_table import with_settings
-from uecwatchd.cli.setup.host_facts import ENCRYPTED, ONCE_UNIT, PLAIN, SPOOL, HostFacts, StoredCredential
+from uecwatchd.cli.setup.host_facts import (
+    DROPPERS,
+    ENCRYPTED,
+    ONCE_UNIT,
+    OPERATORS,
+    PLAIN,
+    SPOOL,
+    SUDO_RULE,
+    USER,
+    HostFacts,
+    StoredCredential,
+)
 from uecwatchd.cli.setup.steps import RemovePath, RunProgram, SetupStep, StoreCredential, WriteText
 from uecwatchd.config.documents import Malformed, parse_toml
 from uecwatchd.config.sources import PREFIX
 from uecwatchd.errors import Halted
 
-USER, DROPPERS, OPERATORS = "uecwatchd", "uecdrop", "uecadm"
 SYSUSERS, TMPFILES = "/usr/lib/sysusers.d/uecwatchd.conf", "/usr/lib/tmpfiles.d/uecwatchd.conf"
 DROP_IN_HEAD = (
     "# Written by `uecwatchd setup`. Your own changes belong into another file: systemctl edit uecwatchd\n"
@@ -26,7 +36,8 @@ def plan_setup(wanted: SetupRequest, facts: HostFacts) -> tuple[SetupStep, ...]:
     _check_users(wanted, facts)
     changes = [*_made(facts), *_configured(wanted, facts), *_credentials(wanted, facts)]
     groups = [*_joined(wanted.members, DROPPERS, facts), *_joined(wanted.operators, OPERATORS, facts)]
-    return (*changes, *groups, *_quota(facts), *_started(facts, changed=bool(changes)))
+    advice = [*_operated(wanted, facts), *_quota(facts)]
+    return (*changes, *groups, *advice, *_started(facts, changed=bool(changes)))
 
 
 def plan_removal(facts: HostFacts, *, purge: bool) -> tuple[SetupStep, ...]:
@@ -106,7 +117,19 @@ def _joined(names: Iterable[str], group: str, facts: HostFacts) -> Iterator[Setu
     for name in names:
         if name not in facts.groups.get(group, frozenset()):
             text = f"Add {name} to the group {group}; it counts from the next login of {name} on"
-            yield SetupStep(text, RunProgram(("usermod", "--append", "--groups", group, name)))
+            # Not usermod: it wants a user to be in /etc/passwd, and not in a directory service.
+            yield SetupStep(text, RunProgram(("gpasswd", "--add", name, group)))
+
+
+def _operated(wanted: SetupRequest, facts: HostFacts) -> Iterator[SetupStep]:
+    """Advise of what operators need besides their group."""
+    if wanted.operators and not facts.has_sudo:
+        yield SetupStep(f"Advice: members of {OPERATORS} use the verbs by sudo: apt-get install sudo")
+    if wanted.operators and not facts.has_sudo_rule:
+        yield SetupStep(
+            f"Advice: sudo needs a rule for members of {OPERATORS}, which comes with the package. From a"
+            f" checkout: install -m 0440 etc/packaging/uecadm.sudoers {SUDO_RULE}"
+        )
 
 
 def _quota(facts: HostFacts) -> Iterator[SetupStep]:

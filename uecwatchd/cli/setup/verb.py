@@ -27,7 +27,9 @@ def setup(arguments: argparse.Namespace) -> int:
         _act(plan_removal(facts, purge=arguments.purge), dry=dry)
         return os.EX_OK
     wanted = requested(arguments, ask=_ask if _may_ask(arguments) else None)
-    facts = host_facts(arguments.config, unit, try_encryption=not dry and bool(wanted.credentials))
+    try_encryption = not dry and bool(wanted.credentials)
+    people = (*wanted.members, *wanted.operators)
+    facts = host_facts(arguments.config, unit, people=people, try_encryption=try_encryption)
     return _set_up(wanted, facts, dry=dry)
 
 
