@@ -76,6 +76,17 @@ def test_a_run_beside_the_service_is_no_failure(once: Instance) -> None:
         once.machine.run("systemctl", "stop", "uecwatchd")
 
 
+def test_a_rejected_set_is_no_failure_of_the_unit(once: Instance) -> None:
+    rejected = f"{once.spool}/rejected.img"
+    once.machine.shell(f"runuser -u alice -- sh -c 'echo no image >{rejected}'")
+    try:
+        once.machine.run("systemctl", "start", "uecwatchd-once.service")
+        assert once.machine.path(f"{once.spool}/rejected.uec.error").exists()
+        assert state(once, "uecwatchd-once.service", "ActiveState") == "inactive"
+    finally:
+        once.machine.shell(f"rm {rejected}")
+
+
 def test_own_changes_of_the_service_apply_to_single_runs_by_a_link(once: Instance) -> None:
     once.machine.write(f"{UNITS}/uecwatchd.service.d/own.conf", "[Service]\nEnvironment=OWN=change\n")
     once.machine.shell(f"ln -s ../uecwatchd.service.d/own.conf {ONCE}.d/; systemctl daemon-reload")
