@@ -4,6 +4,7 @@ import argparse
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from functools import partial
@@ -42,7 +43,8 @@ def once(arguments: argparse.Namespace) -> int:
         with progress_shown(log):
             records = service.once()
     changed = [r for r in records if before.get(r.id) != r]
-    say(_summed_up(records, changed))
+    unchanged = [r for r in records if before.get(r.id) == r]
+    say(summed_up(changed, unchanged))
     if arguments.json:
         found = [Row(r.id, r.state, "", r) for r in records]
         put_json([row_json(row) for row in found])
@@ -64,12 +66,17 @@ def show_plan(settings: Settings, *, as_json: bool) -> int:
     return max((trouble.exit_code for trouble in found.troubles), default=os.EX_OK)
 
 
-def _summed_up(records: Sequence[SetRecord], changed: Sequence[SetRecord]) -> str:
-    states = sorted({r.state for r in records})
-    counts = ", ".join(f"{sum(r.state == state for r in records)} {state}" for state in states)
-    if not records:
-        return "Nothing to do: no sets were found."
-    return f"Nothing to do: {counts}." if not changed else f"Worked on {len(changed)}: {counts}."
+def summed_up(changed: Sequence[SetRecord], unchanged: Sequence[SetRecord]) -> str:
+    """Return the last words of a run: what became of the changed sets, then what the others are."""
+    if not changed:
+        return f"Nothing to do: {_counted(unchanged) or 'no sets were found'}."
+    worked = f"Worked on {len(changed)}: {_counted(changed)}."
+    return f"{worked} Unchanged: {_counted(unchanged)}." if unchanged else worked
+
+
+def _counted(records: Iterable[SetRecord]) -> str:
+    counts = Counter(record.state for record in records)
+    return ", ".join(f"{counts[state]} {state}" for state in sorted(counts))
 
 
 def _exit_code(records: Iterable[SetRecord]) -> int:
