@@ -127,7 +127,9 @@ class Messenger:
         return None
 
     def _try(self, message: Message) -> None:
-        way = self._ways[message.way]
+        way = self._ways.get(message.way)
+        if way is None:  # another configuration was read just now: the next look finds its new way
+            return
         try:
             problem = way.deliver(
                 message.body,
