@@ -204,7 +204,7 @@ def test_a_reload_uses_a_good_configuration_and_keeps_the_old_one_over_a_bad_one
     host.edit("#uploads = 4", "uploads = 1")
     host.edit("#scan_every = 60", 'scan_every = "often"')
     host.until(lambda: "scan_every" in host.log())
-    assert host.state("ActiveState") == "active"
+    host.until(lambda: host.state("ActiveState") == "active")  # it says so before the reload has ended
     host.drop("reloaded")
     assert host.wait_for("reloaded.emi").startswith("emi-")
     host.edit('scan_every = "often"', "scan_every = 60")
