@@ -240,6 +240,23 @@ def test_a_file_that_has_changed_is_inspected_with_a_remark(host: Host) -> None:
     assert told["remarks"] == ["the file has changed since its set was worked on"]
 
 
+def test_a_kernel_far_into_a_gzip_is_taken_out_and_the_disk_is_uploaded_whole(host: Host) -> None:
+    """Nothing is between 1 and 160 MiB, so that reading begins at a place that was kept."""
+    table = MBR.replace("2048", str(160 * MIB // 512))
+    made = disk(host.folder / "disk", table, (160, root(host, SYSTEM | BOOT)), size=320 * MIB)
+    with made.open("r+b") as file:
+        file.seek(310 * MIB)
+        file.write(hashlib.shake_128(b"end").digest(MIB))
+    subprocess.run(["gzip", "-1", made], check=True)
+    drop(host, made.with_suffix(".gz"), "karmic.img.gz")
+    (host.spool / "karmic.toml").write_text('kernel = "from-image"\n')
+    assert host.run("once").returncode == 0, host.report("karmic")["error"]
+    content = gzip.decompress((host.spool / "karmic.img.gz").read_bytes())
+    sums = {member["role"]: member["sha256"] for member in host.report("karmic")["members"]}
+    assert sums == {"kernel": sha256(KERNEL), "ramdisk": sha256(RAMDISK), "machine": sha256(content)}
+    assert host.run("verify", "karmic").returncode == 0
+
+
 # --- a whole disk with a kernel ---------------------------------------------------------------------------
 
 TAKES_PARTITIONS = "karmic.img is a whole disk, and cloud default starts an image that has a kernel beside it"

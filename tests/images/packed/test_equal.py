@@ -4,6 +4,7 @@ import bz2
 import gzip
 import hashlib
 import lzma
+import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -15,12 +16,14 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.containers import CONTAINERS, content_of
+from tests.support.containers import CONTAINERS, content_of, memory_file
 from tests.support.packed import COMMANDS, KIB, KINDS, MIB, as_packed, compress, make_disk, opened
 from uecwatchd.bundle.bundler import Bundling, Secret
 from uecwatchd.errors import Rejected
 from uecwatchd.images.block_source import BlockSource, read_exactly
 from uecwatchd.images.digests import read_digest
+from uecwatchd.images.formats.container_file import ContainerFile
+from uecwatchd.images.formats.open import DiskAccess, open_disk
 from uecwatchd.images.packed.flow import Flow, SeekPoint
 from uecwatchd.images.packed.segments import PackedFile, Segment, Stream
 from uecwatchd.images.packed.source import KEPT_BLOCKS, PackedSource
@@ -224,3 +227,32 @@ def test_a_place_after_a_long_run_of_zeros_is_reached_at_once() -> None:
         assert source.is_seekable
         assert read_exactly(source, 165 * MIB, 3) == b"end"
         assert file.begun == 0
+
+
+def test_a_file_that_is_opened_again_is_read_from_the_places_of_the_first_opening() -> None:
+    """The file of the first opening is closed by then."""
+    disk = b"begin" * MIB + bytes(160 * MIB) + b"more" * MIB
+    access = DiskAccess()
+    with memory_file(pack_here(disk, "gzip")) as file:
+        for place in (0, 166 * MIB, 168 * MIB):
+            again = os.fdopen(os.dup(file.fileno()), "rb", buffering=0)
+            with closing(open_disk(again, name="web.img.gz", access=access).source) as source:
+                assert read_exactly(source, place, 100) == disk[place : place + 100]
+
+
+class Uncopied:
+    """A stream that cannot be copied."""
+
+    is_done, place = False, 0
+
+    def read(self, limit: int, /) -> bytes:
+        return bytes(limit)
+
+    def copy(self, file: ContainerFile, /) -> None:
+        del file
+
+
+def test_unpacking_does_not_begin_elsewhere_when_a_place_cannot_be_used() -> None:
+    point = SeekPoint(5, Segment(0), Uncopied())
+    with as_packed(pack_here(DISK, "gzip"), "gzip") as file, pytest.raises(RuntimeError, match="byte 5"):
+        Flow(file, point)

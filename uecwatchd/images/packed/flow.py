@@ -25,7 +25,7 @@ class Flow:
         self.point = point  #: where the segment begins that is being unpacked
         self.offset = point.offset  #: of the next byte in the content
         self.is_done = False
-        self._stream: Stream = (point.stream and point.stream.copy()) or packed.open(point.segment)
+        self._stream = _begin(packed, point)
 
     @property
     def place(self) -> int:
@@ -34,7 +34,7 @@ class Flow:
 
     def snapshot(self) -> SeekPoint | None:
         """Return a point at this place; None if the compression has none inside of its segments."""
-        stream = None if self._stream.is_done else self._stream.copy()
+        stream = None if self._stream.is_done else self._stream.copy(self._packed.file)
         return SeekPoint(self.offset, self.point.segment, stream) if stream else None
 
     def read(self, limit: int) -> bytes:
@@ -61,3 +61,13 @@ class Flow:
             pieces.append(self.read(left))
             left -= len(pieces[-1])
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _begin(packed: PackedFile, point: SeekPoint) -> Stream:
+    """Return the stream at a point, reading from this file: that of an earlier opening may be closed."""
+    if point.stream is None:
+        return packed.open(point.segment)
+    stream = point.stream.copy(packed.file)
+    if stream is None:  # its segment begins elsewhere, so other content would be read from there
+        raise RuntimeError(f"{packed.file.name}: unpacking cannot begin at byte {point.offset}")
+    return stream

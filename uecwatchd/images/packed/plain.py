@@ -123,10 +123,10 @@ class PlainStream:
             raise truncated(self._file, self._form.stream)
         return content
 
-    def copy(self) -> "PlainStream | None":
+    def copy(self, file: ContainerFile, /) -> "PlainStream | None":
         if not isinstance(self._decoder, GzipDecoder) or not self._decoder.needs_input:
             return None
-        other = PlainStream(self._file, self._form, self._next)
+        other = PlainStream(file, self._form, self._next)
         other._decoder = self._decoder.copy()
         return other
 

@@ -44,8 +44,11 @@ class Stream(Protocol):
         Raises Rejected for damaged data, OSError.
         """
 
-    def copy(self) -> "Stream | None":
-        """Return another one at the same place; None if that cannot be done, or not here."""
+    def copy(self, file: ContainerFile, /) -> "Stream | None":
+        """Return another one at the same place, reading from `file`: the same one, perhaps opened again.
+
+        Returns None if that cannot be done, or not here.
+        """
 
 
 class PackedFile(Protocol):

@@ -110,8 +110,8 @@ class ZstdStream:
             self.is_done = True
         return content
 
-    def copy(self) -> None:
-        return None
+    def copy(self, file: ContainerFile, /) -> None:
+        del file
 
     def _refuse(self, why: str) -> Rejected:
         if "too much memory" in why:
