@@ -153,6 +153,28 @@ def test_the_root_partition_of_a_disk_is_registered_if_the_sidecar_says_so(host:
     assert machine["part"] == f"partition:{MIB}+{len(content)}"
 
 
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("karmic.img.gz", "gzip -1 < disk"),
+        ("karmic.img.xz", "xz -1 -T2 --block-size=8MiB < disk"),
+        ("karmic.qcow2", "qemu-img convert -q -c -f raw -O qcow2 disk made && cat made"),
+    ],
+)
+def test_the_root_partition_of_a_packed_disk_is_registered(host: Host, name: str, command: str) -> None:
+    inside = root(host, SYSTEM | BOOT)
+    content = inside.read_bytes()
+    disk(host.folder / "disk", MBR, (1, inside), size=80 * MIB)
+    made = host.folder / "packed"
+    subprocess.run(["bash", "-c", f"({command}) > {made.name}"], check=True, cwd=host.folder)
+    drop(host, made, name)
+    (host.spool / "karmic.toml").write_text('layout = "partition"\n')
+    assert host.run("once").returncode == 0, host.report("karmic")["error"]
+    (machine,) = (one for one in host.report("karmic")["members"] if one["role"] == "machine")
+    assert (machine["size"], machine["sha256"]) == (len(content), sha256(content))
+    assert host.run("verify", "karmic").returncode == 0
+
+
 def test_the_same_kernel_in_two_images_is_registered_once(host: Host) -> None:
     drop(host, root(host, SYSTEM | BOOT), "first.img")
     drop(host, root(host, SYSTEM | BOOT | {"etc/motd": "other"}), "second.img")

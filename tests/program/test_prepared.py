@@ -57,6 +57,15 @@ def drop_guest(host: Host, *, spoiled: bool = False) -> Path:
     return (host.folder / "m.qcow2").rename(host.spool / "m.qcow2")
 
 
+def download(host: Host, member: dict[str, Any]) -> Path:
+    """Return a file with the image of a member, as it is in its bucket."""
+    cloud = connect(load(host.config, environ={}).clouds["default"], uploads=1, before={})
+    with (host.folder / "taken").open("wb") as file:
+        download_bundle(cloud, member["manifest"], SparseFile(file))
+        file.truncate(member["size"])
+    return host.folder / "taken"
+
+
 def test_a_prepared_image_is_registered_says_so_and_is_found_again(host: Host) -> None:
     dropped = drop_guest(host)
     before = dropped.read_bytes(), dropped.stat().st_mtime_ns
@@ -74,10 +83,7 @@ def test_a_prepared_image_is_registered_says_so_and_is_found_again(host: Host) -
 
     settings = load(host.config, environ={})
     cloud = connect(settings.clouds["default"], uploads=1, before={})
-    with (host.folder / "taken").open("wb") as file:
-        download_bundle(cloud, member["manifest"], SparseFile(file))
-        file.truncate(member["size"])
-    taken = (host.folder / "taken").read_bytes()
+    taken = download(host, member).read_bytes()
     assert hashlib.sha256(taken).hexdigest() == member["sha256"]
     (host.folder / "taken").write_bytes(taken[MIB : MIB + SIZE])
     run("e2fsck", "-fn", host.folder / "taken")
@@ -92,6 +98,19 @@ def test_a_prepared_image_is_registered_says_so_and_is_found_again(host: Host) -
     assert host.run("once").returncode == 0
     assert (host.spool / "m.emi").read_text() == f"{member['id']}\n"
     assert len(host.cloud.calls("RegisterImage")) == 1
+
+
+def test_the_root_partition_is_prepared_and_registered_without_its_disk(host: Host) -> None:
+    unprepared_qcow2(host.folder).rename(host.spool / "m.qcow2")
+    sidecar = f'{SIDECAR}layout = "partition"\nvirtualization = "paravirtual"\n'
+    (host.spool / "m.toml").write_text(sidecar)
+    assert host.run("once").returncode == 0, host.report("m")["error"]
+    (member,) = (each for each in host.report("m")["members"] if each["role"] == "machine")
+    assert (member["part"], member["size"]) == (f"partition:{MIB}+{SIZE}", SIZE)
+    taken = download(host, member)
+    assert hashlib.sha256(taken.read_bytes()).hexdigest() == member["sha256"]
+    run("e2fsck", "-fn", taken)
+    assert "169.254.169.254" in run("debugfs", "-R", "cat /etc/rc.local", taken)
 
 
 REMEDIED = {"key-fetch", "machine-id", "console"}

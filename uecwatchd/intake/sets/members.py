@@ -7,6 +7,7 @@ from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images import suitability
 from uecwatchd.images.detect import CONTAINERS
 from uecwatchd.images.file_facts import Facts
+from uecwatchd.images.reading import whole
 from uecwatchd.images.suitability import COMPRESSORS
 from uecwatchd.intake.sets.candidates import SetCandidate
 from uecwatchd.intake.sets.records import ROLE_WORDS, ROLES, Member
@@ -53,10 +54,13 @@ def _container(content: Facts) -> str:
 
 
 def with_size(member: Member, size: int) -> Member:
-    """Return a member whose disk was read, with its size in bytes.
+    """Return a member with the size of its image in bytes, known from reading.
 
-    Raises Rejected if a disk with that content should be larger.
+    Raises Rejected if a disk with that content should be larger. A part of a disk is not compared: what is
+    known of the content is known of the whole.
     """
+    if member.reading != whole(member.reading):
+        return replace(member, size=size)
     disk = member.facts.disk
     if disk is None:
         return member
