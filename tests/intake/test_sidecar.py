@@ -216,6 +216,8 @@ def test_only_the_disk_of_a_linux_is_prepared() -> None:
     [
         ('layout = "partition"\nconvert = "keep"', 'with convert = "keep" that is not read'),
         ('layout = "partition"\nvirtualization = "hvm"', 'with virtualization = "hvm" a node boots one'),
+        ('kernel = "from-image"\nconvert = "keep"', '"from-image" is read from the disk, and with convert'),
+        ('ramdisk = "from-image"\nconvert = "keep"', 'with convert = "keep" that is not read'),
         ('kernel = "from-image"\nvirtualization = "hvm"', 'with virtualization = "hvm" there is none'),
         ('ramdisk = "from-image"\nvirtualization = "hvm"', 'with virtualization = "hvm" there is none'),
     ],
@@ -352,7 +354,7 @@ TABLES = st.fixed_dictionaries(
 
 def is_consistent(table: dict[str, object]) -> bool:
     from_image = "from-image" in (table.get("kernel"), table.get("ramdisk"))
-    return not (from_image and table.get("virtualization") == "hvm")
+    return not (from_image and (table.get("virtualization") == "hvm" or table.get("convert") == "keep"))
 
 
 @given(TABLES.filter(is_consistent), st.booleans(), st.booleans())

@@ -368,7 +368,10 @@ def _contradictions(sidecar: Sidecar) -> Iterator[str]:
             yield 'layout = "partition" is read from the disk, and with convert = "keep" that is not read'
         if sidecar.virtualization == "hvm":
             yield 'layout = "partition" leaves no disk, and with virtualization = "hvm" a node boots one'
-    if FROM_IMAGE in (sidecar.kernel, sidecar.ramdisk) and sidecar.virtualization == "hvm":
+    wants_from_image = FROM_IMAGE in (sidecar.kernel, sidecar.ramdisk)
+    if wants_from_image and sidecar.convert == "keep":
+        yield '"from-image" is read from the disk, and with convert = "keep" that is not read'
+    if wants_from_image and sidecar.virtualization == "hvm":
         yield '"from-image" is for a kernel beside the image, and with virtualization = "hvm" there is none'
     roles: dict[str, str] = {}
     for role in ("machine", "kernel", "ramdisk"):
