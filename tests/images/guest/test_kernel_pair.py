@@ -1,5 +1,7 @@
 """The kernel and ramdisk of a guest: which pair is meant, and what is said if none is."""
 
+import gzip
+import lzma
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from uecwatchd.images.guest.tree import GuestTree
 
 KERNEL = bzimage("6.1.0-9-amd64")
 RAMDISK = b"070701" + bytes(600)
+ELF = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\0\x3e\0" + bytes(9000)
 
 
 def tree(folder: Path, files: dict[str, Content]) -> GuestTree:
@@ -42,6 +45,8 @@ def boot(*versions: str, ramdisk: str = "initrd.img-{}") -> dict[str, Content]:
         boot("2.6.31-14-server") | {"boot/vmlinuz-9.9": b"", "boot/initrd.img-9.9": b""},
         boot("2.6.31-14-server") | {"boot/initrd.img-2.6.31-14-server.old-dkms": RAMDISK},
         boot("2.6.31-14-server", "9.9-rescue"),
+        boot("2.6.31-14-server") | {"boot/vmlinux-2.6.31-14-server.gz": gzip.compress(ELF)},
+        boot("2.6.31-14-server") | {"boot/vmlinux-2.6.31-14-server.xz": lzma.compress(ELF)},
         boot("2.6.31-14-server") | {"boot/vmlinuz-9.9": Link("nowhere"), "boot/initrd.img-9.9": RAMDISK},
         boot("2.6.31-14-server")
         | {"boot/vmlinuz-9.9": None, "boot/System.map-9.9": "x", "boot/config-9.9": "x"},
@@ -57,6 +62,8 @@ def boot(*versions: str, ramdisk: str = "initrd.img-{}") -> dict[str, Content]:
         "no empty files",
         "no old ramdisk",
         "none for emergencies",
+        "not SUSE's kernel for debuggers",
+        "not one that is packed in another way",
         "no broken link",
         "nothing else",
     ],
@@ -113,10 +120,18 @@ def test_all_kernels_are_listed_the_newest_first(tmp_path: Path) -> None:
             {"boot/vmlinuz-6.1": b"MZ\0\0zimg" + bytes(52) + b"\x40\0\0\0PE\0\0" + b"\x64\xaa" + bytes(2000)},
             "/boot/vmlinuz-6.1: the kernel in the image cannot be started: it is compressed for EFI",
         ),
+        (
+            {"boot/vmlinux-6.1.gz": gzip.compress(KERNEL), "boot/vmlinux-6.1.xz": lzma.compress(KERNEL)},
+            "two kernels of version 6.1.0-9: /boot/vmlinux-6.1.gz and /boot/vmlinux-6.1.xz",
+        ),
+        (
+            {"boot/vmlinuz-6.1": gzip.compress(KERNEL), "boot/initrd-6.1": RAMDISK},
+            "cannot be started: it is gzip-compressed",
+        ),
         ({"boot/vmlinuz-6.1": "a text"}, "cannot be started: it is a text file, not a kernel"),
         ({"boot/vmlinuz-6.1": KERNEL[:0x600]}, "cannot be started"),
     ],
-    ids=["none", "two flavours", "two ramdisks", "zboot", "text", "cut"],
+    ids=["none", "two flavours", "two ramdisks", "zboot", "two that are packed", "packed", "text", "cut"],
 )
 def test_a_missing_or_ambiguous_kernel_is_refused_with_a_sentence(
     tmp_path: Path, files: dict[str, Content], said: str

@@ -5,13 +5,13 @@ version, or the same word, in their names. Kernels for emergencies and crash dum
 """
 
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images import file_names
 from uecwatchd.images.detect import HEAD_BYTES, detect
-from uecwatchd.images.file_facts import Facts
+from uecwatchd.images.file_facts import Facts, Reason
 from uecwatchd.images.guest.tree import GuestFile, GuestTree
 from uecwatchd.images.guest.versions import VersionOrder, release_numbers, version_order
 from uecwatchd.images.suitability import COMPRESSORS, reason_unsuitable
@@ -67,7 +67,7 @@ def find_kernel_pair(tree: GuestTree) -> KernelPair:
 
     Raises NoKernelPair, UnreadableVolume, OSError.
     """
-    kernels = find_kernels(tree)
+    kernels = _without_packed(find_kernels(tree))
     if not kernels:
         raise NoKernelPair(
             "the image has no kernel",
@@ -150,6 +150,19 @@ def _ramdisk_for(tree: GuestTree, kernel: GuestKernel) -> GuestFile | None:
     return next(iter(found.values()), None)
 
 
+def _without_packed(kernels: Sequence[GuestKernel]) -> list[GuestKernel]:
+    """Leave out packed kernels beside a bootable one of the same release.
+
+    SUSE installs `vmlinux-VERSION.gz` for debuggers beside `vmlinuz-VERSION`.
+    """
+    started = {release_numbers(each.version) for each in kernels if _reason_unbootable(each) is None}
+    return [
+        each
+        for each in kernels
+        if each.facts.format not in COMPRESSORS or release_numbers(each.version) not in started
+    ]
+
+
 def _check_only_one(kernel: GuestKernel, others: Iterable[GuestKernel]) -> None:
     """Raise NoKernelPair if there is another kernel of the same release, of another flavour perhaps."""
     release = release_numbers(kernel.version)
@@ -164,14 +177,19 @@ def _check_only_one(kernel: GuestKernel, others: Iterable[GuestKernel]) -> None:
 
 def _check_bootable(kernel: GuestKernel) -> None:
     """Raise NoKernelPair for a kernel that a node cannot start by itself, as it starts an image's kernel."""
+    if reason := _reason_unbootable(kernel):
+        raise NoKernelPair(f"{kernel.file.path}: the kernel in the image cannot be started", *reason)
+
+
+def _reason_unbootable(kernel: GuestKernel) -> Reason | None:
     path, facts = kernel.file.path, kernel.facts
-    reason = reason_unsuitable("kernel", facts, size=kernel.file.entry.size, name=path)
-    if reason is None and facts.format == "pe":
-        reason = "it is compressed for EFI, and nodes start kernels without EFI", _unpack_hint(path)
-    if reason is None and facts.format in COMPRESSORS:
-        reason = f"it is {facts.format}-compressed, and nodes do not unpack a kernel", _unpack_hint(path)
-    if reason:
-        raise NoKernelPair(f"{path}: the kernel in the image cannot be started", *reason)
+    if reason := reason_unsuitable("kernel", facts, size=kernel.file.entry.size, name=path):
+        return reason
+    if facts.format == "pe":
+        return "it is compressed for EFI, and nodes start kernels without EFI", _unpack_hint(path)
+    if facts.format in COMPRESSORS:
+        return f"it is {facts.format}-compressed, and nodes do not unpack a kernel", _unpack_hint(path)
+    return None
 
 
 def _unpack_hint(path: str) -> str:
