@@ -83,6 +83,13 @@ def test_an_image_with_an_error_is_not_ready(tmp_path: Path) -> None:
     )
 
 
+def test_the_kernel_tells_the_architecture_if_no_program_does(tmp_path: Path) -> None:
+    files: dict[str, Content] = {"boot/vmlinuz-6.1": bzimage("6.1"), "bin/sh": "#!", "etc/passwd": "x"}
+    image = ext("-t", "ext4")(tmp_path / "root.img", fill(tmp_path / "root", files))
+    assert found(image)["arch"] == "x86_64"
+    assert "architecture x86_64" in inspect(image).stdout
+
+
 def test_an_image_without_a_system_is_not_ready(tmp_path: Path) -> None:
     (finding,) = found(empty(tmp_path / "empty.img", MIB))["findings"]
     assert "no operating system in it that is known" in finding["sentence"]

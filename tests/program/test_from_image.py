@@ -318,6 +318,23 @@ def test_a_kernel_beside_an_image_makes_up_for_the_one_that_it_lacks(host: Host)
     (host.spool / "karmic.initrd").write_bytes(RAMDISK)
     assert host.run("once").returncode == 0, host.report("karmic")["error"]
     assert host.report("karmic")["image"]["ready"]
+    asked = host.run("inspect", "karmic", "--json")
+    assert (asked.returncode, json.loads(asked.stdout)["ready"]) == (0, True)
+    of_file = json.loads(host.run("inspect", str(host.spool / "karmic.img"), "--json").stdout)
+    assert not of_file["ready"], "it has no kernel"
+
+
+def test_a_registered_kernel_makes_up_for_the_one_that_an_image_lacks(host: Host) -> None:
+    drop(host, root(host, SYSTEM | BOOT))
+    assert host.run("once").returncode == 0
+    ids = {role: (host.spool / f"karmic.{role}").read_text().strip() for role in ("eki", "eri")}
+    run("rm", "-r", host.folder / "root")
+    sidecar = f'kernel = "{ids["eki"]}"\nramdisk = "{ids["eri"]}"\n'
+    dropped = drop(host, root(host, SYSTEM | REACHABLE), "lucid.img", sidecar)
+    assert host.run("once").returncode == 0
+    assert host.run("inspect", "lucid").returncode == 0
+    os.utime(dropped)
+    assert "the image has no kernel" in host.run("inspect", "lucid").stdout, "it may have one since"
 
 
 def test_a_kernel_beside_an_image_that_cannot_start_its_programs_is_an_error(host: Host) -> None:
@@ -330,6 +347,8 @@ def test_a_kernel_beside_an_image_that_cannot_start_its_programs_is_an_error(hos
     first = host.report("karmic")["image"]["findings"][0]
     assert (first["key"], first["severity"], first["sentence"]) == ("kernel", "error", sentence)
     assert f"not ready: {sentence}" in (host.spool / "karmic.uec.log").read_text()
+    asked = host.run("inspect", "karmic")
+    assert (asked.returncode, sentence in asked.stdout) == (EX_DATAERR, True)
 
 
 @pytest.mark.parametrize("sidecar", ["", 'kernel = "none"\nprepare = true'], ids=["its kernel", "prepared"])

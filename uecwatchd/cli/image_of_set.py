@@ -19,8 +19,10 @@ from uecwatchd.errors import Deferred, Rejected, UecError, problem
 from uecwatchd.images.block_source import BlockSource
 from uecwatchd.images.disk_parts import open_part
 from uecwatchd.images.formats.open import DiskAccess, OpenedDisk, open_disk
+from uecwatchd.images.guest.kernel_beside import ABOUT_OWN_KERNEL
+from uecwatchd.images.guest.summary import ReadinessFinding
 from uecwatchd.images.prepare.prepare import ImageToPrepare, prepare_image
-from uecwatchd.images.reading import is_prepared
+from uecwatchd.images.reading import guest_path, is_prepared
 from uecwatchd.images.tarball.copy_file import copy_file
 from uecwatchd.ledger.open import read_ledger
 from uecwatchd.ledger.records import MemberRecord, SetRecord
@@ -50,13 +52,15 @@ class ImageOfSet:
 class OpenedImage:
     """An image that can be looked into, with its name for messages.
 
-    `prepared` are the changes over its file; None if there are not to be any.
+    `prepared` are the changes over its file; None if there are not to be any. `about_kernel` are the findings
+    about the kernel that its set boots; None if that is the image's own.
     """
 
     name: str
     disk: OpenedDisk
     prepared: tuple[str, ...] | None = None
     remarks: tuple[str, ...] = ()
+    about_kernel: tuple[ReadinessFinding, ...] | None = None
 
 
 def find_image_of_set(name: str, config: Path | None) -> ImageOfSet | None:
@@ -99,11 +103,29 @@ def open_image_of_set(image: ImageOfSet, check: Callable[[], None]) -> Iterator[
     with _open_file(image, check) as file:
         has_changed = not image.member.origin and FileStamp.of(os.fstat(file.fileno())) != image.member.stamp
         disk = open_disk(file, name=image.name, access=access, check=check)
-        opened = OpenedImage(image.name, disk, remarks=(CHANGED,) if has_changed else ())
+        remarks, about_kernel = (
+            (CHANGED,) if has_changed else (),
+            _about_kernel(image, has_changed=has_changed),
+        )
+        opened = OpenedImage(image.name, disk, remarks=remarks, about_kernel=about_kernel)
         if is_prepared(image.member.how):
             opened = _prepare(image, opened, check)
         with open_part(opened.disk.source, image.member.how, name=image.name, check=check) as part:
             yield _with_source(opened, part)
+
+
+def _about_kernel(image: ImageOfSet, *, has_changed: bool) -> tuple[ReadinessFinding, ...] | None:
+    """Return the findings about the kernel of a set, from its record; None if it is the image's own.
+
+    Without a kernel among the members it is a registered one, or the image's own. What was found then is true
+    of both, as long as the image has not changed.
+    """
+    summary = image.record.inspection
+    kernel = next((member for member in image.record.members if member.role == "kernel"), None)
+    is_own = guest_path(kernel.how) if kernel else has_changed
+    if summary is None or is_own:
+        return None
+    return tuple(finding for finding in summary.findings if finding.key in ABOUT_OWN_KERNEL)
 
 
 def _prepare(image: ImageOfSet, opened: OpenedImage, check: Callable[[], None]) -> OpenedImage:

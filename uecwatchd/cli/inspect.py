@@ -17,6 +17,8 @@ from uecwatchd.images.detect import HEAD_BYTES, detect
 from uecwatchd.images.formats.open import OpenedDisk, open_disk
 from uecwatchd.images.guest.disk import describe_place
 from uecwatchd.images.guest.inspection import Inspection, inspect_image
+from uecwatchd.images.guest.kernel_beside import ABOUT_OWN_KERNEL
+from uecwatchd.images.guest.summary import in_order
 from uecwatchd.images.suitability import reason_unsuitable
 from uecwatchd.system.file_errors import NoInput, open_for_reading
 from uecwatchd.system.signals import stop_on_signals
@@ -34,13 +36,21 @@ def inspect(arguments: argparse.Namespace) -> int:
     stop = stop_on_signals(code=os.EX_TEMPFAIL)
     with _open(arguments, stop.may_go_on) as image:
         found = inspect_image(image.disk.source, name=image.name, check=stop.may_go_on)
-    found = replace(found, remarks=(*found.remarks, *image.remarks))
+    found = _with_kernel_of_set(image, replace(found, remarks=(*found.remarks, *image.remarks)))
     if arguments.json:
         put_json(_as_json(image, found))
     else:
         for line in _lines(image, found):
             put(line)
     return os.EX_OK if found.is_ready else os.EX_DATAERR
+
+
+def _with_kernel_of_set(image: OpenedImage, found: Inspection) -> Inspection:
+    """Replace what was found about the image's own kernel if its set boots another one."""
+    if image.about_kernel is None:
+        return found
+    others = (finding for finding in found.findings if finding.key not in ABOUT_OWN_KERNEL)
+    return replace(found, findings=in_order((*others, *image.about_kernel)))
 
 
 @contextmanager
@@ -89,7 +99,7 @@ def _labelled(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "", describe_place(placed)
     if found.system:
         yield "system", found.system.name
-        yield "architecture", found.system.arch or "unknown"
+        yield "architecture", found.summary().arch or "unknown"
     yield "boots by", " and ".join(way.upper() for way in found.boot_ways) or "a separate kernel only"
     for kernel in found.kernels:
         yield "kernel", f"{kernel.version}, {kernel.file.path}{_ramdisk_words(found, kernel.file.path)}"
@@ -124,7 +134,7 @@ def _as_json(image: OpenedImage, found: Inspection) -> dict[str, Any]:
             for placed in found.disk.volumes
         ],
         "system": {"id": system.id, "version": system.version, "name": system.name} if system else None,
-        "arch": system.arch if system else None,
+        "arch": found.summary().arch,
         "boots_by": list(found.boot_ways),
         "kernels": [{"version": kernel.version, "path": kernel.file.path} for kernel in found.kernels],
         "kernel": pair.kernel.path if pair else None,
