@@ -309,6 +309,19 @@ def test_a_whole_disk_for_a_cloud_that_starts_partitions_is_told_with_its_remedy
         assert findings["whole-disk"]["remedy"].startswith('Say layout = "partition" in the sidecar')
 
 
+def test_no_partition_is_to_be_taken_from_a_whole_disk_without_a_system(host: Host) -> None:
+    image = disk(host.folder / "disk", MBR, (1, root(host, {"data": "x"})), size=80 * MIB)
+    drop(host, image)
+    (host.spool / "karmic.vmlinuz").write_bytes(KERNEL)
+    (host.spool / "karmic.initrd").write_bytes(RAMDISK)
+    assert host.run("once").returncode == 0
+    (finding,) = (f for f in host.report("karmic")["image"]["findings"] if f["key"] == "whole-disk")
+    assert finding["remedy"].startswith("Drop its root partition instead")
+    log = (host.spool / "karmic.uec.log").read_text()
+    assert finding["remedy"] in log
+    assert "layout =" not in log
+
+
 # --- a kernel beside it -----------------------------------------------------------------------------------
 
 

@@ -30,6 +30,9 @@ WAYS_OUT = {
     "name": f'If the name misleads, say so in the sidecar: arch = "x86_64". {_ELSEWHERE}',
     "nothing": _ELSEWHERE,
 }
+# What to do about a whole disk on a cloud that starts partitions: with a Linux that was found, and without.
+TAKE_PARTITION = 'Say layout = "partition" in the sidecar: then the partition with its root is registered.'
+DROP_PARTITION = "Drop its root partition instead; no Linux was found on the disk, to take it out of that."
 
 
 def connect(job: Job, tools: AttemptTools) -> Job:
@@ -160,7 +163,8 @@ def _check_layout(job: Job) -> Job:
         f"{machine.path} is a whole disk, and cloud {job.cloud.name} starts an image that has a kernel "
         "beside it as one partition: it may not boot."
     )
-    remedy = 'Say layout = "partition" in the sidecar: then the partition with its root is registered.'
+    system = job.record.inspection.system_id if job.record.inspection else ""
+    remedy = DROP_PARTITION if system in ("", "windows") else TAKE_PARTITION
     tell(job, Kind.WORKING, sentence, level="warning", fields={"hint": remedy})
     if job.record.inspection is None:
         return job
