@@ -190,7 +190,8 @@ def test_an_image_that_is_not_ready_is_rejected_if_the_sidecar_requires_that(hos
     error = host.report("karmic")["error"]
     assert error["what"] == "karmic: it is not ready for a cloud"
     assert "70-persistent-net.rules" in error["why"]
-    assert error["hint"] == "In the guest: rm /etc/udev/rules.d/70-persistent-net.rules"
+    assert error["hint"].startswith("Try prepare = true in the sidecar")
+    assert error["hint"].endswith("For the rest: In the guest: apt-get install openssh-server")
     assert not (host.spool / "karmic.emi").exists()
     asked = host.run("inspect", "karmic", "--json")
     assert asked.returncode == EX_DATAERR
@@ -209,6 +210,23 @@ def test_an_image_that_nobody_can_log_in_to_is_not_ready(host: Host) -> None:
     drop(host, root(host, SYSTEM | BOOT), sidecar='require = "ready"')
     assert host.run("once").returncode == EX_DATAERR
     assert "no SSH server" in host.report("karmic")["error"]["why"]
+
+
+@pytest.mark.parametrize(
+    ("lacks", "prepare", "hint"),
+    [
+        ("cloud-init", "", "Try prepare = true in the sidecar"),
+        ("sshd", "", "In the guest: apt-get install openssh-server"),
+        ("sshd", "prepare = true\n", "In the guest: apt-get install openssh-server"),
+        ("cloud-init", "prepare = true\n", "Install cloud-init, or add lines to /etc/rc.local"),
+    ],
+)
+def test_preparation_is_the_remedy_for_what_it_mends(host: Host, lacks: str, prepare: str, hint: str) -> None:
+    """Preparation does not fetch a key without curl or wget, which are not in the image."""
+    reachable = {path: content for path, content in REACHABLE.items() if lacks not in path}
+    drop(host, root(host, SYSTEM | BOOT | reachable), sidecar=f'require = "ready"\n{prepare}')
+    assert host.run("once").returncode == EX_DATAERR
+    assert host.report("karmic")["error"]["hint"].startswith(hint)
 
 
 def test_a_kernel_for_another_architecture_is_not_taken_out(host: Host) -> None:

@@ -158,6 +158,8 @@ def _getty(state: GuestState, line: str) -> Iterator[FileEdit]:
         )
 
 
+# Keys of the findings that these rules remedy, as far as the guest allows it.
+REMEDIED = frozenset(("key-fetch", "net-rules", "machine-id", "console"))
 RULES: tuple[Callable[[GuestState], Iterator[FileEdit | str]], ...] = (
     _key_fetch,
     _network,

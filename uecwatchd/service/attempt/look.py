@@ -4,7 +4,7 @@ What is found defaults the sidecar, and is reported if it contradicts it. Nothin
 its sidecar asks for something that the image does not have.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -16,6 +16,7 @@ from uecwatchd.images.guest.kernel_beside import KernelBeside, summarise_for
 from uecwatchd.images.guest.kernel_pair import KernelPair, NoKernelPair
 from uecwatchd.images.guest.summary import ImageSummary, ReadinessFinding
 from uecwatchd.images.guest.volumes import UnreadableVolume, VolumeReader
+from uecwatchd.images.prepare.plan import REMEDIED
 from uecwatchd.images.prepare.prepare import CannotPrepare
 from uecwatchd.images.reading import describe, with_guest_file, with_partition
 from uecwatchd.intake.sets.records import ROLES, ImageSet, Member
@@ -34,6 +35,7 @@ from uecwatchd.system.text import format_size
 
 # Warnings about a system that comes up, and that nobody can log in to.
 UNREACHABLE = ("key-fetch", "sshd")
+PREPARE_HINT = "Try prepare = true in the sidecar: it changes what is uploaded, and not the file."
 FINDING_WORDS = {"error": "not ready", "warning": "warning", "note": "note"}
 
 
@@ -140,7 +142,15 @@ def _check_ready(job: Job, summary: ImageSummary) -> None:
         needs += [one for one in summary.findings if one.key == "boot-loader"]
     if needs:
         why = " ".join(one.sentence for one in needs).removesuffix(".")
-        raise Rejected(f"{found.name}: it is not ready for a cloud", why, needs[0].remedy)
+        raise Rejected(f"{found.name}: it is not ready for a cloud", why, _remedy(found, summary, needs))
+
+
+def _remedy(found: ImageSet, summary: ImageSummary, needs: Sequence[ReadinessFinding]) -> str:
+    """Return what to do first about the findings: the key that remedies some of them, and the next one."""
+    left = [one for one in needs if one.key not in REMEDIED]
+    if found.sidecar.prepare or summary.system_id == "windows" or len(left) == len(needs):
+        return needs[0].remedy
+    return f"{PREPARE_HINT} For the rest: {left[0].remedy}" if left else PREPARE_HINT
 
 
 # --- what is taken out ------------------------------------------------------------------------------------
