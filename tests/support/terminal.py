@@ -68,6 +68,17 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
+    def interrupt_until_end(self) -> int:
+        """Press Ctrl-C again and again, and return the exit code.
+
+        Python notices one that comes just before it reads a line only with the next signal.
+        """
+        end = time.monotonic() + PATIENCE_SECONDS
+        while self._read():
+            assert time.monotonic() < end, f"waited too long for the end\n{self.text}"
+            self.interrupt()
+        return self.process.wait(PATIENCE_SECONDS)
+
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
 

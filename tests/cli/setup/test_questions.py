@@ -42,7 +42,6 @@ def test_the_end_of_input_at_the_secret_is_no_answer(host: Host) -> None:
 def test_an_interrupt_at_a_question_ends_without_a_word(host: Host) -> None:
     with on_terminal(host, *SETUP, columns=120) as terminal:
         terminal.await_text(EUCARC)
-        terminal.interrupt()
-        assert terminal.await_end() == -signal.SIGINT
+        assert terminal.interrupt_until_end() == -signal.SIGINT
     assert "uecwatchd:" not in terminal.text
     assert "Traceback" not in terminal.text
