@@ -184,3 +184,8 @@ def test_a_hostile_name_stays_a_label(promtool: str, name: str) -> None:
     assert len(text.splitlines()) == len(
         write_metrics(overview(replace(record, id=SetId(record.folder, "a")))).splitlines()
     )
+
+
+def test_two_names_that_look_alike_have_a_series_each() -> None:
+    facts = overview(a_set("a\x1bb"), a_set("a\\x1bb"))
+    assert len(samples(facts)["uecwatchd_set_consecutive_failures"]) == 2

@@ -14,6 +14,7 @@ from uecwatchd.ledger.history import STAGE_BOUNDS_SECONDS, TotalKey
 from uecwatchd.outputs.overview import Overview, began_to_wait, choose, count_states, last_successes
 from uecwatchd.system.extras import optional_library
 from uecwatchd.system.text import printable
+from uecwatchd.types import SetId
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -96,8 +97,8 @@ def _of_sets(overview: Overview) -> Iterator["Metric"]:
         f"When a set was last registered; for the {MOST_SERIES} sets with the latest success.",
         labels=["set", "folder"],
     )
-    for (folder, name), moment in last_successes(overview, MOST_SERIES):
-        success.add_metric([printable(name), printable(folder)], moment)
+    for set_id, moment in last_successes(overview, MOST_SERIES):
+        success.add_metric(_labels(set_id), moment)
     yield success
     failures = GaugeMetricFamily(
         "uecwatchd_set_consecutive_failures",
@@ -108,13 +109,18 @@ def _of_sets(overview: Overview) -> Iterator["Metric"]:
     for record in chosen:
         # A set that was refused before any attempt has failed once as well.
         number = max(overview.failures.get(record.id, 0), record.error is not None)
-        failures.add_metric([printable(record.name), printable(record.folder)], number)
+        failures.add_metric(_labels(record.id), number)
     yield failures
     yield GaugeMetricFamily(
         "uecwatchd_sets_left_out",
         "Sets without a series of their own, because there are too many.",
         value=len(situation.records) - len(chosen),
     )
+
+
+def _labels(set_id: SetId) -> list[str]:
+    """Return name and folder as labels. Two sets never have the same: Prometheus would refuse both."""
+    return [printable(text.replace("\\", "\\\\")) for text in (set_id.name, set_id.folder)]
 
 
 def _of_work(overview: Overview) -> Iterator["Metric"]:
