@@ -37,6 +37,7 @@ def write_metrics(overview: Overview) -> bytes:
 
         def collect(self) -> Iterable["Metric"]:
             yield from _of_service(overview)
+            yield from _of_states(overview)
             yield from _of_sets(overview)
             yield from _of_work(overview)
 
@@ -75,7 +76,7 @@ def _of_service(overview: Overview) -> Iterator["Metric"]:
     yield from (readable, free)
 
 
-def _of_sets(overview: Overview) -> Iterator["Metric"]:
+def _of_states(overview: Overview) -> Iterator["Metric"]:
     from prometheus_client.core import GaugeMetricFamily
 
     situation = overview.situation
@@ -92,6 +93,12 @@ def _of_sets(overview: Overview) -> Iterator["Metric"]:
         waits = (began_to_wait(one) for one in situation.records if situation.state_of(one) == state)
         oldest.add_metric([state], max(0.0, overview.moment - min(waits, default=overview.moment)))
     yield oldest
+
+
+def _of_sets(overview: Overview) -> Iterator["Metric"]:
+    from prometheus_client.core import GaugeMetricFamily
+
+    situation = overview.situation
     success = GaugeMetricFamily(
         "uecwatchd_set_last_success_timestamp_seconds",
         f"When a set was last registered; for the {MOST_SERIES} sets with the latest success.",
