@@ -1,5 +1,6 @@
 """The documentation and the program: what one has, the other has too."""
 
+import json
 import re
 import subprocess
 import sys
@@ -21,6 +22,15 @@ from uecwatchd.outputs.metrics import write_metrics
 ROOT = Path(__file__).parents[1]
 ETC = ROOT / "etc"
 SHELLS = ("bash", "zsh", "fish")
+# Calls of S3 whose right has another name, or that take two; those of EC2 are all called like their right.
+RIGHTS_OF_S3 = {
+    "list_buckets": {"ListAllMyBuckets"},
+    "list_objects": {"ListBucket"},
+    "head_bucket": {"ListBucket"},
+    "put_object": {"PutObject", "PutObjectAcl"},
+}
+# It is asked at a path that no cloud has, where nobody has rights.
+WITHOUT_RIGHT = {"ec2:DescribeRegions"}
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +163,24 @@ def test_the_completion_offers_names_of_sets_and_runs_none_of_them(made: Path, t
     assert completed(script, "status ''", tmp_path) == ["karmic", "lucid"]
     assert completed(script, "status kar", tmp_path) == ["karmic"]
     assert not (tmp_path / "pwned").exists()
+
+
+def test_the_least_account_has_the_rights_for_each_call_and_no_others() -> None:
+    text = (ETC / "doc" / "administration.md").read_text()
+    (policy,) = (json.loads(one) for one in re.findall(r"```json\n(.+?)```", text, re.DOTALL))
+    granted = {right for one in policy["Statement"] for right in listed(one["Action"])}
+    assert granted == set(rights_of_calls()) - WITHOUT_RIGHT
+
+
+def listed(words: str | list[str]) -> list[str]:
+    return [words] if isinstance(words, str) else words
+
+
+def rights_of_calls() -> Iterator[str]:
+    """Yield the rights for the calls of a cloud that are in the program."""
+    wings = ("clouds", "delivery", "service", "cli")
+    for module in (path for wing in wings for path in (ROOT / "uecwatchd" / wing).rglob("*.py")):
+        for half, call in re.findall(r"\bcloud\.(s3|ec2)\.([a-z_]+)\b", module.read_text()):
+            name = "".join(map(str.capitalize, call.split("_")))
+            rights = RIGHTS_OF_S3.get(call, {name}) if half == "s3" else {name}
+            yield from (f"{half}:{right}" for right in rights if call != "meta")
