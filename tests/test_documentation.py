@@ -165,6 +165,22 @@ def test_the_completion_offers_names_of_sets_and_runs_none_of_them(made: Path, t
     assert not (tmp_path / "pwned").exists()
 
 
+def test_fish_offers_files_only_where_one_is_wanted(made: Path) -> None:
+    lines = (made / "uecwatchd.fish").read_text().splitlines()
+    for verb, is_file in (("status", False), ("hold", False), ("inspect", True), ("demo", True)):
+        line = f"complete -c uecwatchd -n '__fish_seen_subcommand_from {verb}' -F"
+        assert (line in lines) == is_file, verb
+    (eucarc,) = (line for line in lines if " -l eucarc " in line)
+    assert " -l eucarc -r -F " in eucarc
+
+
+def test_fish_offers_the_values_of_an_option_and_the_options_before_a_verb(made: Path) -> None:
+    text = (made / "uecwatchd.fish").read_text()
+    assert " -l type -x -a 'machine kernel ramdisk' " in text
+    assert "-n __fish_use_subcommand -l version " in text
+    assert "-n __fish_use_subcommand -l config -r -F " in text
+
+
 def test_the_least_account_has_the_rights_for_each_call_and_no_others() -> None:
     text = (ETC / "doc" / "administration.md").read_text()
     (policy,) = (json.loads(one) for one in re.findall(r"```json\n(.+?)```", text, re.DOTALL))

@@ -54,6 +54,14 @@ function __uecwatchd_sets
 end
 complete -c uecwatchd -f
 """
+# What fish offers for an argument, by the name of its value.
+FISH_VALUES = {
+    "SET": ("-a '(__uecwatchd_sets)'",),
+    "FILE": ("-F",),
+    "FILE|SET": ("-a '(__uecwatchd_sets)'", "-F"),
+    "MANIFEST": ("-F",),
+    "DIR": ("-a '(__fish_complete_directories)'",),
+}
 
 
 def main() -> None:
@@ -195,18 +203,30 @@ def verb_parsers_of(parser: Parser) -> list[argparse.ArgumentParser]:
 def fish() -> Iterator[str]:
     """Yield the lines for fish, which shtab does not know."""
     parsers = verb_parsers()
+    for action in build_parser()._actions:
+        yield from fish_options(action, "__fish_use_subcommand")
     for verb in VERBS:
         yield f"complete -c uecwatchd -n __fish_use_subcommand -a {verb.name} -d {quoted(verb.help)}"
-        here = f"-n '__fish_seen_subcommand_from {verb.name}'"
+        here = f"'__fish_seen_subcommand_from {verb.name}'"
         for action in parsers[verb.name]._actions:
-            for name in action.option_strings:
-                kind = f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}"
-                value = " -r" if action.nargs != 0 else ""
-                yield f"complete -c uecwatchd {here} {kind}{value} -d {quoted(action.help or name)}"
-            if action.metavar in ("SET", "FILE|SET"):
-                yield f"complete -c uecwatchd {here} -a '(__uecwatchd_sets)'"
-            if action.metavar in ("FILE", "FILE|SET", "MANIFEST", "DIR"):
-                yield f"complete -c uecwatchd {here} -F"
+            yield from fish_options(action, here)
+            if not action.option_strings and action.metavar in FISH_VALUES:
+                for value in FISH_VALUES[action.metavar]:
+                    yield f"complete -c uecwatchd -n {here} {value}"
+
+
+def fish_options(action: argparse.Action, here: str) -> Iterator[str]:
+    """Yield the lines about one option: where it is offered, and what is offered as its value."""
+    value = ""
+    if action.nargs not in (0, "?"):  # with "?" the next word may belong to something else
+        value = " -x"
+        if action.choices:
+            value += f" -a {quoted(' '.join(map(str, action.choices)))}"
+        elif action.metavar in FISH_VALUES:
+            value = f" -r {' '.join(FISH_VALUES[action.metavar])}"
+    for name in action.option_strings:
+        kind = f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}"
+        yield f"complete -c uecwatchd -n {here} {kind}{value} -d {quoted(action.help or name)}"
 
 
 def quoted(text: str) -> str:

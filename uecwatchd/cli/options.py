@@ -188,7 +188,7 @@ def add_inspect_options(parser: argparse.ArgumentParser) -> None:
 
 def add_sandbox_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8773, help="port on 127.0.0.1; 0 chooses a free one")
-    parser.add_argument("--dir", type=Path, help="keep its buckets and images here")
+    parser.add_argument("--dir", type=Path, metavar="DIR", help="keep its buckets and images here")
     parser.add_argument(
         "--dialect", default="sandbox", metavar="NAME", help="be as strict as that generation"
     )
@@ -216,7 +216,9 @@ def dialects_and_faults() -> str:
 
 def add_demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="drop these instead")
-    parser.add_argument("--dir", type=Path, help="do it in this new folder (default: a temporary one)")
+    parser.add_argument(
+        "--dir", type=Path, metavar="DIR", help="do it in this new folder (default: a temporary one)"
+    )
 
 
 def add_setup_options(parser: argparse.ArgumentParser) -> None:
