@@ -200,3 +200,13 @@ def rights_of_calls() -> Iterator[str]:
             name = "".join(map(str.capitalize, call.split("_")))
             rights = RIGHTS_OF_S3.get(call, {name}) if half == "s3" else {name}
             yield from (f"{half}:{right}" for right in rights if call != "meta")
+
+
+def test_the_page_for_administrators_has_each_way_to_remove_it() -> None:
+    text = (ETC / "doc" / "administration.md").read_text()
+    removal = text[text.index("## Removal") :]
+    commands = ("setup --remove", "apt-get remove", "apt-get purge", "setup --remove --purge")
+    assert [command for command in commands if command not in removal] == []
+    postrm = (ETC / "packaging" / "debian" / "postrm").read_text()
+    (deleted,) = re.findall(r"rm -rf (.+)", postrm)
+    assert [folder for folder in deleted.split() if folder not in removal] == []
