@@ -69,6 +69,11 @@ def test_operators_may_give_every_option_of_their_verbs_that_chooses_no_file() -
     assert {one.split()[1] for one in refused} == CLOSED
 
 
+@pytest.mark.parametrize("words", ["--watch", "--watch 5", "--watch=5", "--watch=0.5 karmic"])
+def test_operators_may_watch_in_every_spelling(words: str) -> None:
+    assert allowed(f"status {words}")
+
+
 def parsers() -> dict[str, argparse.ArgumentParser]:
     (verbs,) = [one for one in build_parser()._actions if isinstance(one, argparse._SubParsersAction)]
     return dict(verbs.choices)

@@ -231,6 +231,7 @@ def test_an_operator_may_use_the_verbs_and_nobody_else(host: Host) -> None:
     for words in (("--config", "/tmp/x"), ("x --config=/tmp/x",), ("--unit=x",), ("--conf=/tmp/x",)):  # noqa: S108
         refused = host.run(*as_bob, "sudo", "-n", "uecwatchd", "status", *words, check=False)
         assert "password is required" in refused.stderr, words
+    host.run(*as_bob, "sudo", "-n", "--list", "--", "uecwatchd", "status", "--watch=5")
     assert host.run(*as_bob, "sudo", "-n", "uecwatchd", "inspect", "/etc/shadow", check=False).returncode == 1
 
 
