@@ -87,6 +87,10 @@ def test_each_alert_has_a_test() -> None:
     assert [alert for alert in alerts if len(re.findall(rf"\b{alert}\b", tested)) < 2] == []
 
 
+def test_no_alert_proposes_a_command_with_a_name_that_members_choose() -> None:
+    assert re.findall(r"Try: uecwatchd \w+ \{\{", RULES.read_text()) == []
+
+
 def test_prometheus_understands_the_dashboard(promtool: str, tmp_path: Path) -> None:
     records = [{"record": f"panel:{number}", "expr": expr} for number, expr in enumerate(of_dashboard())]
     rules = tmp_path / "panels.yml"
