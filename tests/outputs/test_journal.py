@@ -111,6 +111,7 @@ def test_the_journal_gets_a_sentence_and_its_data_as_fields(stderr: TextIO) -> N
     assert (fields["PRIORITY"], fields["SYSLOG_IDENTIFIER"]) == (6, "uecwatchd")
     assert {name: value for name, value in fields.items() if name.startswith("UEC_")} == {
         "UEC_SET": b"karmic",
+        "UEC_ARGUMENT": b"/spool/karmic",
         "UEC_EMI": b"emi-1",
         "UEC_SECONDS": b"2.5",
     }
@@ -151,6 +152,21 @@ def test_no_field_can_control_a_terminal(name: str, field: bytes, stderr: TextIO
     found = sent[0][1]
     assert {found[f"UEC_{key}"] for key in ("SET", "FILE", "HINT", "ERROR", "BUCKET")} == {field}
     assert found["UEC_TRACEBACK"] == field + b"\n" + field
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("a b", b"'/spool/a b'"),
+        ("$(reboot)", b"'/spool/$(reboot)'"),
+        ("it's", b"""'/spool/it'"'"'s'"""),
+        ("\x1b[2J;\udcff", rb"$'/spool/\x1b[2J;\xff'"),
+    ],
+)
+def test_commands_about_a_set_get_it_as_one_word(name: str, word: bytes, stderr: TextIO) -> None:
+    journal, sent = native(stderr)
+    journal.tell(Event(Kind.FOUND, "Found it", SetId("/spool", name)))
+    assert sent[0][1]["UEC_ARGUMENT"] == word
 
 
 def test_an_unavailable_journal_stops_no_work(stderr: TextIO) -> None:

@@ -122,8 +122,26 @@ def test_a_catalog_entry_says_what_happened_and_what_to_do(kind: Kind) -> None:
 
 def test_the_catalog_names_only_fields_that_events_have() -> None:
     text = (FILES / "uecwatchd.catalog").read_text(encoding="utf-8")
-    known = {"SET", "FILE", "STAGE", "EMI", "EKI", "ERI", "CLOUD", "BUCKET", "ATTEMPT", "ERROR", "HINT"}
+    known = {
+        "SET",
+        "ARGUMENT",
+        "FILE",
+        "STAGE",
+        "EMI",
+        "EKI",
+        "ERI",
+        "CLOUD",
+        "BUCKET",
+        "ATTEMPT",
+        "ERROR",
+        "HINT",
+    }
     assert set(re.findall(r"@UEC_([A-Z_]+)@", text)) <= known
+
+
+def test_a_command_of_the_catalog_has_the_set_as_one_quoted_word() -> None:
+    text = (FILES / "uecwatchd.catalog").read_text(encoding="utf-8")
+    assert set(re.findall(r"uecwatchd [a-z]+ (@\w+@)", text)) == {"@UEC_ARGUMENT@"}
 
 
 @NEEDS_SYSTEMD

@@ -32,6 +32,7 @@ from uecwatchd.outputs.journal import JournaldLogger, Send, journal_send, journa
 from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.outputs.terminal import draw_bars, is_terminal, rich_console
 from uecwatchd.outputs.wording import with_hint
+from uecwatchd.system.text import shell_word
 
 if TYPE_CHECKING:  # the library may be missing
     from rich.console import Console
@@ -52,7 +53,9 @@ class EventLog:
 
     def tell(self, event: Event) -> None:
         self.tracker.tell(event)
-        fields = {"set": event.set.name if event.set else "", **event.fields}
+        # Members choose the name. Commands that are to be pasted have it as one word: the argument.
+        about = {"set": event.set.name, "argument": shell_word(str(event.set))} if event.set else {}
+        fields = {**about, **event.fields}
         self.logger.log(LEVELS[event.level], with_hint(event), kind=event.kind, fields=fields)
 
     def progress(self, progress: Progress) -> None:
