@@ -124,6 +124,7 @@ def _read(terminal: int) -> bytes:
     [
         (("--eucarc=/root/nothing",), 78, "/root/nothing (eucarc of cloud default): cannot read it"),
         (("--user-key=/root/nothing",), 78, "/root/nothing: cannot read it: No such file"),
+        (("--dialect=foo",), 78, 'cloud.default.dialect = "foo" must be auto, uec,'),
         (("--member=malory",), 78, "user malory: there is no such user on this host"),
         (("--cloud=Not/One",), 78, "--cloud Not/One: is no name for a cloud"),
         (("--purge",), 78, "--purge: it belongs to --remove"),

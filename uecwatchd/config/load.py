@@ -120,6 +120,15 @@ def load(config: Path | None, *, environ: Mapping[str, str]) -> Settings:
     return settings
 
 
+def check_cloud(name: str, table: Mapping[str, str]) -> None:
+    """Raise Halted with all mistakes in these settings, which are to be written for a cloud."""
+    try:
+        _Tables.merged(InitSettingsSource(_Tables, {"cloud": {name: dict(table)}}))
+    except ValidationError as error:
+        why = join_first(words for _, words in word_mistakes(error, noun="setting", known=_known))
+        raise Halted(f"[cloud.{name}]", why, "Nothing was changed. Correct this, then repeat.") from None
+
+
 # --- mistakes ---------------------------------------------------------------------------------------------
 
 

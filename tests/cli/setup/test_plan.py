@@ -67,6 +67,22 @@ def test_a_fresh_host_gets_configuration_credentials_members_and_a_start() -> No
     assert places == sorted(places)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"dialect": "foo"}, 'cloud.lab.dialect = "foo" must be auto, uec,'),
+        ({"ec2_url": "192.0.2.1"}, "cloud.lab.ec2_url must be a web address"),
+        ({"region": "a b"}, "cloud.lab.region"),
+    ],
+)
+def test_a_setting_that_the_service_would_not_start_with_is_refused(
+    settings: dict[str, str], said: str
+) -> None:
+    with pytest.raises(Halted) as raised:
+        plan_setup(SetupRequest("lab", settings), FRESH)
+    assert said in raised.value.why
+
+
 def test_a_second_setup_has_nothing_left_to_do() -> None:
     assert not left_to_do(plan_setup(WANTED, done(FRESH, WANTED)))
 

@@ -19,6 +19,7 @@ from uecwatchd.cli.setup.host_facts import (
 )
 from uecwatchd.cli.setup.steps import RemovePath, RunProgram, SetupStep, StoreCredential, WriteText
 from uecwatchd.config.documents import Malformed, parse_toml
+from uecwatchd.config.load import check_cloud
 from uecwatchd.config.sources import PREFIX
 from uecwatchd.errors import Halted
 
@@ -32,8 +33,9 @@ REPLACED = ("eucarc", "euca2ools", "profile")
 
 
 def plan_setup(wanted: SetupRequest, facts: HostFacts) -> tuple[SetupStep, ...]:
-    """Return the missing steps to a running service. Raises Halted if a user does not exist."""
+    """Return the missing steps to a running service. Raises Halted if a wish is a mistake."""
     _check_users(wanted, facts)
+    check_cloud(wanted.cloud, wanted.settings)
     changes = [*_made(facts), *_configured(wanted, facts), *_credentials(wanted, facts)]
     groups = [*_joined(wanted.members, DROPPERS, facts), *_joined(wanted.operators, OPERATORS, facts)]
     advice = [*_operated(wanted, facts), *_quota(facts)]
