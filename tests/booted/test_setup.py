@@ -159,3 +159,19 @@ def test_a_full_removal_deletes_what_was_set_up_and_no_image(host: Instance, clo
     assert [path for path in there if host.machine.path(path).exists()] == []
     assert host.machine.shell(f"find {STORES} -type f 2>/dev/null || true").stdout == ""
     assert host.machine.path(f"{host.spool}/draft.txt").exists()
+
+
+def test_a_service_that_does_not_start_is_no_success_and_starts_when_it_can(
+    host: Instance, cloud: Sandbox
+) -> None:
+    broken, run = f"{UNIT}.d/broken.conf", host.machine.run
+    host.machine.write(broken, "[Service]\nExecStart=\nExecStart=/bin/false\nRestart=no\n")
+    words, secret = ("uecwatchd", "setup", *options(cloud)), said_by(cloud)["EC2_SECRET_KEY"]
+    ended = run(*words, "--secret-key-file=-", text=secret, check=False)
+    assert ended.returncode == 78
+    assert "systemctl start uecwatchd.service: " in ended.stderr
+    for _ in range(6):  # more than StartLimitBurst=
+        run("systemctl", "start", "uecwatchd", check=False)
+    host.machine.shell(f"rm {broken}; systemctl daemon-reload")
+    run(*words, "--secret-key-file=-", text=secret)
+    assert run("systemctl", "is-active", "uecwatchd").stdout == "active\n"

@@ -105,6 +105,17 @@ def test_a_new_secret_is_stored_and_the_service_restarted() -> None:
     assert len(changes) == 2
 
 
+def test_a_service_that_has_failed_may_start_again() -> None:
+    facts = replace(done(FRESH, WANTED), is_active=False, has_failed=True)
+    commands = [
+        step.change.command for step in plan_setup(WANTED, facts) if isinstance(step.change, RunProgram)
+    ]
+    assert commands == [
+        ("systemctl", "reset-failed", "uecwatchd.service"),
+        ("systemctl", "start", "uecwatchd.service"),
+    ]
+
+
 def test_no_plan_shows_a_secret() -> None:
     assert "hush" not in repr(plan_setup(WANTED, FRESH))
     assert "hush" not in texts(WANTED, FRESH)

@@ -62,6 +62,7 @@ class HostFacts:
     has_sudo: bool = True
     has_sudo_rule: bool = True
     needs_reload: bool = False
+    has_failed: bool = False  #: systemd may start it no more, whatever is corrected
     starters: tuple[str, ...] = ()  #: units that start single runs, and are enabled or active
     single_run: bool = False  #: a single run is at work
     spool_disk: str = ""  #: file system and free space of the spool, for people
@@ -104,6 +105,7 @@ def host_facts(
         has_sudo=shutil.which("sudo") is not None,
         has_sudo_rule=SUDO_RULE.exists(),
         needs_reload=bool(unit and unit.settings.get("NeedDaemonReload")),
+        has_failed=_asked("is-active", name) == "failed",
         starters=tuple(filter(_is_used, STARTERS)) if name == DEFAULT_NAME else (),
         single_run=name == DEFAULT_NAME and _is_active(ONCE_UNIT),
         spool_disk=_disk(SPOOL),

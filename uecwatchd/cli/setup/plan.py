@@ -149,6 +149,9 @@ def _started(facts: HostFacts, *, changed: bool) -> Iterator[SetupStep]:
         return
     if not facts.is_enabled:
         yield SetupStep("Start the service at every boot", RunProgram(("systemctl", "enable", facts.unit)))
+    if facts.has_failed:
+        forgotten = RunProgram(("systemctl", "reset-failed", facts.unit))
+        yield SetupStep("Let systemd forget its failures", forgotten)
     if changed or not facts.is_active:
         word = "Restart" if facts.is_active else "Start"
         verb = "restart" if facts.is_active else "start"

@@ -24,8 +24,7 @@ def setup(arguments: argparse.Namespace) -> int:
         raise Halted("--purge", "it belongs to --remove", "Try: uecwatchd setup --remove --purge")
     if arguments.remove:
         facts = host_facts(arguments.config, unit, try_encryption=False)
-        _act(plan_removal(facts, purge=arguments.purge), dry=dry)
-        return os.EX_OK
+        return _act(plan_removal(facts, purge=arguments.purge), dry=dry)
     wanted = requested(arguments, ask=_ask if _may_ask(arguments) else None)
     try_encryption = not dry and bool(wanted.credentials)
     people = (*wanted.members, *wanted.operators)
@@ -50,16 +49,18 @@ def _ask(question: str, secret: bool) -> str:  # noqa: FBT001 (as the questions 
 
 def _set_up(wanted: SetupRequest, facts: HostFacts, *, dry: bool) -> int:
     steps = plan_setup(wanted, facts)
-    _act(steps, dry=dry)
+    code = _act(steps, dry=dry)
     if dry or not facts.is_booted:
-        return os.EX_OK
+        return code
     from uecwatchd.cli.main import main  # the last act: it gives up the rights of root
 
-    return main(["check", f"--unit={facts.unit}", f"--config={facts.config}"])
+    # A check that finds nothing wrong does not start the service.
+    return main(["check", f"--unit={facts.unit}", f"--config={facts.config}"]) or code
 
 
-def _act(steps: tuple[SetupStep, ...], *, dry: bool) -> None:
-    """Print each step, and carry it out unless this is a trial."""
+def _act(steps: tuple[SetupStep, ...], *, dry: bool) -> int:
+    """Print each step, and carry it out unless this is a trial. Returns the code of one that may fail."""
+    code = os.EX_OK
     if not left_to_do(steps):
         put("Nothing to change.")
     for step in steps:
@@ -69,3 +70,5 @@ def _act(steps: tuple[SetupStep, ...], *, dry: bool) -> None:
                 carry_out(step.change)
             except StepFailed as error:
                 say(f"uecwatchd: {error.what}: {error.why}")
+                code = error.exit_code
+    return code
