@@ -120,6 +120,13 @@ def test_a_catalog_entry_says_what_happened_and_what_to_do(kind: Kind) -> None:
     assert advice
 
 
+def test_a_disk_that_is_full_is_not_called_an_error_of_the_program() -> None:
+    subject, meaning, advice = catalog()[MESSAGE_IDS[Kind.FAULT]].strip().split("\n\n")
+    assert "internal error" not in subject
+    assert "disk" in meaning
+    assert "uecwatchd check" in advice
+
+
 def test_the_catalog_names_only_fields_that_events_have() -> None:
     text = (FILES / "uecwatchd.catalog").read_text(encoding="utf-8")
     known = {
