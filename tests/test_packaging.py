@@ -102,3 +102,12 @@ def test_maintainer_scripts_are_scripts(script: Path) -> None:
     text = script.read_text()
     assert text.startswith("#!/bin/sh\nset -e\n")
     assert subprocess.run(["sh", "-n", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["systemd/uecwatchd.service", "etc/uecwatchd.toml", "etc/doc/administration.md", "README.md"]
+)
+def test_what_the_package_installs_does_not_only_name_places_in_the_sources(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert re.search(r"\betc/(examples|monitoring)\b", text)
+    assert "/usr/share/doc/uecwatchd" in text
