@@ -111,3 +111,12 @@ def test_what_the_package_installs_does_not_only_name_places_in_the_sources(name
     text = (ROOT / name).read_text()
     assert re.search(r"\betc/(examples|monitoring)\b", text)
     assert "/usr/share/doc/uecwatchd" in text
+
+
+def test_the_package_suggests_what_its_advice_needs() -> None:
+    control = (PACKAGING / "debian" / "control").read_text()
+    suggested = re.split(r", ", control.partition("Suggests: ")[2].partition("\n")[0])
+    packages = {"setfacl": "acl", "setquota": "quota", "memdisk": "syslinux-common", "mcopy": "mtools"}
+    sources = "".join(path.read_text() for path in (ROOT / "uecwatchd").rglob("*.py"))
+    assert {program for program in packages if program not in sources} == set()
+    assert set(packages.values()) - set(suggested) == set()
