@@ -5,7 +5,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import closing
 from functools import partial
 
@@ -22,6 +22,7 @@ from uecwatchd.ledger.records import SetRecord
 from uecwatchd.service.daemon import Service
 from uecwatchd.system.clocks import Clocks
 from uecwatchd.system.signals import handle_stop_signals
+from uecwatchd.types import SetId
 
 # States that decide the exit code: the first of them that any set has.
 WORST_FIRST = ("halted", "rejected", "deferred", "waiting", "queued", "working")
@@ -42,13 +43,14 @@ def once(arguments: argparse.Namespace) -> int:
         handle_stop_signals(service.stop, code=os.EX_TEMPFAIL)
         with progress_shown(log):
             records = service.once()
+        holds = ledger.holds()
     changed = [r for r in records if before.get(r.id) != r]
     unchanged = [r for r in records if before.get(r.id) == r]
-    say(summed_up(changed, unchanged))
+    say(summed_up(changed, unchanged, holds=holds))
     if arguments.json:
         found = [Row(r.id, r.state, "", r) for r in records]
         put_json([row_json(row) for row in found])
-    return max((trouble.exit_code for trouble in service.troubles), default=_exit_code(records))
+    return max((trouble.exit_code for trouble in service.troubles), default=exit_code(records, holds=holds))
 
 
 def show_plan(settings: Settings, *, as_json: bool) -> int:
@@ -66,21 +68,24 @@ def show_plan(settings: Settings, *, as_json: bool) -> int:
     return max((trouble.exit_code for trouble in found.troubles), default=os.EX_OK)
 
 
-def summed_up(changed: Sequence[SetRecord], unchanged: Sequence[SetRecord]) -> str:
+def summed_up(
+    changed: Sequence[SetRecord], unchanged: Sequence[SetRecord], *, holds: Collection[SetId] = ()
+) -> str:
     """Return the last words of a run: what became of the changed sets, then what the others are."""
     if not changed:
-        return f"Nothing to do: {_counted(unchanged) or 'no sets were found'}."
-    worked = f"Worked on {len(changed)}: {_counted(changed)}."
-    return f"{worked} Unchanged: {_counted(unchanged)}." if unchanged else worked
+        return f"Nothing to do: {_counted(unchanged, holds) or 'no sets were found'}."
+    worked = f"Worked on {len(changed)}: {_counted(changed, holds)}."
+    return f"{worked} Unchanged: {_counted(unchanged, holds)}." if unchanged else worked
 
 
-def _counted(records: Iterable[SetRecord]) -> str:
-    counts = Counter(record.state for record in records)
+def _counted(records: Iterable[SetRecord], holds: Collection[SetId]) -> str:
+    counts = Counter("held" if record.id in holds else record.state for record in records)
     return ", ".join(f"{counts[state]} {state}" for state in sorted(counts))
 
 
-def _exit_code(records: Iterable[SetRecord]) -> int:
-    unfinished = [record for record in records if record.state in WORST_FIRST]
+def exit_code(records: Iterable[SetRecord], *, holds: Collection[SetId] = ()) -> int:
+    """Return the code for the worst state of any set, but not of those that an administrator holds."""
+    unfinished = [one for one in records if one.state in WORST_FIRST and one.id not in holds]
     if not unfinished:
         return os.EX_OK
     worst = min(unfinished, key=lambda record: WORST_FIRST.index(record.state))
