@@ -9,6 +9,12 @@ from uecwatchd.types import Arch, Role
 RAMDISK_NAME = re.compile(r"(?<![a-z0-9])(initrd|initramfs|ramdisk)")
 KERNEL_NAME = re.compile(r"vmlinu[xz]|(?<![a-z0-9])(bzimage|kernel|memdisk)")
 MACHINE_NAME = re.compile(r"\.(img|image|raw|ami|disk|qcow2?|vmdk|vhdx?|vdi|ext[234])$")
+# A ramdisk's name may look like an image, or like a kernel.
+ROLE_NAMES: Mapping[Role, re.Pattern[str]] = {
+    "ramdisk": RAMDISK_NAME,
+    "kernel": KERNEL_NAME,
+    "machine": MACHINE_NAME,
+}
 COMPRESSED_NAME = re.compile(r"\.(gz|xz|lzma|bz2|zst|lz4|lzo)$")
 VERSION_NAME = re.compile(
     r"(?<![a-z0-9])(?:vmlinu[xz]|bzimage|kernel|initrd(?:\.img)?|initramfs|ramdisk)[-_](\d.*)"
@@ -98,12 +104,7 @@ def role_by_name(name: str) -> Role | None:
     first.
     """
     plain = COMPRESSED_NAME.sub("", name.lower())
-    roles: Mapping[Role, re.Pattern[str]] = {
-        "ramdisk": RAMDISK_NAME,
-        "kernel": KERNEL_NAME,
-        "machine": MACHINE_NAME,
-    }
-    return next((role for role, pattern in roles.items() if pattern.search(plain)), None)
+    return next((role for role, pattern in ROLE_NAMES.items() if pattern.search(plain)), None)
 
 
 def arch_by_name(name: str) -> Arch | None:

@@ -38,7 +38,8 @@ PACKED_SUFFIXES = (".gz", ".xz", ".zst", ".bz2")
 # "web.img-journal".
 _MORE_BEHIND = re.compile(rf"(?:{'|'.join(map(re.escape, MEMBER_SUFFIXES))})([\W_].*)")
 _ROOT_FILES = re.compile(r"(?:^|[-_.])root(?:[-_.]?fs)?$")
-SUFFIXES = (*MEMBER_SUFFIXES, *TAR_SUFFIXES, *SIDECAR_SUFFIXES, *CHECKSUM_SUFFIXES)
+# A set, because each scan asks for the suffix of each name several times.
+SUFFIXES = frozenset((*MEMBER_SUFFIXES, *TAR_SUFFIXES, *SIDECAR_SUFFIXES, *CHECKSUM_SUFFIXES))
 # Names of kernel files that belong to no particular image: they never form a stem.
 LOOSE_PREFIXES = ("vmlinuz", "vmlinux", "initrd", "initramfs", "memdisk")
 # The same, unless they have a suffix of a member: kernel-genkernel-x86_64-5.4.0-gentoo.
@@ -68,18 +69,20 @@ class SetCandidate:
 def stem_of(name: str) -> str:
     """Return the name of the set that a file belongs to by its stem."""
     name = unpacked_name(name) or name
-    return next(
-        (name[: -len(s)] for s in SUFFIXES if len(name) > len(s) and name[-len(s) :].lower() == s), name
-    )
+    last = name.rfind(".")
+    for dot in (last, name.rfind(".", 0, max(last, 0))):  # no suffix has more than two
+        if dot > 0 and name[dot:].lower() in SUFFIXES:
+            return name[:dot]
+    return name
 
 
 def unpacked_name(name: str) -> str | None:
     """Return the name of the disk that a compressed file is by its name; None for other names."""
-    lower = name.lower()
-    suffix = next((end for end in PACKED_SUFFIXES if lower.endswith(end)), "")
-    plain = name[: len(name) - len(suffix)]
+    if not name.lower().endswith(PACKED_SUFFIXES):
+        return None
+    plain = name.rpartition(".")[0]
     is_disk = plain.lower().endswith(DISK_SUFFIXES) or "." not in plain
-    return plain if suffix and plain and is_disk and not is_loose(name) else None
+    return plain if plain and is_disk and not is_loose(name) else None
 
 
 def key_of(name: str) -> str:
