@@ -123,7 +123,12 @@ def bundle(image_id: str, sha256: str, *, registered: float | None = 0.0) -> Bun
 def record(name: str, *image_ids: str) -> SetRecord:
     images = tuple(TargetImage("kernel", image_id) for image_id in image_ids)
     return SetRecord(
-        SetId("/spool", name), "stamp", "done", 0.0, targets=(TargetRecord("default", images=images),)
+        SetId("/spool", name),
+        "stamp",
+        "done",
+        0.0,
+        cloud="default",
+        targets=(TargetRecord("default", images=images),),
     )
 
 

@@ -96,10 +96,10 @@ FULL = SetRecord(
     attempt=2,
     next_retry=5.0,
     members=(MEMBER,),
+    cloud="c",
     targets=(TargetRecord("c", "b", (TargetImage("machine", "emi-1", "b/k"),), remarks=("no tags",)),),
     error=Failure("deferred", "what", "why", "hint", request_id="r-1"),
     inspection=ImageSummary("disk", findings=(ReadinessFinding("virtio", "error", "none", "Add it."),)),
-    idle=("clouds",),
 )
 PROGRESS = ProgressRecord(KARMIC, "upload", "karmic.img", 1, 10, 1, 1.0, 3.0)
 

@@ -74,6 +74,17 @@ class Killer:
         return self.server.stdout.readline()
 
 
+def sweep(cloud: Sandbox) -> None:
+    """Remove all images and objects of a cloud."""
+    backend = cloud.backend
+    for image in backend.registry.images():
+        backend.registry.remove_image(image.id)
+    if any(bucket.name == BUCKET for bucket in backend.store.buckets()):
+        for one in backend.store.objects(BUCKET):
+            backend.store.remove(BUCKET, one.key)
+        backend.store.remove_bucket(BUCKET)
+
+
 @dataclass
 class Scene:
     """One build host and its cloud, swept clean for each case: nothing of a case is there in the next."""
@@ -87,7 +98,7 @@ class Scene:
             shutil.rmtree(folder, ignore_errors=True)
         self.host.spool.mkdir()
         (self.host.folder / "stderr").unlink(missing_ok=True)
-        self.sweep_cloud()
+        sweep(self.host.cloud)
         for name in members:
             self.drop(name)
         self.asked = len(self.host.cloud.requests)
@@ -95,15 +106,6 @@ class Scene:
     def drop(self, name: str, *, to: str = "") -> None:
         """A link, which costs no time: nobody writes to it."""
         (self.host.spool / (to or name)).hardlink_to(self.material / name)
-
-    def sweep_cloud(self) -> None:
-        backend = self.host.cloud.backend
-        for image in backend.registry.images():
-            backend.registry.remove_image(image.id)
-        if any(bucket.name == BUCKET for bucket in backend.store.buckets()):
-            for one in backend.store.objects(BUCKET):
-                backend.store.remove(BUCKET, one.key)
-            backend.store.remove_bucket(BUCKET)
 
     def crossed(self) -> list[str]:
         """The moments that the last run crossed, in order."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.conftest import KILLED, Killer, Scene
+from tests.crash.conftest import KILLED, Killer, Scene, sweep
 from tests.support.host import Host
 from uecwatchd.demo.run import CONFIGURATION
 from uecwatchd.ledger.records import LeavingFile
@@ -112,7 +112,7 @@ def make(
         text = CONFIGURATION.format(spool=spool, state=state, eucarc=cloud.eucarc, settle=0.05)
         host.configure(f"{text}\n[work]\nuploads = 1\n")
         scene = scene_class(host, spool)
-        scene.sweep_cloud()
+        sweep(scene.host.cloud)
         scene.asked = len(cloud.requests)
         return scene
 

@@ -21,7 +21,6 @@ from uecwatchd.intake.sidecar import (
     KEYS,
     SIDECAR_LIMIT_BYTES,
     Sidecar,
-    idle_keys,
     is_image_id,
     read_defaults,
     render_name,
@@ -47,6 +46,7 @@ layout      = "disk"
 require     = "ready"
 prepare     = true
 clouds      = ["default", "lab"]
+best_effort = ["lab"]
 bucket      = "images"
 on_existing = "replace"
 public      = true
@@ -101,6 +101,7 @@ def test_every_key_is_read() -> None:
         require="ready",
         prepare=True,
         clouds=("default", "lab"),
+        best_effort=("lab",),
         bucket="images",
         on_existing="replace",
         public=True,
@@ -392,20 +393,6 @@ def test_a_mistake_in_the_defaults_is_ours_and_halts() -> None:
         read_defaults({"bukket": "x"})
     assert caught.value.what == "[defaults]"
     assert caught.value.why == "unknown key bukket (did you mean bucket?)"
-
-
-@pytest.mark.parametrize(
-    ("text", "idle"),
-    [
-        ("", ()),
-        (WHOLE, ("clouds",)),
-        ('kernel = "none"\nclouds = ["lab"]\non_existing = "reuse"\nconvert = "keep"', ()),
-        ('platform = "windows"\non_existing = "fail"\npublic = true', ()),
-    ],
-    ids=["empty", "whole", "effective", "given to the image"],
-)
-def test_idle_keys_are_those_that_change_nothing_yet(text: str, idle: tuple[str, ...]) -> None:
-    assert idle_keys(toml(text)) == idle
 
 
 def test_the_record_has_nothing_but_the_schema() -> None:

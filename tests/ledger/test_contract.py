@@ -40,6 +40,7 @@ from uecwatchd.ledger.records import (
     SetRecord,
     TargetImage,
     TargetRecord,
+    TargetStatus,
 )
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.types import ContentDigest, DetectedCloud, FileStamp, SetId, StoredObject
@@ -57,6 +58,7 @@ RECORD = SetRecord(
     "done",
     1.0,
     members=(MemberRecord("machine", "karmic.img", 512, STAMP, A),),
+    cloud="near",
     targets=(TargetRecord("near", "b", (TargetImage("machine", "emi-1", "b/k"),)),),
 )
 BUNDLE = BundleRecord("near", "b", "i" * 64, "machine", A, "karmic-1", "planned", made_for=KARMIC)
@@ -112,6 +114,14 @@ FILE_STAMP = st.builds(FileStamp, NUMBER, NUMBER, NUMBER, NUMBER)
 ROLES = st.sampled_from([("machine",), ("kernel",), ("kernel", "machine"), ("kernel", "ramdisk", "machine")])
 
 
+FAILURE = st.builds(Failure, TEXT, TEXT, TEXT, TEXT, TEXT, st.integers(0, 255))
+STATES = st.sampled_from(["waiting", "working", "done", "deferred", "halted"])
+STATUS = st.builds(
+    TargetStatus,
+    *(STATES, MOMENT, TEXT, st.none() | MOMENT, TEXT, NUMBER, st.none() | MOMENT, st.none() | FAILURE),
+)
+
+
 def images_of(role: Any) -> st.SearchStrategy[TargetImage]:
     attributes = st.none() | st.builds(AppliedAttributes, TEXT, TEXTS, st.booleans())
     return st.builds(TargetImage, st.just(role), TEXT, TEXT, NUMBER, TEXT, attributes)
@@ -131,14 +141,18 @@ def sets(draw: st.DrawFn) -> SetRecord:
             draw(TEXT),
             draw(TEXTS),
             is_current=draw(st.booleans()),
+            place=draw(st.integers(0, 9)),
+            is_required=draw(st.booleans()),
+            status=draw(st.none() | STATUS),
         )
         for cloud in clouds
     )
     return SetRecord(
         draw(SET_ID),
         stamp=draw(TEXT),
-        state=draw(st.sampled_from(["waiting", "working", "done", "deferred", "halted"])),
+        state=draw(STATES),
         since=draw(MOMENT),
+        cloud=draw(st.sampled_from(["", *clouds])),
         stage=draw(TEXT),
         attempt=draw(NUMBER),
         next_retry=draw(st.none() | MOMENT),
@@ -146,10 +160,9 @@ def sets(draw: st.DrawFn) -> SetRecord:
         arch=draw(TEXT),
         deferrals=draw(NUMBER),
         first_failure=draw(st.none() | MOMENT),
-        idle=draw(TEXTS),
         members=tuple(members),
         targets=tuple(targets),
-        error=draw(st.none() | st.builds(Failure, TEXT, TEXT, TEXT, TEXT, TEXT, st.integers(0, 255))),
+        error=draw(st.none() | FAILURE),
         owner=draw(st.none() | NUMBER),
     )
 
@@ -243,21 +256,28 @@ def test_sets_are_ordered_by_folder_and_name(ledger: Ledger) -> None:
 
 def test_a_set_that_is_written_again_replaces_all_that_it_was(ledger: Ledger) -> None:
     ledger.put_set(RECORD)
-    moved = replace(RECORD, members=(), targets=(TargetRecord("far"),))
+    moved = replace(RECORD, members=(), cloud="far", targets=(TargetRecord("far"),))
     ledger.put_set(moved)
     assert ledger.sets() == (moved,)
     assert ledger.sets_on("near") == ()
 
 
 def test_a_set_that_goes_to_another_cloud_keeps_what_it_has_on_the_first(ledger: Ledger) -> None:
-    moved = RECORD.with_target(TargetRecord("far"))
+    left = replace(RECORD.target, is_current=False)
+    moved = replace(RECORD, cloud="far").with_target(left).with_target(TargetRecord("far"))
     ledger.put_set(moved)
     (found,) = ledger.sets()
     assert found.target == TargetRecord("far")
     assert found.target_on("near").images == RECORD.target.images
     assert (ledger.sets_on("near"), ledger.sets_on("far")) == ((), (moved,))
-    back = found.with_target(found.target_on("near"))
-    assert back.target == RECORD.target
+
+
+def test_a_set_on_two_clouds_is_found_by_either(ledger: Ledger) -> None:
+    failure = Failure("deferred", "what", "why", "hint")
+    status = TargetStatus("deferred", 1.0, "deliver", 5.0, "", 2, 0.5, failure)
+    both = ledger.put_set(RECORD.with_target(TargetRecord("far", place=1, is_required=False, status=status)))
+    assert ledger.sets_on("near") == ledger.sets_on("far") == (both,)
+    assert [target.cloud for target in both.current] == ["near", "far"]
 
 
 def test_a_set_that_is_dropped_leaves_nothing(ledger: Ledger) -> None:
@@ -283,7 +303,12 @@ def test_several_sets_are_written_all_or_none(ledger: Ledger, opened: Callable[[
 
 
 def test_sets_are_found_by_name_cloud_image_and_content(ledger: Ledger) -> None:
-    far = named("/srv/b", "karmic", targets=(TargetRecord("far", images=(TargetImage("machine", "emi-1"),)),))
+    far = named(
+        "/srv/b",
+        "karmic",
+        cloud="far",
+        targets=(TargetRecord("far", images=(TargetImage("machine", "emi-1"),)),),
+    )
     other = named("/srv/c", "other", members=(MemberRecord("machine", "o.img", 1, STAMP, B),), targets=())
     ledger.put_sets([RECORD, far, other])
     assert ledger.sets_named("karmic") == (RECORD, far)
@@ -448,7 +473,7 @@ def test_files_leave_a_folder_all_or_none(ledger: Ledger) -> None:
 def test_requests_are_kept_in_order_until_they_are_done(ledger: Ledger, opened: Callable[[], Ledger]) -> None:
     with seen_by_another(opened) as other:
         other.put_request(Request(KARMIC, "retry"))
-        other.put_request(Request(LUCID, "forget"))
+        other.put_request(Request(LUCID, "forget", cloud="far"))
         other.put_request(Request(KARMIC, "retry"))
     first, second, third = ledger.requests()
     assert [one.set_id for one in (first, second, third)] == [KARMIC, LUCID, KARMIC]

@@ -59,7 +59,7 @@ def record_of(files: Files, *, owner: int | None = None, image_id: str = "emi-1"
     member = MemberRecord("machine", "web.img", MIB, entry.stamp)
     target = TargetRecord("c", images=(TargetImage("machine", image_id),))
     return SetRecord(
-        SetId("/spool", "web"), "s", "done", 0.0, members=(member,), targets=(target,), owner=owner
+        SetId("/spool", "web"), "s", "done", 0.0, members=(member,), cloud="c", targets=(target,), owner=owner
     )
 
 

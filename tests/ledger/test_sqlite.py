@@ -41,8 +41,8 @@ RECORD = SetRecord(
     reason="r",
     arch="x86_64",
     first_failure=1.0,
-    idle=("public", "share"),
     members=(MEMBER,),
+    cloud="default",
     targets=(TARGET,),
     error=Failure("deferred", "what", "why", "hint", "id-1"),
 )
@@ -153,7 +153,7 @@ def spoil_bundle(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "text"), [("idle", "[{"), ("members", '["machine"]'), ("members", "[{}]"), ("members", "3")]
+    ("column", "text"), [("error", "[{"), ("members", '["machine"]'), ("members", "[{}]"), ("members", "3")]
 )
 def test_an_invalid_row_is_damage_for_the_operation_that_reads_it(
     tmp_path: Path, column: str, text: str

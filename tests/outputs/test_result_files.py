@@ -35,7 +35,14 @@ TARGET = TargetRecord(
 @pytest.fixture
 def record(tmp_path: Path) -> SetRecord:
     return SetRecord(
-        SetId(str(tmp_path), "karmic"), "s", "done", 1.0, attempt=1, members=MEMBERS, targets=(TARGET,)
+        SetId(str(tmp_path), "karmic"),
+        "s",
+        "done",
+        1.0,
+        attempt=1,
+        members=MEMBERS,
+        cloud="c",
+        targets=(TARGET,),
     )
 
 
@@ -99,7 +106,7 @@ def test_a_hint_names_the_set_with_its_folder_as_a_shell_takes_it(name: str, com
     rejected = SetRecord(
         SetId("/srv/a", name), "s", "rejected", 1.0, error=Failure("rejected", "x", "y", "Z.")
     )
-    assert command in result_files.write_failure(rejected, Failure("rejected", "x", "y", "Z.")).decode()
+    assert command in result_files.write_failures([rejected]).decode()
 
 
 def test_ids_are_taken_away_from_the_last_to_the_first(record: SetRecord, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ DEFERRED = SetRecord(
     attempt=4,
     next_retry=90061.0,
     error=ERROR,
+    cloud="default",
     targets=(TargetRecord("default"),),
 )
 WAITS_FOR_CLOUD = replace(DEFERRED, next_retry=None)

@@ -28,7 +28,9 @@ def record(state: str, name: str = "karmic", *, since: float = BEGUN + 1, **fiel
     target = TargetRecord("default", "b", (TargetImage("machine", "emi-1"),))
     failure = Failure(state, "karmic: its sum is wrong", "declared a, found b", "Copy it again.", "req-7")
     error = failure if state in ("rejected", "deferred", "halted") else None
-    made = SetRecord(SetId("/spool", name), "s", state, since, attempt=1, error=error, targets=(target,))
+    made = SetRecord(
+        SetId("/spool", name), "s", state, since, attempt=1, error=error, cloud="default", targets=(target,)
+    )
     return replace(made, **{"deferrals": 1, "next_retry": since + 30, "first_failure": since, **fields})
 
 

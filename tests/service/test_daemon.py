@@ -40,14 +40,16 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.attempt.context import AttemptTools
 from uecwatchd.service.daemon import Service
-from uecwatchd.service.policy import is_due
+from uecwatchd.service.policy import due_clouds
 from uecwatchd.service.reporting import Reporting
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler import Spooler
 from uecwatchd.system.clocks import Clocks
 from uecwatchd.types import SetId
 
-RECORD = SetRecord(SetId("/s", "karmic"), "stamp", "done", 0.0, targets=(TargetRecord("default"),))
+RECORD = SetRecord(
+    SetId("/s", "karmic"), "stamp", "done", 0.0, cloud="default", targets=(TargetRecord("default"),)
+)
 CLOSED = {"default": Halted("a", "b", "c")}
 
 
@@ -72,7 +74,7 @@ CLOSED = {"default": Halted("a", "b", "c")}
     ],
 )
 def test_which_sets_are_due(record: SetRecord | None, suspended: dict[str, Halted], expected: bool) -> None:  # noqa: FBT001
-    assert is_due(record, FOUND, now=100.0, suspended=suspended) is expected
+    assert bool(due_clouds(record, FOUND, now=100.0, suspended=suspended)) is expected
 
 
 @contextmanager

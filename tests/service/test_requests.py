@@ -56,7 +56,13 @@ SLOW = 20 / PATIENCE_SECONDS
 MEMBER = MemberRecord("machine", "karmic.img", 512, FileStamp(1, 2, 3, 4), ContentDigest("ab" * 32))
 KARMIC, LUCID = SetId("/s", "karmic"), SetId("/s", "lucid")
 RECORD = SetRecord(
-    SetId("/s", "karmic"), "stamp", "deferred", 1.0, members=(MEMBER,), targets=(TargetRecord("c"),)
+    SetId("/s", "karmic"),
+    "stamp",
+    "deferred",
+    1.0,
+    members=(MEMBER,),
+    cloud="c",
+    targets=(TargetRecord("c"),),
 )
 BUNDLE = BundleRecord(
     "c",
@@ -371,7 +377,11 @@ def test_what_is_compared_with_the_cloud_is_named_with_its_folder_where_two_have
         for folder in ("/a", "/b"):
             book.put_set(
                 replace(
-                    RECORD, id=SetId(folder, "karmic"), state="done", targets=(TargetRecord("elsewhere"),)
+                    RECORD,
+                    id=SetId(folder, "karmic"),
+                    state="done",
+                    cloud="elsewhere",
+                    targets=(TargetRecord("elsewhere"),),
                 )
             )
     assert "Say /a/karmic or /b/karmic" in said(host, "verify", "karmic", code=64)

@@ -23,6 +23,7 @@ RECORD = SetRecord(
     0.0,
     stage="publish",
     attempt=1,
+    cloud="default",
     targets=(TargetRecord("default"),),
 )
 PASSING = Deferred("the cloud", "it is away", "Wait.")

@@ -28,7 +28,7 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.result_files import read_report
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.service.daemon import Service
-from uecwatchd.service.policy import is_due, make_rules
+from uecwatchd.service.policy import due_clouds, make_rules
 from uecwatchd.service.set_owners import folder_history, folder_rules
 from uecwatchd.system.clocks import Clocks
 from uecwatchd.types import FileStamp
@@ -132,7 +132,7 @@ def test_files_that_have_not_changed_are_not_looked_at_again(old: Host) -> None:
     history = folder_history(before.values(), rules.users)
     assembly = assemble.assemble(replace(listing, entries=entries), rules=rules, **history)
     ready = {found.name: found for found in assembly.ready}
-    assert not is_due(before["karmic"], ready["karmic"], now=before["karmic"].since + 1, suspended={})
+    assert not due_clouds(before["karmic"], ready["karmic"], now=before["karmic"].since + 1, suspended={})
     assert before["half"].stamp == ready["half"].stamp
     assert [(one.name, one.stamp) for one in assembly.refused] == [("wrong", before["wrong"].stamp)]
 

@@ -6,6 +6,7 @@ from uecwatchd.errors import CloudAway, Halted
 from uecwatchd.events import Progress
 from uecwatchd.ledger.history import AttemptRecord, StageTime, TotalKey, totals_of
 from uecwatchd.ledger.records import Failure, SetRecord, TargetImage, TargetRecord
+from uecwatchd.ledger.standing import seen_from
 from uecwatchd.outputs.overview import Overview, Situation, SpoolFolder
 from uecwatchd.outputs.progress import TrackedProgress
 from uecwatchd.types import SetId
@@ -27,7 +28,7 @@ ON_DEFAULT = TargetRecord(
 def a_set(name: str, state: str = "done", *, minutes: float = 5.0, owner: int = ALICE) -> SetRecord:
     """Return the record of a set whose state began so many minutes before `NOW`."""
     record = SetRecord(SetId(SPOOL, name), "s", state, NOW - 60 * minutes, attempt=1, owner=owner)  # type: ignore[arg-type]
-    return replace(record, targets=(ON_DEFAULT,)) if state == "done" else record
+    return replace(record, cloud="default", targets=(ON_DEFAULT,)) if state == "done" else record
 
 
 def an_attempt(name: str, state: str = "done", *, minutes: float = 5.0, number: int = 1) -> AttemptRecord:
@@ -81,6 +82,7 @@ def _every_state() -> tuple[SetRecord, ...]:
             error=Failure("deferred", "cloud default", "it answered 503 (SlowDown)", "Just wait."),
         ),
         a_set("frozen-for-audit", "done", minutes=2000),
+        _partly_done(),
         a_set("maverick", "queued", minutes=1),
         waiting,
         a_set("karmic", "done", minutes=14),
@@ -89,6 +91,13 @@ def _every_state() -> tuple[SetRecord, ...]:
             targets=(replace(ON_DEFAULT, remarks=("the description: this cloud has none",)),),
         ),
     )
+
+
+def _partly_done() -> SetRecord:
+    """Return a set that is done on one of its two clouds."""
+    done = a_set("intrepid", "done", minutes=50).with_target(TargetRecord("tenant", place=1))
+    error = Failure("rejected", "intrepid: cloud tenant takes no images for arm64", "it said so", "Ask it.")
+    return replace(seen_from(done, "tenant"), state="rejected", error=error)
 
 
 def full_overview() -> Overview:

@@ -33,6 +33,7 @@ from uecwatchd.images import digests
 from uecwatchd.intake.sidecar import read_defaults
 from uecwatchd.ledger.open import read_ledger
 from uecwatchd.ledger.records import BundleRecord, SetRecord
+from uecwatchd.ledger.standing import seen_from
 from uecwatchd.system.signals import NEVER, Stop, stop_on_signals
 from uecwatchd.types import ContentDigest
 
@@ -44,7 +45,7 @@ Row = tuple[str, ...]
 
 def images(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, environ=os.environ)
-    name = arguments.cloud or read_defaults(settings.defaults).target_cloud
+    name = arguments.cloud or read_defaults(settings.defaults).clouds[0]
     found = gathered(settings, name, owned=not arguments.all, stop=stop_on_signals(code=os.EX_TEMPFAIL))
     shown = [one for one in found if one.origin or not arguments.made_here]
     if arguments.json:
@@ -73,7 +74,7 @@ def gathered(settings: Settings, name: str, *, owned: bool, stop: Stop = NEVER) 
     listed = images_of(cloud, owned=owned)
     if strange := sum(not image.id for image in listed):
         say(f"Cloud {name} lists {strange} more with invalid ids; ask its administrator.")
-    return with_origins(listed, bundles=bundles, sets=sets)
+    return with_origins(listed, bundles=bundles, sets=[seen_from(record, name) for record in sets])
 
 
 # --- what is shown ----------------------------------------------------------------------------------------
@@ -98,7 +99,10 @@ class ListedImage:
 def with_origins(
     listed: Iterable[Image], *, bundles: Iterable[BundleRecord], sets: Iterable[SetRecord]
 ) -> tuple[ListedImage, ...]:
-    """Return the listed images sorted by id, each once. `bundles` and `sets` are those of the same cloud."""
+    """Return the listed images sorted by id, each once.
+
+    `bundles` are those of the same cloud, and `sets` are as seen from it.
+    """
     contents = {bundle.image_id: bundle.digest for bundle in bundles if bundle.registered is not None}
     held = [(image.image_id, record.name) for record in sets for image in record.target.images]
     by_id = {image.id: image for image in listed if image.id}

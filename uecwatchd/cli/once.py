@@ -19,6 +19,7 @@ from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.ledger.open import open_ledger
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.standing import shown_state
 from uecwatchd.service.daemon import Service
 from uecwatchd.system.clocks import Clocks
 from uecwatchd.system.signals import handle_stop_signals
@@ -48,7 +49,7 @@ def once(arguments: argparse.Namespace) -> int:
     unchanged = [r for r in records if before.get(r.id) == r]
     say(summed_up(changed, unchanged, holds=holds))
     if arguments.json:
-        found = [Row(r.id, r.state, "", r) for r in records]
+        found = [Row(r.id, shown_state(r), "", r) for r in records]
         put_json([row_json(row) for row in found])
     return max((trouble.exit_code for trouble in service.troubles), default=exit_code(records, holds=holds))
 
@@ -79,7 +80,7 @@ def summed_up(
 
 
 def _counted(records: Iterable[SetRecord], holds: Collection[SetId]) -> str:
-    counts = Counter("held" if record.id in holds else record.state for record in records)
+    counts = Counter("held" if record.id in holds else shown_state(record) for record in records)
     return ", ".join(f"{counts[state]} {state}" for state in sorted(counts))
 
 

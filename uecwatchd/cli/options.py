@@ -116,6 +116,7 @@ def add_history_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "set", nargs="?", metavar="SET", type=spelled, help=f"{HOW_NAMED}, or a file of it; default: all sets"
     )
+    parser.add_argument("--cloud", metavar="NAME", help="only those on this cloud")
     parser.add_argument("--json", action="store_true", help="print the attempts as JSON")
     _add_schema(parser, "history")
     parser.set_defaults(besides=BESIDES)
@@ -123,11 +124,19 @@ def add_history_options(parser: argparse.ArgumentParser) -> None:
 
 def add_verify_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("set", metavar="SET", type=spelled, help=HOW_NAMED)
+    parser.add_argument("--cloud", metavar="NAME", help="only what is there; default: each of its clouds")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
+def add_retry_options(parser: argparse.ArgumentParser) -> None:
+    add_request_options(parser)
+    parser.add_argument(
+        "--cloud", metavar="NAME", help="only there; default: each of its clouds that it is not done on"
+    )
+
+
 def add_request_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `retry`, `forget`, `hold` and `release`."""
+    """Add the options of `forget`, `hold` and `release`."""
     parser.add_argument("set", metavar="SET", type=spelled, help=HOW_NAMED)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 

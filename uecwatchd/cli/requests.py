@@ -26,6 +26,7 @@ from uecwatchd.intake.sets.candidates import stem_of
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.open import open_ledger, read_ledger
 from uecwatchd.ledger.records import LAST_STAGE, Request
+from uecwatchd.ledger.standing import PARTLY
 from uecwatchd.ledger.state_folder import lock_state
 from uecwatchd.outputs.wording import command, duration, moment, next_attempt
 from uecwatchd.service.cleanup import clear_history, clear_traces
@@ -72,9 +73,11 @@ def _run(verb: Verb, arguments: argparse.Namespace) -> int:
         if past is None:
             raise
         row = past
+    cloud = (arguments.cloud or "") if verb == "retry" else ""
+    check_cloud(row, cloud)
     effect = decide(verb, row, alive=found.known.alive)
     if effect.act:
-        _act(verb, row, settings)
+        _act(verb, row, settings, cloud)
     say(effect.sentence)
     if arguments.json:
         fields = {"verb": verb, "folder": row.folder, "set": row.name, "state": row.state}
@@ -85,14 +88,22 @@ def _run(verb: Verb, arguments: argparse.Namespace) -> int:
 retry, forget, hold, release = (partial(_run, verb) for verb in get_args(Verb))
 
 
-def _act(verb: Verb, row: Row, settings: Settings) -> None:
+def check_cloud(row: Row, cloud: str) -> None:
+    """Raise NoSuchSet for a cloud that a set does not go to."""
+    clouds = [target.cloud for target in row.record.current] if row.record else []
+    if cloud and clouds and cloud not in clouds:
+        what = f"{row.name}: it does not go to cloud {cloud}{did_you_mean(cloud, clouds)}"
+        raise NoSuchSet(what, f"it goes to {' and '.join(clouds)}", "Name one of these, or none for all.")
+
+
+def _act(verb: Verb, row: Row, settings: Settings, cloud: str) -> None:
     with closing(open_ledger(settings.state)) as ledger:
         if verb == "hold":
             ledger.put_hold(row.id, since=time.time())
         elif verb == "release":
             ledger.drop_hold(row.id)
         elif verb == "retry":
-            ledger.put_request(Request(row.id, "retry"))
+            ledger.put_request(Request(row.id, "retry", cloud=cloud))
         elif not row.seen or not _forget_now(row, ledger, settings.state.dir):
             ledger.put_request(Request(row.id, "forget"))
     wakeup.wake_daemon(settings.state.dir)
@@ -203,7 +214,7 @@ def _retry(row: Row, later: str) -> VerbEffect:
         return _no_effect(f"{name} starts automatically: {row.detail}.{later}")
     if not row.files:
         return _no_effect(f"{name} cannot be tried: {row.detail}.", os.EX_NOINPUT)
-    away = row.state == "deferred" and record.next_retry is None
+    away = row.state == "deferred" and record.next_retry is None  # on the cloud that matters most
     words = _AGAIN["halted" if away else row.state]
     return _effect(words.format(name=name, cloud=record.target.cloud) + later)
 
@@ -211,6 +222,7 @@ def _retry(row: Row, later: str) -> VerbEffect:
 _AGAIN = {
     "done": "{name} is done: its image is registered again only if it is gone from the cloud,"
     " and the files beside it are written again.",
+    PARTLY: "{name} is tried again now on the clouds that it is not done on.",
     "rejected": "{name} is tried again now, although its files have not changed.",
     "deferred": "{name} is tried again now, and if necessary for two days from now on.",
     "halted": "cloud {cloud} is asked now, and {name} is tried as soon as it can be used.",
@@ -226,7 +238,7 @@ def _forget(row: Row) -> VerbEffect:
     if not row.seen:
         return _effect(f"{name} is forgotten as soon as its result files can be removed: {row.detail}.")
     first = f"{name} stops before its next part and is then forgotten" if row.state == "working" else ""
-    ids = [image.image_id for image in record.target.images if image.image_id]
+    ids = [image.image_id for target in record.current for image in target.images if image.image_id]
     stays = f" Its images stay in the cloud: {', '.join(ids)}." if ids else ""
     return _effect(f"{first or f'{name} is forgotten'}.{stays}{_starts_again(row)}")
 

@@ -71,7 +71,7 @@ VERBS = (
     VerbModule(
         "verify", "download a set from the cloud and compare it", "cli.verify", options.add_verify_options
     ),
-    VerbModule("retry", "try a set again now, in any state", "cli.requests", options.add_request_options),
+    VerbModule("retry", "try a set again now, in any state", "cli.requests", options.add_retry_options),
     VerbModule(
         "forget",
         "delete the record of a set; its image stays in the cloud",

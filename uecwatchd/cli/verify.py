@@ -18,7 +18,9 @@ from uecwatchd.errors import Halted, Rejected
 from uecwatchd.images import digests
 from uecwatchd.ledger.open import read_ledger
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.standing import by_cloud
 from uecwatchd.outputs.log import open_log
+from uecwatchd.outputs.wording import on_cloud
 from uecwatchd.system.signals import stop_on_signals
 from uecwatchd.system.text import format_size
 from uecwatchd.types import DetectedCloud
@@ -26,49 +28,55 @@ from uecwatchd.types import DetectedCloud
 
 def verify(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, environ=os.environ)
-    record, before = _registered(settings, arguments.set)
+    registered, before = _registered(settings, arguments.set, cloud=arguments.cloud)
     stop = stop_on_signals(code=os.EX_TEMPFAIL)
-    configured = settings.clouds[record.target.cloud]
-    cloud = connect(configured, uploads=settings.work.uploads, before=before, stop=stop)
     found: list[dict[str, object]] = []
     with progress_shown(open_log(os.environ, sys.stderr)) as log:
-        for finding in compared(record, cloud, show=log.progress):
-            log.tracker.clear()  # before a line of data, which may go to the same terminal
-            found.append(_reported(finding, in_json=arguments.json))
+        for record in registered:
+            configured = settings.clouds[record.cloud]
+            cloud = connect(configured, uploads=settings.work.uploads, before=before, stop=stop)
+            for finding in compared(record, cloud, show=log.progress):
+                log.tracker.clear()  # before a line of data, which may go to the same terminal
+                found.append(_reported(finding, record, in_json=arguments.json))
     if arguments.json:
         put_json(found)
     return os.EX_OK
 
 
-def _reported(finding: MemberResult, *, in_json: bool) -> dict[str, object]:
+def _reported(finding: MemberResult, record: SetRecord, *, in_json: bool) -> dict[str, object]:
     """Return the fields of a finding, and print it unless all are printed as JSON in the end."""
     against = finding.source or "the ledger's digest (its file is gone, or it was made for the upload)"
     if not in_json:
         put(
-            f"{finding.role:<8} {finding.image_id} equals {against}: {format_size(finding.size)}, "
-            f"{digests.describe(finding.digest)}"
+            f"{finding.role:<8} {finding.image_id}{on_cloud(record)} equals {against}: "
+            f"{format_size(finding.size)}, {digests.describe(finding.digest)}"
         )
-    return {"role": finding.role, "id": finding.image_id, **digests.json_fields(finding.digest)}
+    fields = {"cloud": record.cloud, "role": finding.role, "id": finding.image_id}
+    return {**fields, **digests.json_fields(finding.digest)}
 
 
-def _registered(settings: Settings, name: str) -> tuple[SetRecord, Mapping[str, DetectedCloud]]:
+def _registered(
+    settings: Settings, name: str, *, cloud: str | None
+) -> tuple[list[SetRecord], Mapping[str, DetectedCloud]]:
+    """Return the set as seen from each cloud with its image, or from this one, and the known clouds."""
     records: Sequence[SetRecord] = ()
     before: Mapping[str, DetectedCloud] = {}
     if ledger := read_ledger(settings.state):
         with closing(ledger):
             records, before = ledger.sets_named(name.rpartition("/")[2]), ledger.clouds()
-    done = [r for r in records if r.state == "done"]
-    meant = [r for r in done if name in (r.name, str(r.id))]
-    if len(meant) > 1:
-        raise Ambiguous.of(name, [record.id for record in meant])
-    if not meant:
+    named = [record for record in records if name in (record.name, str(record.id))]
+    seen = [(one, view) for one in named for view in by_cloud(one) if cloud in (None, view.cloud)]
+    done = [(one, view) for one, view in seen if view.state == "done"]
+    if len(meant := {one.id for one, _ in done}) > 1:
+        raise Ambiguous.of(name, sorted(meant))
+    if not done:
+        where = f" on cloud {cloud}" if cloud else ""
         raise Rejected(
-            f"{name}: it is not registered",
-            "the ledger has no finished set of this name",
+            f"{name}: it is not registered{where}",
+            f"the ledger has no set of this name that is done{where}",
             "See: uecwatchd status.",
         )
-    record = meant[0]
-    if record.target.cloud not in settings.clouds:
-        why = f"it was registered on cloud {record.target.cloud}, which is not configured"
+    if unknown := next((view.cloud for _, view in done if view.cloud not in settings.clouds), None):
+        why = f"it was registered on cloud {unknown}, which is not configured"
         raise Halted(f"{name}: cannot look", why, "Use the configuration it was registered with.")
-    return record, before
+    return [view for _, view in done], before

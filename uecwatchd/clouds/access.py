@@ -63,6 +63,18 @@ class CloudAccess:
         with self._connect_lock, translated_troubles(name):
             return self._client(name) or self._clients.connect(name)
 
+    def is_same_account(self, one: str, other: str) -> bool:
+        """Tell if two names in the configuration are for one account on one cloud. Asks no cloud.
+
+        Unusable credentials are nobody's account: the attempt on their cloud reports them.
+        """
+        try:
+            mine, theirs = self._clients.account(one), self._clients.account(other)
+        except Halted:
+            return False
+        places = ((each.ec2_url, each.region, each.access_key) for each in (mine, theirs))
+        return len(set(places)) == 1
+
     def dialects(self) -> Mapping[str, Dialect]:
         """Return the generation of each cloud, presumed where it is not known yet."""
         return self._clients.dialects()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from uecwatchd.clouds.assumed_dialect import assume_dialects, undetected
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.connect import connect_as, detected
-from uecwatchd.clouds.credentials.account import gather
+from uecwatchd.clouds.credentials.account import Account, gather
 from uecwatchd.clouds.detect import DetectedDialect
 from uecwatchd.clouds.dialects import DIALECTS, Dialect
 from uecwatchd.config.records import CloudSettings
@@ -61,6 +61,11 @@ class ConnectedClouds:
         if news:
             self._on_detected(cloud, found)
         return cloud
+
+    def account(self, name: str) -> Account:
+        """Return the account on a cloud, read from its files if there is no client. Raises Halted."""
+        cloud = self.get(name)
+        return cloud.account if cloud else gather(self._settings[name])
 
     def drop(self, name: str) -> None:
         """Forget the client of a cloud that cannot be used."""

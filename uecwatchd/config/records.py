@@ -34,8 +34,9 @@ Members = Literal["separate", "trusted"]
 # Keys that can be forbidden in sidecars. All other keys concern only the sidecar's own files.
 Closable = Literal["public", "share", "bucket", "on_existing", "clouds"]
 Compression = Literal["fast", "small"]
-# What a message can be about. "stale": nothing new for longer than `fresh` allows.
-Outcome = Literal["done", "rejected", "deferred", "halted", "recovered", "stale"]
+# What a message can be about. "partly": done on some of its clouds, and failed on another. "stale": nothing
+# new for longer than `fresh` allows.
+Outcome = Literal["done", "partly", "rejected", "deferred", "halted", "recovered", "stale"]
 
 
 # --- validation of values ---------------------------------------------------------------------------------

@@ -195,6 +195,7 @@ class Sidecar:
     require: Literal["ready"] | None = None
     prepare: StrictBool = False
     clouds: Annotated[tuple[Line, ...], Field(min_length=1), AfterValidator(_each_once)] = ("default",)
+    best_effort: Annotated[tuple[Line, ...], AfterValidator(_each_once)] = ()  # clouds it is done without
     bucket: Line = "uec-images"
     on_existing: Literal["reuse", "replace", "fail"] = "reuse"
     public: StrictBool = False
@@ -203,11 +204,6 @@ class Sidecar:
     sha256: Mapping[PlainName, Annotated[str, AfterValidator(_digest)]] = field(default_factory=dict)
     # `_check` fills it in under this alias, which no user can write.
     given: Annotated[frozenset[str], Field(validation_alias="[given]")] = frozenset()
-
-    @property
-    def target_cloud(self) -> str:
-        """The cloud that the set goes to: the first one, as long as a set goes to one only."""
-        return self.clouds[0]
 
 
 KEYS = tuple(one.name for one in fields(Sidecar) if one.name != "given")
@@ -287,11 +283,6 @@ def with_defaults(sidecar: Sidecar, defaults: Sidecar) -> Sidecar:
     """Add keys from `defaults` that the sidecar does not have, each as a whole."""
     added = {key: getattr(defaults, key) for key in defaults.given - sidecar.given}
     return replace(sidecar, **added, given=sidecar.given | defaults.given)
-
-
-def idle_keys(sidecar: Sidecar) -> tuple[str, ...]:
-    """Return the keys that were given but have no effect yet, in the order of the schema."""
-    return ("clouds",) if "clouds" in sidecar.given and len(sidecar.clouds) > 1 else ()
 
 
 def render_name(

@@ -22,6 +22,9 @@ ENTRIES_OF_ALL, ATTEMPTS_OF_ALL = 200_000, 50_000
 # do to the upload of a large image over a slow line. They must not change: ledgers have counts with them.
 STAGE_BOUNDS_SECONDS = (0.1, 1.0, 10.0, 60.0, 300.0, 1800.0, 7200.0, 28800.0)
 
+# "partly": done on its cloud, while the set is not done on another.
+AttemptOutcome = State | Literal["partly"]
+
 
 @dataclass(frozen=True, slots=True)
 class StoryEntry:
@@ -51,7 +54,7 @@ class AttemptRecord:
     number: int  #: from 1, counted anew when the files change
     began: float
     ended: float
-    state: State  #: that the attempt ended in
+    state: AttemptOutcome  #: that the attempt ended in
     cloud: str
     stages: tuple[StageTime, ...] = ()
     ids: Mapping[Role, str] = field(default_factory=dict)  #: of the images, in a done set

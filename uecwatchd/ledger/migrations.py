@@ -165,4 +165,20 @@ MIGRATIONS = (
     """
     ALTER TABLE bundles ADD COLUMN on_trial INTEGER NOT NULL DEFAULT 0;
     """,
+    # The state of a set on each of several clouds; `cloud` is the one that its own columns are about.
+    """
+    ALTER TABLE sets ADD COLUMN cloud TEXT NOT NULL DEFAULT '';
+    UPDATE sets SET cloud = coalesce(
+        (
+            SELECT cloud FROM targets
+            WHERE targets.folder = sets.folder AND targets.name = sets.name AND is_current
+        ),
+        ''
+    );
+    ALTER TABLE sets DROP COLUMN idle;
+    ALTER TABLE targets ADD COLUMN place INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE targets ADD COLUMN is_required INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE targets ADD COLUMN status TEXT;
+    ALTER TABLE requests ADD COLUMN cloud TEXT NOT NULL DEFAULT '';
+    """,
 )

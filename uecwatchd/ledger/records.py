@@ -82,11 +82,22 @@ class TargetImage:
 
 
 @dataclass(frozen=True, slots=True)
-class TargetRecord:
-    """A set on one cloud: the facts that differ if the same files go to another cloud.
+class TargetStatus:
+    """The state of a set on one cloud, with its own times of retries; see the same fields of `SetRecord`."""
 
-    State and retry time are still those of the whole set, because a set goes to one cloud at a time.
-    """
+    state: State
+    since: float
+    stage: str = ""
+    next_retry: float | None = None
+    reason: str = ""
+    deferrals: int = 0
+    first_failure: float | None = None
+    error: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRecord:
+    """A set on one cloud: the facts that differ if the same files go to another cloud."""
 
     cloud: str
     bucket: str = ""
@@ -94,6 +105,10 @@ class TargetRecord:
     fingerprint: str = ""  #: of everything that the ids identify
     remarks: tuple[str, ...] = ()  #: requested attributes that a registered image did not get
     is_current: bool = True  #: the set goes there now; otherwise it did earlier, and its images are there
+    place: int = 0  #: in the list of the clouds that the set goes to
+    is_required: bool = True  #: the set is not done without it
+    #: None before the first attempt there, and for the cloud that the fields of the set are about
+    status: TargetStatus | None = None
 
     def image(self, role: Role) -> TargetImage:
         """Return the image of a role, an empty one if there is none."""
@@ -107,16 +122,20 @@ NO_TARGET = TargetRecord("")
 class SetRecord:
     """The state of one set. Times are seconds of the epoch.
 
+    A set may go to several clouds. Then its state, stage, retry times, reason and error are those of `cloud`,
+    and the others have theirs in their targets: `ledger.standing` looks at a set from each cloud.
+
     `since` is when the state began. `first_failure` is when this job was first deferred, moved forward by
-    time that was not spent on attempts. `reason` is what a waiting set waits for. `idle` are sidecar keys
-    without effect yet. `owner` is the uid that owns the name, None until a scan has found it. `inspection` is
-    what is in the machine image, None until it was looked into.
+    time that was not spent on attempts. `reason` is what a waiting set waits for. `owner` is the uid that
+    owns the name, None until a scan has found it. `inspection` is what is in the machine image, None until
+    it was looked into.
     """
 
     id: SetId
     stamp: str
     state: State
     since: float
+    cloud: str = ""  # empty before the first attempt
     stage: str = ""
     attempt: int = 0
     next_retry: float | None = None
@@ -124,7 +143,6 @@ class SetRecord:
     arch: str = ""
     deferrals: int = 0  # in a row, since `first_failure`
     first_failure: float | None = None
-    idle: tuple[str, ...] = ()
     members: tuple[MemberRecord, ...] = ()
     targets: tuple[TargetRecord, ...] = ()
     error: Failure | None = None
@@ -149,18 +167,23 @@ class SetRecord:
 
     @property
     def target(self) -> TargetRecord:
-        """The cloud that the set goes to now, an empty target if no attempt has begun."""
-        return next((target for target in self.targets if target.is_current), NO_TARGET)
+        """The target on the cloud that the fields are about, an empty one if no attempt has begun."""
+        return self.target_on(self.cloud) if self.cloud else NO_TARGET
+
+    @property
+    def current(self) -> tuple[TargetRecord, ...]:
+        """The targets that the set goes to now, in the order of its list of clouds."""
+        there = (target for target in self.targets if target.is_current)
+        return tuple(sorted(there, key=lambda target: target.place))
 
     def target_on(self, cloud: str) -> TargetRecord:
         """Return the target on a cloud, an empty one if there is none."""
         return next((target for target in self.targets if target.cloud == cloud), TargetRecord(cloud))
 
     def with_target(self, target: TargetRecord) -> "SetRecord":
-        """Return the record with this as the current target. Those on other clouds are earlier ones."""
-        others = (replace(one, is_current=False) for one in self.targets if one.cloud != target.cloud)
-        current = replace(target, is_current=True)
-        return replace(self, targets=tuple(sorted((*others, current), key=lambda one: one.cloud)))
+        """Return the record with this target in place of the one on the same cloud, if there is one."""
+        others = (one for one in self.targets if one.cloud != target.cloud)
+        return replace(self, targets=tuple(sorted((*others, target), key=lambda one: one.cloud)))
 
     def image_id(self, role: Role) -> str:
         return self.target.image(role).image_id
@@ -221,11 +244,15 @@ class LeavingFile:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request about a set. `number` gives the order; it is 0 before it is stored."""
+    """A request about a set. `number` gives the order; it is 0 before it is stored.
+
+    `cloud` is the only cloud that it is about, empty for all.
+    """
 
     set_id: SetId
     verb: Verb
     number: int = 0
+    cloud: str = ""
 
 
 @dataclass(frozen=True, slots=True)

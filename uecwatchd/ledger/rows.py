@@ -18,6 +18,7 @@ from uecwatchd.ledger.records import (
     SetRecord,
     TargetImage,
     TargetRecord,
+    TargetStatus,
 )
 from uecwatchd.types import ContentDigest, FileStamp, Role, SetId, StoredObject
 
@@ -27,7 +28,7 @@ SELECT_SETS = """
 SELECT sets.*, (
     SELECT json_group_array(json_object(
         'cloud', cloud, 'bucket', bucket, 'fingerprint', fingerprint, 'remarks', remarks,
-        'is_current', is_current,
+        'is_current', is_current, 'place', place, 'is_required', is_required, 'status', status,
         'images', (
             SELECT json_group_array(json_object(
                 'role', role, 'image_id', image_id, 'manifest', manifest, 'parts', parts, 'pending', pending,
@@ -62,7 +63,6 @@ def set_row(record: SetRecord) -> dict[str, object]:
     row: dict[str, object] = {f.name: getattr(record, f.name) for f in fields(record)}
     del row["targets"], row["id"]
     row["folder"], row["name"] = record.id
-    row["idle"] = json.dumps(record.idle)
     row["members"] = json.dumps([_member_values(member) for member in record.members])
     row["error"] = json.dumps(asdict(record.error)) if record.error else None
     row["inspection"] = write_summary(record.inspection) if record.inspection else None
@@ -79,6 +79,9 @@ def target_rows(record: SetRecord) -> Iterator[dict[str, object]]:
             "fingerprint": target.fingerprint,
             "remarks": json.dumps(target.remarks),
             "is_current": target.is_current,
+            "place": target.place,
+            "is_required": target.is_required,
+            "status": json.dumps(asdict(target.status)) if target.status else None,
         }
 
 
@@ -94,13 +97,12 @@ def set_from(row: sqlite3.Row) -> SetRecord:
     """Return the record of a row. Raises ValueError, TypeError or KeyError if it is damaged."""
     values: dict[str, Any] = dict(row)
     values["id"] = SetId(values.pop("folder"), values.pop("name"))
-    values["idle"] = tuple(json.loads(values["idle"]))
     members = tuple(_member_from(member) for member in json.loads(values["members"]))
     values["members"] = members
     roles = [member.role for member in members]
     targets = (_target_from(target, roles) for target in json.loads(values["targets"]))
     values["targets"] = tuple(sorted(targets, key=lambda target: target.cloud))
-    values["error"] = Failure(**json.loads(values["error"])) if values["error"] else None
+    values["error"] = _failure_from(json.loads(values["error"] or "null"))
     values["inspection"] = read_summary(values["inspection"]) if values["inspection"] else None
     return SetRecord(**values)
 
@@ -156,7 +158,17 @@ def _target_from(values: dict[str, Any], roles: Sequence[Role]) -> TargetRecord:
     places = {role: place for place, role in enumerate(roles)}  # an earlier target may have had other members
     ordered = tuple(sorted(images, key=lambda image: (places.get(image.role, len(roles)), image.role)))
     values["remarks"] = tuple(json.loads(values["remarks"]))
-    return TargetRecord(**{**values, "images": ordered, "is_current": bool(values["is_current"])})
+    values["status"] = _status_from(json.loads(values["status"])) if values["status"] else None
+    flags = {name: bool(values[name]) for name in ("is_current", "is_required")}
+    return TargetRecord(**{**values, **flags, "images": ordered})
+
+
+def _status_from(values: dict[str, Any]) -> TargetStatus:
+    return TargetStatus(**{**values, "error": _failure_from(values["error"])})
+
+
+def _failure_from(values: dict[str, Any] | None) -> Failure | None:
+    return Failure(**values) if values else None
 
 
 def _image_from(values: dict[str, Any]) -> TargetImage:

@@ -213,13 +213,15 @@ class SqliteLedger:
 
     def requests(self) -> tuple[Request, ...]:
         rows = self._store.read("SELECT * FROM requests ORDER BY number")
-        return tuple(Request(SetId(row["folder"], row["name"]), row["verb"], row["number"]) for row in rows)
+        return tuple(
+            Request(SetId(row["folder"], row["name"]), row["verb"], row["number"], row["cloud"])
+            for row in rows
+        )
 
     def put_request(self, request: Request) -> None:
-        values = (*request.set_id, request.verb)
-        self._store.write(
-            "note request", "INSERT INTO requests (folder, name, verb) VALUES (?, ?, ?)", *values
-        )
+        values = (*request.set_id, request.verb, request.cloud)
+        statement = "INSERT INTO requests (folder, name, verb, cloud) VALUES (?, ?, ?, ?)"
+        self._store.write("note request", statement, *values)
 
     def drop_request(self, request: Request) -> None:
         self._store.write("forget request", "DELETE FROM requests WHERE number = ?", request.number)

@@ -11,6 +11,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from uecwatchd.ledger.history import STAGE_BOUNDS_SECONDS, TotalKey
+from uecwatchd.ledger.standing import PARTLY
 from uecwatchd.outputs.overview import Overview, began_to_wait, choose, count_states, last_successes
 from uecwatchd.system.extras import optional_library
 from uecwatchd.system.text import printable
@@ -23,7 +24,7 @@ METRICS_FILE = "uecwatchd.prom"
 # Ten times what a busy team has. Each may become a time series that Prometheus keeps for weeks.
 MOST_SERIES = 1000
 # States of sets that are not finished, and wait for a person, a cloud or a worker.
-UNFINISHED_STATES = ("waiting", "queued", "deferred", "halted")
+UNFINISHED_STATES = ("waiting", "queued", "deferred", "halted", PARTLY)
 
 
 def write_metrics(overview: Overview) -> bytes:

@@ -13,11 +13,12 @@ from itertools import chain, islice, zip_longest
 from uecwatchd.errors import UecError
 from uecwatchd.ledger.history import AttemptRecord, TotalKey
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.standing import PARTLY, shown_state
 from uecwatchd.outputs.progress import TrackedProgress
 from uecwatchd.types import SetId
 
 # The order of states in an overview: first what is going on, then what a person has to act on.
-STATES = ("working", "halted", "rejected", "deferred", "held", "queued", "waiting", "done")
+STATES = ("working", "halted", "rejected", "deferred", PARTLY, "held", "queued", "waiting", "done")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class Situation:
             return "working"
         if record.id in self.holds:
             return "held"
-        return "queued" if record.state == "working" else record.state
+        state = shown_state(record)
+        return "queued" if state == "working" else state
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from uecwatchd.events import Progress
 from uecwatchd.ledger.history import AttemptRecord
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.standing import PARTLY, by_cloud
 from uecwatchd.outputs.overview import Overview, choose, count_states
 from uecwatchd.outputs.overview_json import MOST_SETS
 from uecwatchd.outputs.progress import TrackedProgress
@@ -34,6 +35,15 @@ LONGEST_TEXT_CHARS = 600
 
 
 @dataclass(frozen=True, slots=True)
+class SetOnCloud:
+    """One set on one of several clouds, on the page."""
+
+    cloud: str
+    state: str
+    ids: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PageSet:
     """One set on the page."""
 
@@ -44,6 +54,7 @@ class PageSet:
     again: str  #: when it is tried again
     progress: Progress | None = None
     progress_words: str = ""
+    clouds: tuple[SetOnCloud, ...] = ()  #: if there are several
 
 
 def render_page(overview: Overview) -> bytes:
@@ -71,10 +82,17 @@ def _set(record: SetRecord, overview: Overview) -> PageSet:
         state,
         duration(overview.moment - (situation.holds[record.id] if state == "held" else record.since)),
         _ids({image.role: image.image_id for image in record.target.images}),
-        next_attempt(record) if record.error and state == record.state else "",
+        next_attempt(record) if record.error and state in (record.state, PARTLY) else "",
         tracked.latest if tracked else None,
         _progress_words(tracked) if tracked else "",
+        tuple(map(_on_cloud, by_cloud(record))) if len(record.current) > 1 else (),
     )
+
+
+def _on_cloud(record: SetRecord) -> SetOnCloud:
+    ids = _ids({image.role: image.image_id for image in record.target.images})
+    optional = "" if record.target.is_required else ", best effort"
+    return SetOnCloud(f"{record.cloud}{optional}", record.state, ids if record.state == "done" else ())
 
 
 def _ids(by_role: Mapping[Role, str]) -> tuple[tuple[str, str], ...]:

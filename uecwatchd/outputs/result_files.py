@@ -11,7 +11,7 @@ and `karmic.uec.error` while something is wrong. They are only copies: the servi
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ from uecwatchd.events import Event, Progress
 from uecwatchd.images import digests
 from uecwatchd.intake.spool import output_files
 from uecwatchd.ledger.records import Failure, MemberRecord, SetRecord, TargetImage
+from uecwatchd.ledger.standing import by_cloud, combine, shown_state
 from uecwatchd.outputs.progress import ProgressTracker, Snapshot, seconds_left
 from uecwatchd.outputs.wording import failure_paragraphs, moment, request_id
 from uecwatchd.system.text import json_text, printable
@@ -34,6 +35,7 @@ JSON_VERSION = 1
 PROGRESS_EVERY_SECONDS = 5.0
 # From the last to the first, so that removing them keeps the promise too.
 ID_SUFFIXES: Mapping[Role, str] = {role: f".{word}" for role, word in ID_WORDS.items()}
+_SET_IDS = tuple(ID_SUFFIXES.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +88,10 @@ def publish(record: SetRecord) -> tuple[output_files.NameTaken, ...]:
     Returns the files that could not be written because somebody else's file has their name; the others are
     still written.
     """
+    record = combine(record)
     if record.state == "waiting":  # a registered image was made of other files than it waits for
-        retract(record)
+        retract_undone(record)
+    _remove(record, _suffixes_by_cloud(_left_clouds(record)))
     taken = []
     for write in _writing(record):
         try:
@@ -99,18 +103,35 @@ def publish(record: SetRecord) -> tuple[output_files.NameTaken, ...]:
 
 def _writing(record: SetRecord) -> Iterator[Callable[[], None]]:
     folder, stem = Path(record.folder), output_files.output_stem(record.name)
-    if record.error:
-        yield partial(output_files.place, folder, f"{stem}.uec.error", write_failure(record, record.error))
+    failed = [one for one in by_cloud(record) if one.error and (one.target.is_required or not one.cloud)]
+    if failed:
+        yield partial(output_files.place, folder, f"{stem}.uec.error", write_failures(failed))
     yield partial(output_files.place, folder, f"{stem}.uec.json", write_report(record))
-    if record.error:
-        return
-    yield partial(output_files.remove, folder, f"{stem}.uec.error")
-    if record.state == "done":
+    if not failed:
+        yield partial(output_files.remove, folder, f"{stem}.uec.error")
+    if ids := _id_files(record):
         # The ids prove that there is a log, that it is ours, and that a power cut cannot remove any of it.
         yield partial(output_files.append, folder, f"{stem}.uec.log", "", lasting=True)
-        for role, suffix in reversed(list(ID_SUFFIXES.items())):
-            if image_id := record.image_id(role):
-                yield partial(output_files.place, folder, stem + suffix, f"{image_id}\n".encode())
+        for name, image_id in ids.items():
+            yield partial(output_files.place, folder, name, f"{image_id}\n".encode())
+
+
+def _id_files(record: SetRecord) -> Mapping[str, str]:
+    """Return the ids to be written by the names of their files, in the order of writing.
+
+    The id on each of several clouds comes first. Those of the set are the ones of its first cloud, once it
+    is done on every required one.
+    """
+    stem = output_files.output_stem(record.name)
+    seen = by_cloud(record)
+    done = [(f"{stem}.{one.cloud}", one) for one in seen if one.state == "done" and len(seen) > 1]
+    done += [(stem, record)] if record.state == "done" else []
+    return {
+        f"{name}{suffix}": image_id
+        for name, one in done
+        for role, suffix in reversed(list(ID_SUFFIXES.items()))
+        if (image_id := one.image_id(role))
+    }
 
 
 def check_names(record: SetRecord) -> None:
@@ -118,42 +139,80 @@ def check_names(record: SetRecord) -> None:
 
     The owner can remove it. A file of somebody else does not stop the set.
     """
-    for suffix in output_files.OUTPUT_SUFFIXES:
+    stem = output_files.output_stem(record.name)
+    for name in (*(stem + suffix for suffix in output_files.OUTPUT_SUFFIXES), *_names_by_cloud(record)):
         try:
-            output_files.check_free(Path(record.folder), output_files.output_stem(record.name) + suffix)
+            output_files.check_free(Path(record.folder), name)
         except output_files.NameTaken as error:
             if error.owner == record.owner:
                 raise
 
 
 def is_remarked(record: SetRecord, taken: output_files.NameTaken) -> bool:
-    return any(remark.startswith(f"{taken.what}: ") for remark in record.target.remarks)
+    remarks = (remark for target in record.current for remark in target.remarks)
+    return any(remark.startswith(f"{taken.what}: ") for remark in remarks)
 
 
 def without_freed_names(record: SetRecord, planted: Collection[str]) -> SetRecord:
     """Return the record without remarks about taken names that are free now."""
-    names = (output_files.output_stem(record.name) + suffix for suffix in output_files.OUTPUT_SUFFIXES)
+    stem = output_files.output_stem(record.name)
+    names = (*(stem + suffix for suffix in output_files.OUTPUT_SUFFIXES), *_names_by_cloud(record))
     freed = tuple(output_files.taken_words(name) for name in names if name not in planted)
-    remarks = tuple(remark for remark in record.target.remarks if not remark.startswith(freed))
-    if remarks == record.target.remarks:
-        return record
-    return record.with_target(replace(record.target, remarks=remarks))
+    for target in record.current:
+        remarks = tuple(remark for remark in target.remarks if not remark.startswith(freed))
+        record = record.with_target(replace(target, remarks=remarks))
+    return record
 
 
 def retract(record: SetRecord) -> None:
     """Remove the ids, in reverse order, because their files have changed."""
-    stem = output_files.output_stem(record.name)
-    for suffix in ID_SUFFIXES.values():
-        with suppress(output_files.NameTaken):
-            output_files.remove(Path(record.folder), stem + suffix)
+    _remove(record, [*_SET_IDS, *_suffixes_by_cloud(_named_clouds(record))])
+
+
+def retract_undone(record: SetRecord) -> None:
+    """Remove the ids of the set, and those on clouds without its present files."""
+    done = {one.cloud for one in by_cloud(record) if one.state == "done"}
+    undone = [cloud for cloud in _named_clouds(record) if cloud not in done]
+    _remove(record, [*_SET_IDS, *_suffixes_by_cloud(undone)])
 
 
 def clear(record: SetRecord) -> None:
     """Remove all our result files of a set; files of others stay."""
+    ids = (*_SET_IDS, *_suffixes_by_cloud(_named_clouds(record)))
+    _remove(record, [*ids, ".uec.error", ".uec.json", ".uec.log"])
+
+
+def _remove(record: SetRecord, suffixes: Iterable[str]) -> None:
     stem = output_files.output_stem(record.name)
-    for suffix in (*ID_SUFFIXES.values(), ".uec.error", ".uec.json", ".uec.log"):
+    for suffix in suffixes:
         with suppress(output_files.NameTaken):
             output_files.remove(Path(record.folder), stem + suffix)
+
+
+def _names_by_cloud(record: SetRecord) -> list[str]:
+    stem = output_files.output_stem(record.name)
+    return [f"{stem}{suffix}" for suffix in _suffixes_by_cloud(_named_clouds(record))]
+
+
+def _named_clouds(record: SetRecord) -> list[str]:
+    """Return the clouds with ids in files of their own: none, if the set has had one cloud only."""
+    return [target.cloud for target in record.targets] if len(record.targets) > 1 else []
+
+
+def stems_by_cloud(record: SetRecord) -> list[str]:
+    """Return the names, without suffix, of the files with the ids on each of several clouds."""
+    stem = output_files.output_stem(record.name)
+    return [f"{stem}.{cloud}" for cloud in _named_clouds(record)]
+
+
+def _left_clouds(record: SetRecord) -> list[str]:
+    """Return the clouds whose ids have no files of their own any more."""
+    kept = [target.cloud for target in record.current] if len(record.current) > 1 else []
+    return [cloud for cloud in _named_clouds(record) if cloud not in kept]
+
+
+def _suffixes_by_cloud(clouds: Iterable[str]) -> list[str]:
+    return [f".{cloud}{suffix}" for cloud in clouds for suffix in _SET_IDS]
 
 
 def write_report(record: SetRecord) -> bytes:
@@ -178,12 +237,13 @@ def as_json(record: SetRecord, progress: Mapping[str, object] | None = None) -> 
     return {
         "version": JSON_VERSION,
         "set": record.name,
-        "state": record.state,
+        "state": shown_state(record),
         "since": instant(record.since),
         "stage": record.stage,
         "attempt": record.attempt,
         "next_retry": instant(record.next_retry),
         "waiting_for": record.reason if record.state == "waiting" else None,
+        "clouds": [_on_cloud(one) for one in by_cloud(record) if one.cloud],
         "cloud": record.target.cloud,
         "bucket": record.target.bucket,
         "arch": record.arch,
@@ -192,7 +252,7 @@ def as_json(record: SetRecord, progress: Mapping[str, object] | None = None) -> 
         "manifests": [image.manifest for image in record.target.images if image.manifest],
         "progress": progress,
         "remarks": list(record.target.remarks),
-        "without_effect_yet": list(record.idle),
+        "without_effect_yet": [],
         "image": record.inspection.as_json() if record.inspection else None,
         "error": _failure(record.error),
     }
@@ -227,6 +287,24 @@ def _member(member: MemberRecord, image: TargetImage) -> dict[str, object]:
     }
 
 
+def _on_cloud(record: SetRecord) -> dict[str, object]:
+    """Return the state of a set on one cloud."""
+    return {
+        "cloud": record.cloud,
+        "required": record.target.is_required,
+        "state": record.state,
+        "since": instant(record.since),
+        "stage": record.stage,
+        "next_retry": instant(record.next_retry),
+        "waiting_for": record.reason if record.state == "waiting" else None,
+        "bucket": record.target.bucket,
+        "ids": {role: record.image_id(role) or None for role in ID_SUFFIXES},
+        "manifests": [image.manifest for image in record.target.images if image.manifest],
+        "remarks": list(record.target.remarks),
+        "error": _failure(record.error),
+    }
+
+
 def _failure(error: Failure | None) -> dict[str, str] | None:
     if error is None:
         return None
@@ -238,5 +316,16 @@ def instant(when: float | None) -> str | None:
     return None if when is None else datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def write_failure(record: SetRecord, error: Failure) -> bytes:
-    return failure_paragraphs(record, error).encode("utf-8", "backslashreplace")
+def write_failures(failed: Iterable[SetRecord]) -> bytes:
+    """Return the text of `NAME.uec.error`: the paragraphs of each error, once for all clouds that have it."""
+    texts: dict[str, list[str]] = {}
+    for record in failed:
+        if record.error:
+            texts.setdefault(failure_paragraphs(record, record.error), []).append(record.cloud)
+    several = any(len(record.current) > 1 for record in failed)
+    parts = (f"{_on(clouds) if several else ''}{text}" for text, clouds in texts.items())
+    return "\n".join(parts).encode("utf-8", "backslashreplace")
+
+
+def _on(clouds: Sequence[str]) -> str:
+    return f"On {'cloud' if len(clouds) == 1 else 'the clouds'} {' and '.join(map(printable, clouds))}:\n\n"

@@ -10,7 +10,8 @@ from uecwatchd.errors import UecError, problem
 from uecwatchd.events import Event, Fields, Kind, Progress
 from uecwatchd.images.guest.summary import ImageSummary
 from uecwatchd.ledger.history import StoryEntry
-from uecwatchd.ledger.records import Failure, SetRecord
+from uecwatchd.ledger.records import Failure, SetRecord, TargetRecord
+from uecwatchd.ledger.standing import by_cloud
 from uecwatchd.outputs.progress import Snapshot, seconds_left
 from uecwatchd.system.text import printable, shell_word
 from uecwatchd.types import SetId
@@ -90,11 +91,28 @@ def failure_event(record: SetRecord) -> Event:
     }
     return Event(
         KIND_OF_FAILURE[record.state],
-        f"{record.name} is {record.state}: {problem(error)}",
+        f"{record.name} is {record.state}{on_cloud(record)}: {problem(error)}",
         record.id,
         level="warning" if record.state == "deferred" else "error",
         fields={name: value for name, value in fields.items() if value},
     )
+
+
+def ids_by_cloud(record: SetRecord) -> str:
+    """Return the main image on each cloud that a set is done on, as a clause of a sentence."""
+    done = (one for one in by_cloud(record) if one.state == "done")
+    return " and ".join(f"{main_id(one.target)} on cloud {one.cloud}" for one in done)
+
+
+def main_id(target: TargetRecord) -> str:
+    """Return the id of the machine image, or of the only image."""
+    ids = {image.role: image.image_id for image in target.images}
+    return ids.get("machine") or ids.get("kernel") or ids.get("ramdisk", "")
+
+
+def on_cloud(record: SetRecord) -> str:
+    """Return " on cloud NAME" for a set that goes to several, otherwise nothing."""
+    return f" on cloud {record.cloud}" if len(record.current) > 1 else ""
 
 
 def failure_paragraphs(record: SetRecord, error: Failure) -> str:

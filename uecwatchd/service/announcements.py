@@ -14,6 +14,7 @@ from uecwatchd.config.records import NotifySettings, Outcome
 from uecwatchd.errors import cause_of
 from uecwatchd.ledger.outbox import NO_SET, Announced
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.standing import PARTLY, by_cloud, shown_state
 from uecwatchd.outputs.notify.facts import (
     Facts,
     cloud_failure_facts,
@@ -136,7 +137,8 @@ def _of_set(
         yield News("recovered" if after else "done", record.id, since, done_facts(record, after=after))
     elif record.state == "rejected" or _is_stuck(record, before, settings):
         entries[record.id] = Announced(record.state, since)
-        yield News(cast(Outcome, record.state), record.id, since, failure_facts(record))
+        outcome = PARTLY if shown_state(record) == PARTLY else record.state
+        yield News(cast(Outcome, outcome), record.id, since, failure_facts(record))
 
 
 def _is_stuck(record: SetRecord, before: Announced | None, settings: NotifySettings) -> bool:
@@ -167,7 +169,8 @@ def outage_seconds(attempts: int) -> float:
 
 
 def _clouds(situation: Circumstances) -> set[str]:
-    waiting = {r.target.cloud for r in situation.records if r.state == "halted" or waits_for_cloud(r)}
+    seen = (one for record in situation.records for one in by_cloud(record))
+    waiting = {one.target.cloud for one in seen if one.state == "halted" or waits_for_cloud(one)}
     others = (key.name for key in situation.announced if not key.folder)
     return waiting | {name.removeprefix(CLOUD) for name in others if name.startswith(CLOUD)}
 
@@ -177,7 +180,8 @@ def _of_cloud(
 ) -> Iterator[News]:
     """Yield what is due about one cloud: once for each cause, however many sets it has."""
     key, before = cloud_key(cloud), situation.announced.get(cloud_key(cloud))
-    mine = [r for r in situation.records if r.target.cloud == cloud and r.reason != GONE]
+    there = (one for record in situation.records if record.reason != GONE for one in by_cloud(record))
+    mine = [one for one in there if one.target.cloud == cloud]
     halted = [r for r in mine if r.state == "halted" and r.since >= situation.begun]
     away = [r for r in mine if waits_for_cloud(r)]
     known = before.outcome.split() if before else ["recovered"]

@@ -16,10 +16,11 @@ def clear_traces(record: SetRecord, ledger: Ledger) -> None:
     result_files.clear(record)
     for member in record.members:
         ledger.drop_digests(member.stamp)
-    for bundle in ledger.unfinished(record.target.cloud, made_for=record.id):
-        others = [other for other in ledger.sets_with_content(bundle.digest) if other.id != record.id]
-        if is_used_only_by(bundle, record, others):
-            ledger.drop_bundle(bundle)
+    for target in record.targets:
+        for bundle in ledger.unfinished(target.cloud, made_for=record.id):
+            others = [other for other in ledger.sets_with_content(bundle.digest) if other.id != record.id]
+            if is_used_only_by(bundle, record, others):
+                ledger.drop_bundle(bundle)
     ledger.drop_progress(record.id)
 
 
@@ -39,5 +40,6 @@ def is_used_only_by(bundle: BundleRecord, record: SetRecord, others: Iterable[Se
     """
     if bundle.made_for != record.id or bundle.state not in ("planned", "uploaded"):
         return False
-    users = (m for other in others if other.target.cloud == bundle.cloud for m in other.members)
+    there = (one for one in others if one.target_on(bundle.cloud) in one.current)
+    users = (member for other in there for member in other.members)
     return not any((m.role, m.digest) == (bundle.role, bundle.digest) for m in users)

@@ -1,7 +1,7 @@
 """Hands due sets to workers, and takes the resulting records."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Container, Iterable, Mapping, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,10 +10,11 @@ from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, error_event
 from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.standing import with_each
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.ledger_progress import drop_progress
 from uecwatchd.service.attempt import context, run
-from uecwatchd.service.policy import is_due, to_due_set
+from uecwatchd.service.policy import asked_clouds, due_clouds, to_due_set
 from uecwatchd.service.queue import SetQueue
 from uecwatchd.service.requests import Requests
 from uecwatchd.service.retry import adjust_for_downtime, record_failure, with_fresh_retries
@@ -60,8 +61,15 @@ class Dispatcher:
         """Tell if a set is to be worked on now: by its record, or because somebody asked for it."""
         if found.id in self._workers.running:
             return False
-        asked = self._requests.open.has(found.id, "retry")
-        return asked or is_due(record, found, now=now, suspended=suspended)
+        return bool(self._clouds(found, record, now=now, suspended=suspended))
+
+    def _clouds(
+        self, found: ImageSet, record: SetRecord | None, *, now: float, suspended: Container[str]
+    ) -> tuple[str, ...]:
+        """Return the clouds that a set is to go to now: those it is due on, and those asked for."""
+        asked = asked_clouds(record, found, self._requests.asked_clouds(found.id))
+        due = due_clouds(record, found, now=now, suspended=suspended)
+        return tuple(dict.fromkeys((*due, *asked)))
 
     def queue(
         self,
@@ -94,9 +102,12 @@ class Dispatcher:
         """Have free workers begin queued sets."""
         for each in self._queue.take(self._workers.sizes):
             found, record = each.found, self._states.get(each.found.id)
-            if record and self._requests.open.has(found.id, "retry"):
-                record = with_fresh_retries(record)
-            work = partial(run.work, found, before=record, tools=tools)
+            suspended = tools.clouds.availability.suspended()
+            clouds = self._clouds(found, record, now=tools.clocks.now(), suspended=suspended)
+            if record and (named := self._requests.asked_clouds(found.id)):
+                asked = asked_clouds(record, found, named)
+                record = with_each(record, with_fresh_retries, asked)
+            work = partial(run.work, found, before=record, tools=tools, clouds=clouds or found.clouds)
             requests = self._requests.open.of(found.id, "retry")
             self._workers.start(found, size=each.candidate.size, work=work, requests=requests)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from uecwatchd.intake.spool import scan
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.standing import count_done
 from uecwatchd.outputs import result_files
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.set_states import SetStates
@@ -13,7 +14,8 @@ def write_late_outputs(
     records: Iterable[SetRecord], listing: scan.Listing, *, states: SetStates, conditions: Conditions
 ) -> None:
     """Write missing result files, if their names are free now."""
-    for record in [record for record in records if record.target.remarks and record.state == "done"]:
+    remarked = [record for record in records if any(target.remarks for target in record.current)]
+    for record in [record for record in remarked if count_done(record)[0]]:
         freed = result_files.without_freed_names(record, listing.planted)
         if freed == record:
             continue

@@ -180,6 +180,8 @@ class Notices:
             what = f"{name}: {waiting_for(record)}"
             self._tools.reporting.listener.tell(Event(Kind.WAITING, what, notice.key))
             with self._conditions.guard(("set", *notice.key), name):
+                if before and before.stamp != record.stamp:
+                    result_files.retract(before)
                 for taken in result_files.publish(record):
                     raise taken
 

@@ -1,7 +1,7 @@
 """Decisions about scanned sets, by their records: rules without I/O."""
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from types import MappingProxyType
 
 from uecwatchd.clouds.dialects import Dialect
@@ -10,8 +10,10 @@ from uecwatchd.errors import UecError, problem
 from uecwatchd.intake import sidecar
 from uecwatchd.intake.sets.records import FolderSets, ImageSet, Rules
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.standing import by_cloud, is_published, seen_from, shown_state
 from uecwatchd.service.queue import DueSet
 from uecwatchd.service.retry import is_retry_due
+from uecwatchd.service.work_folder import FINAL_STATES
 from uecwatchd.types import FileStamp, SetId
 
 GONE = "its files were removed"
@@ -38,21 +40,67 @@ def make_rules(
     )
 
 
-def is_due(
-    record: SetRecord | None, found: ImageSet, *, now: float, suspended: Mapping[str, UecError]
-) -> bool:
-    """Tell if a ready set is to be worked on now, by its record and the clouds that are suspended."""
+def due_clouds(
+    record: SetRecord | None, found: ImageSet, *, now: float, suspended: Container[str]
+) -> tuple[str, ...]:
+    """Return the clouds that a ready set is to go to now, in order, by its record and those suspended.
+
+    First come the required clouds, and of these the ones without a failure: none waits for a worse one.
+    """
     if record is None or record.stamp != found.stamp:
-        return True
-    cloud_suspended = found.target_cloud in suspended
-    if record.awaits_cloud and cloud_suspended:
+        return in_order([(cloud, None) for cloud in found.clouds], found)
+    seen = [(cloud, seen_from(record, cloud)) for cloud in clouds_of(found, record)]
+    due = [(cloud, one) for cloud, one in seen if _is_due(one, now=now, is_suspended=cloud in suspended)]
+    return in_order(due, found)
+
+
+def asked_clouds(record: SetRecord | None, found: ImageSet, asked: Collection[str]) -> tuple[str, ...]:
+    """Return the clouds that a set is to go to because of requests for these clouds, in order.
+
+    An empty name means all clouds that the set is not done on, or all if there are none such. So does the
+    name of a cloud that it does not go to any more.
+    """
+    if not asked:
+        return ()
+    same = record if record and record.stamp == found.stamp else None
+    seen = [(cloud, seen_from(same, cloud) if same else None) for cloud in clouds_of(found, same)]
+    undone = [cloud for cloud, one in seen if one is None or one.state != "done"]
+    named = [cloud for cloud, _ in seen if cloud in asked]
+    if "" in asked or not named:
+        named += undone or [cloud for cloud, _ in seen]
+    return in_order([(cloud, one) for cloud, one in seen if cloud in named], found)
+
+
+def clouds_of(found: ImageSet, record: SetRecord | None) -> tuple[str, ...]:
+    """Return the clouds that a set goes to. `record` is of an earlier attempt at the same files.
+
+    A finished set goes nowhere else after a change of `[defaults]`, and an archive may have a sidecar in it.
+    """
+    is_settled = record is not None and (is_published(record) or (found.packed and not found.members))
+    known = tuple(target.cloud for target in record.current) if record and is_settled else ()
+    return known or found.clouds
+
+
+def in_order(seen: Iterable[tuple[str, SetRecord | None]], found: ImageSet) -> tuple[str, ...]:
+    """Return these clouds in the order of attempts: required ones first, failed ones last."""
+
+    def rank(one: tuple[str, SetRecord | None]) -> tuple[bool, bool]:
+        cloud, record = one
+        return cloud in found.sidecar.best_effort, record is not None and record.error is not None
+
+    return tuple(cloud for cloud, _ in sorted(seen, key=rank))
+
+
+def _is_due(record: SetRecord, *, now: float, is_suspended: bool) -> bool:
+    """Tell if a ready set is to be worked on now for the cloud that its record is seen from."""
+    if record.awaits_cloud and is_suspended:
         return False
     if record.state == "waiting":
         return record.next_retry is not None and is_retry_due(record, now=now, suspended=False)
     if record.state == "deferred":
-        return is_retry_due(record, now=now, suspended=cloud_suspended)
+        return is_retry_due(record, now=now, suspended=is_suspended)
     if record.state == "halted":
-        return not cloud_suspended
+        return not is_suspended
     return record.state in ("queued", "working")
 
 
@@ -67,7 +115,8 @@ def earliest_retry(records: Iterable[SetRecord], *, suspended: Container[str], l
     A set that waits for a suspended cloud is left out: it is due when the cloud resumes. With `looks`, only
     the sets count that wait for their cloud.
     """
-    chosen = (r for r in records if not (looks and not r.awaits_cloud))
+    seen = (one for record in records for one in by_cloud(record))
+    chosen = (r for r in seen if not (looks and not r.awaits_cloud))
     timed = (r for r in chosen if not (r.awaits_cloud and r.target.cloud in suspended))
     return min((r.next_retry for r in timed if r.next_retry is not None), default=None)
 
@@ -78,7 +127,7 @@ def summarize(
     """Count the sets by state, in one line."""
     counts = Counter[str]()
     for record in records:
-        state: str = "held" if record.id in held else record.state
+        state: str = "held" if record.id in held else shown_state(record)
         counts["working" if record.id in running else state] += 1
     states = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
     return f"Watching {folders} folder{'s' if folders > 1 else ''}; {states or 'no sets'}"
@@ -86,14 +135,20 @@ def summarize(
 
 def to_due_set(found: ImageSet, record: SetRecord | None) -> DueSet:
     """Add what the queue has to know. `record` is of an earlier attempt at the same files."""
-    awaits = record is not None and record.awaits_cloud
-    sent = record is not None and awaits and bool(record.target.images[-1].pending)  # it is only looked at
+    seen = by_cloud(record) if record else ()
+    undone = [one for one in seen if one.state != "done"]
+    awaits = any(one.awaits_cloud for one in undone)
+    # It is only looked at.
+    sent = bool(undone) and all(one.awaits_cloud and one.target.images[-1].pending for one in undone)
     size = 0 if sent else sum(size for _, size in found.described)
-    return DueSet(found, again=awaits or (record is not None and record.state == "deferred"), size=size)
+    return DueSet(found, again=awaits or any(one.state == "deferred" for one in undone), size=size)
 
 
-def is_done(found: ImageSet, record: SetRecord | None) -> bool:
-    return record is not None and record.state == "done" and record.stamp == found.stamp
+def is_over(found: ImageSet, record: SetRecord | None) -> bool:
+    """Return True for a set that is done, and on its other clouds will not be done with these files."""
+    if record is None or record.stamp != found.stamp or not is_published(record):
+        return False
+    return all(one.state in FINAL_STATES for one in by_cloud(record))
 
 
 def set_names(assembly: FolderSets) -> set[str]:

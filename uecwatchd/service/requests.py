@@ -15,7 +15,8 @@ from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Listener
 from uecwatchd.intake.sets.records import FolderSets
 from uecwatchd.ledger.api import Ledger
-from uecwatchd.ledger.records import Request, Verb
+from uecwatchd.ledger.records import Request, SetRecord, Verb
+from uecwatchd.ledger.standing import by_cloud, with_each
 from uecwatchd.service.cleanup import clear_history, clear_traces
 from uecwatchd.service.interrupts import FORGOTTEN, HELD, Interrupts
 from uecwatchd.service.set_states import SetStates
@@ -97,18 +98,32 @@ class Requests:
         for key in self.open.sets("forget"):
             if key not in running:
                 self._forget(key, listener)
-        suspended = availability.suspended()
         asked = [self._states.get(key) for key in self.open.sets("retry") if key not in running]
-        blocked = [
-            record
-            for record in asked
-            if record and record.state in ("halted", "deferred") and record.target.cloud in suspended
-        ]
-        for record in blocked:
-            availability.probe_soon(record.target.cloud)
-            self._states.put(replace(record, next_retry=None))  # it is due as soon as its cloud resumes
+        is_blocked = False
+        for record in filter(None, asked):
+            is_blocked |= self._await_clouds(record, availability)
+        return is_blocked
+
+    def _await_clouds(self, record: SetRecord, availability: CloudAvailability) -> bool:
+        """Have those suspended clouds probed that a request is about; return True if there are any.
+
+        The request is over if the set can be tried on no other cloud.
+        """
+        suspended, named = availability.suspended(), self.asked_clouds(record.id)
+        seen = [one for one in by_cloud(record) if one.state != "done" and named & {"", one.cloud}]
+        blocked = [one for one in seen if one.state in ("halted", "deferred") and one.cloud in suspended]
+        for one in blocked:
+            availability.probe_soon(one.cloud)
+        if blocked:  # it is due as soon as its cloud resumes
+            clouds = [one.cloud for one in blocked]
+            self._states.put(with_each(record, lambda one: replace(one, next_retry=None), clouds))
+        if blocked and blocked == seen:
             self.finish(self.open.of(record.id, "retry"))
         return bool(blocked)
+
+    def asked_clouds(self, key: SetId) -> frozenset[str]:
+        """Return the clouds that a set is to be tried on, by request; an empty name for all."""
+        return frozenset(request.cloud for request in self.open.of(key, "retry"))
 
     def drop_impossible(self, folder: Path, assembly: FolderSets, running: Collection[SetId]) -> None:
         """Delete requests to retry sets that are held, waiting for a file, or absent."""

@@ -16,7 +16,7 @@ from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import LeavingFile, Removal, SetRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.service.conditions import Conditions
-from uecwatchd.service.policy import GONE, is_done
+from uecwatchd.service.policy import GONE, is_over
 from uecwatchd.service.set_states import SetStates
 
 # Each costs the disk several waits, and nobody waits for it.
@@ -32,7 +32,7 @@ def files_to_retire(
     removal: Removal,
 ) -> list[LeavingFile]:
     """Return the files of finished sets, without those that other sets need."""
-    done = [found for found in assembly.ready if is_done(found, records.get(found.name))]
+    done = [found for found in assembly.ready if is_over(found, records.get(found.name))]
     done = [found for found in done if found.name not in held]
     others = [found for found in assembly.ready if found not in done]
     needed = {path for found in others for path in found.files}

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from uecwatchd.errors import Deferred, Halted, Rejected, UecError
 from uecwatchd.ledger.records import Failure, SetRecord, State
+from uecwatchd.ledger.standing import with_each
 
 # From "a switch was restarted" to "the night shift is over": 30 s doubling to an hour, for two days.
 FIRST_DELAY_SECONDS = 30.0
@@ -90,6 +91,10 @@ def adjust_for_clock_jump(record: SetRecord, jump_seconds: float) -> SetRecord:
 
     `jump_seconds` is positive if the clock jumped forward. The elapsed and the remaining wait do not change.
     """
+    return with_each(record, lambda one: _shifted(one, jump_seconds))
+
+
+def _shifted(record: SetRecord, jump_seconds: float) -> SetRecord:
     retry, first = record.next_retry, record.first_failure
     return replace(
         record,

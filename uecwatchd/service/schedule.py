@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.standing import seen_from
 from uecwatchd.outputs.overview import Situation, SpoolFolder
 from uecwatchd.service.policy import GONE, earliest_retry, summarize
 from uecwatchd.service.spooler_parts import ConfiguredParts, LastingParts
@@ -43,10 +44,10 @@ class Schedule:
 
     def count_sets_for(self, cloud: str) -> int:
         """Count the complete sets that have still to be registered in a cloud."""
-        keys = {found.id for found in self.setup.found.ready() if found.target_cloud == cloud}
+        keys = {found.id for found in self.setup.found.ready() if cloud in found.clouds}
         taken = self.parts.dispatcher.taken
         others = (record for record in map(self.parts.states.get, keys - taken) if record)
-        return len(keys & taken) + sum(record.state == "deferred" for record in others)
+        return len(keys & taken) + sum(seen_from(record, cloud).state == "deferred" for record in others)
 
     def summary(self) -> str:
         """Return one line with numbers, for systemd and for people."""

@@ -53,7 +53,7 @@ def _holders_of(records: Iterable[SetRecord], users: FolderUsers | None) -> dict
 
 
 def _has_ids(record: SetRecord) -> bool:
-    return any(image.image_id for image in record.target.images)
+    return any(image.image_id for target in record.current for image in target.images)
 
 
 def find_new_owners(

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.standing import by_cloud
 from uecwatchd.system.made_files import list_folder, remove_folder
 from uecwatchd.types import SetId
 
@@ -51,7 +52,7 @@ def sweep_work(base: Path, records: Iterable[SetRecord], *, running: Collection[
     unfinished: Mapping[str, str] = {
         folder_of_set(base, record.id).name: record.stamp
         for record in records
-        if record.state not in FINAL_STATES and record.reason != gone
+        if record.reason != gone and any(one.state not in FINAL_STATES for one in by_cloud(record))
     }
     _remove_all_but(base / FOLDER, kept | unfinished.keys())
     for name in unfinished.keys() - kept:

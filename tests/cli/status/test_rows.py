@@ -165,7 +165,14 @@ def waiting(tmp_path: Path) -> Path:
 
 def record_of(folder: Path, **changes: Any) -> SetRecord:
     record = SetRecord(
-        SetId(str(folder), "karmic"), "stamp", "working", NOW, attempt=2, members=(MEMBER,), targets=(TARGET,)
+        SetId(str(folder), "karmic"),
+        "stamp",
+        "working",
+        NOW,
+        attempt=2,
+        members=(MEMBER,),
+        cloud="c",
+        targets=(TARGET,),
     )
     return replace(record, **changes)
 

@@ -10,7 +10,7 @@ from uecwatchd.service.attempt.notes import MOST_REQUEST_IDS, AttemptNotes
 from uecwatchd.types import SetId
 
 TARGET = TargetRecord("near", "b", (TargetImage("kernel", "eki-1"), TargetImage("machine")))
-RECORD = SetRecord(SetId("/s", "karmic"), "stamp", "done", 1.0, attempt=3, targets=(TARGET,))
+RECORD = SetRecord(SetId("/s", "karmic"), "stamp", "done", 1.0, attempt=3, cloud="near", targets=(TARGET,))
 
 
 def noted(*events: Event) -> AttemptRecord:

@@ -33,7 +33,8 @@ def log(arguments: argparse.Namespace) -> int:
 def history(arguments: argparse.Namespace) -> int:
     with _ledger(arguments) as ledger:
         meant = _meant(ledger, arguments.set) if arguments.set else None
-        attempts = with_replacements(ledger.history.attempts(meant) if ledger else ())
+        every = with_replacements(ledger.history.attempts(meant) if ledger else ())
+    attempts = [past for past in every if arguments.cloud in (None, past.record.cloud)]
     if arguments.json:
         put_json([attempt_json(past) for past in attempts])
         return os.EX_OK

@@ -15,6 +15,7 @@ from rich.text import Text
 from uecwatchd.cli.status.answer import StatusAnswer
 from uecwatchd.cli.status.rows import Row, speed_of, work_words
 from uecwatchd.cli.status.text import HEADING, NAME_COLUMNS, details
+from uecwatchd.ledger.standing import PARTLY
 from uecwatchd.outputs.terminal import progress_bar
 from uecwatchd.outputs.wording import moment
 from uecwatchd.system.text import printable
@@ -26,6 +27,7 @@ STYLES = {
     "new": "cyan",
     "waiting": "blue",
     "deferred": "yellow",
+    PARTLY: "yellow",
     "rejected": "red",
     "halted": "bold red",
     "held": "magenta",
@@ -34,7 +36,7 @@ STYLES = {
     "ignored": "dim",
 }
 # If there is no space for all rows, those come first that somebody watches for. Others are as `waiting`.
-FIRST = ("working", "halted", "rejected", "deferred", "held", "queued", "new")
+FIRST = ("working", "halted", "rejected", "deferred", PARTLY, "held", "queued", "new")
 LAST = ("misfit", "done", "ignored")
 # In fewer columns than these a third column has no space for a sentence.
 TABLE_COLUMNS = 60

@@ -9,6 +9,8 @@ from uecwatchd.intake.sets.records import FolderSets, ImageSet, Refused, Waiting
 from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES, is_output, output_stem
 from uecwatchd.intake.spool.scan import NOT_UTF8, Listing
 from uecwatchd.ledger.records import ProgressRecord, SetRecord, Verb
+from uecwatchd.ledger.standing import PARTLY, by_cloud, count_done, shown_state
+from uecwatchd.outputs import result_files
 from uecwatchd.outputs.progress import rate
 from uecwatchd.outputs.wording import (
     amounts,
@@ -17,6 +19,7 @@ from uecwatchd.outputs.wording import (
     failure_in_a_row,
     from_now,
     moment,
+    on_cloud,
     problem_and_hint,
     time_left,
 )
@@ -84,7 +87,7 @@ class Row:
     @property
     def needs_daemon(self) -> bool:
         """True if the next step is a daemon's."""
-        return self.state in ("working", "queued", "new", "deferred", "halted")
+        return self.state in ("working", "queued", "new", "deferred", "halted", PARTLY)
 
 
 def rows(listing: Listing, assembly: FolderSets, known: LedgerFacts) -> tuple[Row, ...]:
@@ -96,7 +99,7 @@ def rows(listing: Listing, assembly: FolderSets, known: LedgerFacts) -> tuple[Ro
     outcomes |= {refused.name: refused for refused in assembly.refused}
     held = {name for place, name in known.holds if place == folder}
     names = sorted(outcomes.keys() | records.keys() | held)
-    outputs, strays = _outputs(listing, names)
+    outputs, strays = _outputs(listing, names, records)
     sets = [_set_row(listing, name, outcomes.get(name), records.get(name), known) for name in names]
     others = [Row(SetId(folder, m.path), "misfit", m.reason) for m in assembly.unmatched]
     others += [Row(SetId(folder, path), "ignored", why) for path, why in strays]
@@ -119,10 +122,11 @@ def unseen(folder: str, known: LedgerFacts, *, why: str) -> tuple[Row, ...]:
 
 
 def _outputs(
-    listing: Listing, names: Iterable[str]
+    listing: Listing, names: Iterable[str], records: Mapping[str, SetRecord]
 ) -> tuple[Mapping[str, tuple[str, ...]], list[tuple[str, str]]]:
     """Return ignored names: result files by their set, and all others with the reason."""
-    stems = {output_stem(name): name for name in names}
+    stems = {stem: name for name, record in records.items() for stem in result_files.stems_by_cloud(record)}
+    stems |= {output_stem(name): name for name in names}
     outputs: dict[str, tuple[str, ...]] = {}
     strays = []
     for path, why in listing.ignored.items():
@@ -164,8 +168,9 @@ def _answers_for(row: Row, path: str) -> bool:
 
 def begun_now(row: Row, now: float) -> bool:
     """Return True if a daemon would work on the set at this moment (seconds of the epoch)."""
-    if row.state == "deferred" and row.record and row.record.next_retry is not None:
-        return row.record.next_retry <= now
+    if row.state in ("deferred", PARTLY) and row.record:
+        times = (one.next_retry for one in by_cloud(row.record))
+        return any(moment is not None and moment <= now for moment in times)
     fresh_refusal = row.record is None and row.state in ("rejected", "deferred")
     return fresh_refusal or row.state in ("new", "queued", "halted")
 
@@ -210,8 +215,8 @@ def _with_state(row: Row, outcome: Outcome, now: float, known: LedgerFacts) -> R
 def plan(found: ImageSet) -> str:
     """Describe what will be done with a complete set."""
     parts = [f"{what} ({format_size(size)})" for what, size in found.described]
-    cloud = found.target_cloud
-    return f"to be registered on cloud {cloud}, in bucket {found.sidecar.bucket}: {', '.join(parts)}"
+    clouds = f"cloud{'' if len(found.clouds) == 1 else 's'} {' and '.join(found.clouds)}"
+    return f"to be registered on {clouds}, in bucket {found.sidecar.bucket}: {', '.join(parts)}"
 
 
 def _absent(row: Row) -> Row:
@@ -237,6 +242,18 @@ def _waiting(row: Row, waiting: Waiting, now: float) -> Row:
 
 
 def _of_record(row: Row, record: SetRecord, known: LedgerFacts) -> Row:
+    """Return the row with the state of its record; of one that goes to several clouds, with each."""
+    whole = _of_one_cloud(row, record, known)
+    if len(record.current) < 2 or record.state == "working":
+        return whole
+    state, (done, every) = shown_state(record), count_done(record)
+    seen = [(one.cloud, _of_one_cloud(row, one, known)) for one in by_cloud(record)]
+    words = [f"{cloud}{'' if one.state == state else f' {one.state}'}: {one.detail}" for cloud, one in seen]
+    counted = [f"{done} of {every} clouds"] if 0 < done < every else []
+    return replace(whole, state=state, detail="; ".join((*counted, *words)))
+
+
+def _of_one_cloud(row: Row, record: SetRecord, known: LedgerFacts) -> Row:
     if record.error:
         row = replace(row, state=record.state, hint=record.error.hint, probe_at=known.probe_of(record))
         held = record.id in known.holds
@@ -260,13 +277,13 @@ def _ids(record: SetRecord) -> str:
 
 def _working(record: SetRecord, progress: ProgressRecord | None, *, numbers: bool = True) -> str:
     if progress is None:
-        return f"{record.stage or 'beginning'} ({attempt(record)})"
+        return f"{record.stage or 'beginning'}{on_cloud(record)} ({attempt(record)})"
     p, speed = progress, speed_of(progress) if numbers else 0.0
     file = [p.file] if p.file else []
     reached = amounts(part=p.part, done=p.done, total=p.total if numbers else 0, speed=speed)
     left = time_left(done=p.done, total=p.total, speed=speed)
     words = ", ".join([*file, *reached, *left])
-    return f"{p.stage}{f': {words}' if words else ''} ({attempt(record)})"
+    return f"{p.stage}{on_cloud(record)}{f': {words}' if words else ''} ({attempt(record)})"
 
 
 def work_words(row: Row) -> str:

@@ -10,6 +10,7 @@ from uecwatchd.events import Progress
 from uecwatchd.images.reading import describe
 from uecwatchd.intake.spool.output_files import is_output
 from uecwatchd.ledger.records import MemberRecord, SetRecord, TargetImage
+from uecwatchd.ledger.standing import by_cloud, shown_state
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.wording import (
     attempt,
@@ -47,7 +48,7 @@ def row_json(row: Row) -> dict[str, object]:
 def _current_record(row: Row) -> SetRecord | None:
     """Return the record, without the time of the next attempt if the set is held or requested now."""
     record = row.record
-    return replace(record, next_retry=None) if record and record.state != row.state else record
+    return replace(record, next_retry=None) if record and shown_state(record) != row.state else record
 
 
 def _progress(row: Row) -> dict[str, object] | None:
@@ -110,23 +111,31 @@ def _more(row: Row) -> Iterator[str]:
     if record is None:
         return
     tried = f", {attempt(record)}" if record.attempt else ""
-    before = "" if row.state == record.state else "before that "
-    yield f"  {before}{record.state} since {moment(record.since)} UTC{tried}"
+    state = shown_state(record)
+    before = "" if row.state == state else "before that "
+    yield f"  {before}{state} since {moment(record.since)} UTC{tried}"
     if record.inspection:
         yield f"  it is {describe_image(record.inspection)}"
         errors = (finding for finding in record.inspection.findings if finding.severity == "error")
         yield from (f"  not ready: {finding.sentence}" for finding in errors)
+    for one in by_cloud(record):
+        yield from _on_cloud(row, one, is_current=row.state == state)
+
+
+def _on_cloud(row: Row, record: SetRecord, *, is_current: bool) -> Iterator[str]:
+    """Yield the facts about a set on one cloud; the name of the cloud first, if there are several."""
+    if len(record.current) > 1:
+        optional = "" if record.target.is_required else ", best effort"
+        yield f"  cloud {record.cloud}{optional}: {record.state}"
     yield from (_member(member, record.target.image(member.role)) for member in record.members)
     if error := record.error:
         sentences = (problem(error), error.hint)
         yield from (f"  {text}" for text in sentences if text not in row.detail)
         if error.request_id:
             yield f"  {request_id(error.request_id)}"
-        if row.state == record.state:
+        if is_current:
             yield f"  {next_attempt(record)}"
     yield from (f"  not done: {remark}" for remark in record.target.remarks)
-    if record.idle:
-        yield f"  no effect yet: {', '.join(record.idle)}"
 
 
 def _member(member: MemberRecord, image: TargetImage) -> str:

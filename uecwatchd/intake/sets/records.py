@@ -129,7 +129,8 @@ class ImageSet:
     the time of the last change, in seconds of the epoch, by the clock of the host with the disk.
     `arch_known_by` is how `arch` is known. `owner` is a uid, None if members trust each other. `from_image`
     is what is taken out of the machine image once it has been looked into, and `windows_boot` what is made
-    for it after that. `boot_folder` is the folder of its boot files, used or not.
+    for it after that. `boot_folder` is the folder of its boot files, used or not. `cloud` is the one at hand
+    of its clouds, empty for the first.
     """
 
     name: str
@@ -154,15 +155,25 @@ class ImageSet:
     packed: PackedFiles | None = None
     windows_boot: WindowsBoot | None = None
     boot_folder: str = ""
+    cloud: str = ""
 
     @property
     def id(self) -> SetId:
         return SetId(str(self.folder), self.name)
 
     @property
+    def clouds(self) -> tuple[str, ...]:
+        """The clouds that the set goes to."""
+        return self.sidecar.clouds
+
+    @property
     def target_cloud(self) -> str:
-        """The cloud that the set goes to."""
-        return self.sidecar.target_cloud
+        """The cloud that is at hand."""
+        return self.cloud or self.clouds[0]
+
+    def on(self, cloud: str) -> "ImageSet":
+        """Return the set as it goes to one of its clouds."""
+        return replace(self, cloud=cloud)
 
     @property
     def described(self) -> tuple[tuple[str, int], ...]:

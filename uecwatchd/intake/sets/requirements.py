@@ -104,15 +104,27 @@ def _may_use_its_kernel(listing: Listing, roles: Mapping[Role, str], sidecar: Si
 
 
 def check_configured(candidate: SetCandidate, sidecar: Sidecar, rules: Rules) -> None:
-    """Raise Rejected, or Halted because of [defaults], for a cloud that is not configured."""
-    unknown = next((cloud for cloud in sidecar.clouds if cloud not in rules.needs), None)
+    """Raise Rejected, or Halted because of [defaults], for a cloud that is not configured.
+
+    Rejected as well if no cloud is required: then nothing would tell that the set is done.
+    """
+    if set(sidecar.clouds) <= set(sidecar.best_effort):
+        raise Rejected(
+            f"{candidate.name}: no cloud is required",
+            f"`best_effort` has all of its clouds: {', '.join(sidecar.clouds)}",
+            "Leave at least one of them out of `best_effort`.",
+        )
+    unknown = next(
+        (cloud for cloud in (*sidecar.clouds, *sidecar.best_effort) if cloud not in rules.needs), None
+    )
     if unknown is None:
         return
     what = f"{candidate.name}: there is no cloud named {unknown}"
     why = f"the configuration has {', '.join(sorted(rules.needs)) or 'none at all'}"
     if sidecar.clouds == rules.defaults.clouds:
         raise Halted(what, why, f"Add [cloud.{unknown}] to the configuration; see its example.")
-    raise Rejected(what, why, "Change `clouds` in the sidecar, or ask for the cloud to be configured.")
+    key = "clouds" if unknown in sidecar.clouds else "best_effort"
+    raise Rejected(what, why, f"Change `{key}` in the sidecar, or ask for the cloud to be configured.")
 
 
 def check_identified(sidecar: Sidecar, rules: Rules) -> None:

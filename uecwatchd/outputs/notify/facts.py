@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from uecwatchd.config.records import Outcome
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs.result_files import instant
-from uecwatchd.outputs.wording import command, duration, failure_event
+from uecwatchd.outputs.wording import command, duration, failure_event, ids_by_cloud
 from uecwatchd.system.text import printable
 from uecwatchd.types import ID_WORDS, SetId
 
@@ -40,10 +40,9 @@ def complete(facts: Facts, *, about: SetId, outcome: Outcome, since: float, now:
 def done_facts(record: SetRecord, *, after: str) -> Facts:
     """Return the facts of a finished set. `after` is the failure that is over, empty if there was none."""
     ids = {ID_WORDS[image.role]: image.image_id for image in record.target.images if image.image_id}
-    main = ids.get("emi") or ids.get("eki") or ids.get("eri", "")
     over = f", after it was {after}" if after else ""
     return {
-        "sentence": f"{record.name} is {main} on cloud {record.target.cloud}{over}",
+        "sentence": f"{record.name} is {ids_by_cloud(record)}{over}",
         **_of_set(record),
         **ids,
         "remarks": " ".join(record.target.remarks),
@@ -51,9 +50,11 @@ def done_facts(record: SetRecord, *, after: str) -> Facts:
 
 
 def failure_facts(record: SetRecord) -> Facts:
-    """Return the facts of a failed set: those of its event in the journal."""
+    """Return the facts of a failed set: those of its event in the journal, and where it is done."""
     event = failure_event(record)
-    return {"sentence": event.sentence, **_of_set(record), **event.fields}
+    there = ids_by_cloud(record)
+    sentence = f"{event.sentence}; it is {there}" if there else event.sentence
+    return {"sentence": sentence, **_of_set(record), **event.fields}
 
 
 def _of_set(record: SetRecord) -> Facts:

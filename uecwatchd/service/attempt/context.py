@@ -18,7 +18,6 @@ from uecwatchd.errors import Stopped
 from uecwatchd.events import Event, Fields, Kind, Level, Listener
 from uecwatchd.images.formats.open import DiskAccess
 from uecwatchd.intake.sets.records import ImageSet, Member
-from uecwatchd.intake.sidecar import idle_keys
 from uecwatchd.ledger.api import CHECK_SECONDS, Ledger
 from uecwatchd.ledger.records import (
     AppliedAttributes,
@@ -156,7 +155,12 @@ def folder_of(job: Job, member: Member, tools: AttemptTools) -> Path:
 
 
 def with_members(job: Job, found: ImageSet) -> Job:
-    """Return the job with the set as it is known now: its members, and the cloud that it goes to."""
+    """Return the job with the set as it is known now: its members, and the clouds that it goes to.
+
+    A sidecar in an archive may name other clouds than the one at hand: then the first of them is.
+    """
+    cloud = job.found.target_cloud
+    found = found.on(cloud if cloud in found.clouds else found.clouds[0])
     members = (
         MemberRecord(
             m.role,
@@ -172,26 +176,36 @@ def with_members(job: Job, found: ImageSet) -> Job:
     record = replace(
         job.record,
         arch=found.arch,
-        idle=idle_keys(found.sidecar),
         members=tuple(members),
-        targets=job.before.targets if job.before else (),
+        cloud=found.target_cloud,
+        targets=_targets(found, job.before),
     )
-    return replace(job, found=found, record=record.with_target(_target(found, job.before)))
+    return replace(job, found=found, record=record)
 
 
-def _target(found: ImageSet, before: SetRecord | None) -> TargetRecord:
-    """Return the target as an attempt begins: no ids yet. `before` may be of other files."""
-    cloud, same = found.target_cloud, before is not None and before.stamp == found.stamp
-    old = before.target_on(cloud) if before else TargetRecord(cloud)
+def _targets(found: ImageSet, before: SetRecord | None) -> tuple[TargetRecord, ...]:
+    """Return the targets as an attempt begins: no ids yet on its cloud. `before` may be of other files."""
+    same = before if before and before.stamp == found.stamp else None
+    targets = {one.cloud: replace(one, is_current=False) for one in (before.targets if before else ())}
+    for place, cloud in enumerate(found.clouds):
+        old = targets.get(cloud, TargetRecord(cloud))
+        is_kept = same is not None and cloud in targets and cloud != found.target_cloud
+        new = old if is_kept else _without_ids(old, found, is_same=same is not None)
+        is_required = cloud not in found.sidecar.best_effort
+        targets[cloud] = replace(new, is_current=True, place=place, is_required=is_required)
+    return tuple(targets[cloud] for cloud in sorted(targets))
+
+
+def _without_ids(old: TargetRecord, found: ImageSet, *, is_same: bool) -> TargetRecord:
     images = (
         TargetImage(
             m.role,
-            parts=old.image(m.role).parts if same else 0,
+            parts=old.image(m.role).parts if is_same else 0,
             attributes=old.image(m.role).attributes,
         )
         for m in found.members
     )
-    return TargetRecord(cloud, found.sidecar.bucket, tuple(images), fingerprint=old.fingerprint)
+    return TargetRecord(old.cloud, found.sidecar.bucket, tuple(images), fingerprint=old.fingerprint)
 
 
 def with_digest(job: Job, role: Role, digest: ContentDigest) -> Job:

@@ -152,5 +152,5 @@ def remove_stale_ids(job: Job, tools: AttemptTools) -> Job:
     """Remove the ids of an earlier content. Files that were only touched keep their ids."""
     fingerprint = fingerprint_of(job.record, job.found)
     if job.target.fingerprint != fingerprint:
-        result_files.retract(job.record)
+        result_files.retract_undone(job.record)
     return job.with_target(fingerprint=fingerprint)

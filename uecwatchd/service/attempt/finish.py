@@ -15,9 +15,16 @@ from uecwatchd.clouds.request_retry import retry
 from uecwatchd.errors import Deferred, Stopped, UecError, problem
 from uecwatchd.events import Event, Fields, Kind, Level
 from uecwatchd.images import digests
-from uecwatchd.ledger.records import AppliedAttributes, BundleRecord, MemberRecord, TargetImage
+from uecwatchd.ledger.records import (
+    AppliedAttributes,
+    BundleRecord,
+    MemberRecord,
+    SetRecord,
+    TargetImage,
+)
+from uecwatchd.ledger.standing import count_done
 from uecwatchd.outputs import result_files
-from uecwatchd.outputs.wording import command, problem_and_hint
+from uecwatchd.outputs.wording import command, on_cloud, problem_and_hint
 from uecwatchd.service.attempt.context import (
     AttemptTools,
     Job,
@@ -107,7 +114,7 @@ def _given_by_others(job: Job, image_id: str, tools: AttemptTools) -> Iterator[A
     for record in tools.ledger.sets_with_image(job.target.cloud, image_id):
         if not is_other(record, job):
             continue
-        for image in record.target.images:
+        for image in record.target_on(job.target.cloud).images:
             if image.attributes and image.attributes.image_id == image_id:
                 yield image.attributes
 
@@ -145,7 +152,7 @@ def _has_other_owner(job: Job, image_id: str, tools: AttemptTools) -> bool:
     others = (record for record in sets if is_other(record, job))
     return owner is not None and any(
         record.owner not in (None, owner)
-        and any(image.image_id == image_id for image in record.target.images)
+        and any(image.image_id == image_id for image in record.target_on(job.target.cloud).images)
         for record in others
     )
 
@@ -226,7 +233,9 @@ def _tell_shared(job: Job, tools: AttemptTools) -> None:
     role = main_member(job.found).role
     image_id = job.record.image_id(role)
     sets = tools.ledger.sets_with_image(job.target.cloud, image_id)
-    others = [r.name for r in sets if is_other(r, job) and r.image_id(role) == image_id]
+    cloud = job.target.cloud
+    theirs = [r for r in sets if r.target_on(cloud).image(role).image_id == image_id]
+    others = [r.name for r in theirs if is_other(r, job)]
     if others and job.found.sidecar.given & {"public", "share"}:
         what = f"{image_id} is the image of {', '.join(others)} too: the permissions that were set last apply"
         tell(job, Kind.WORKING, what, level="warning")
@@ -274,7 +283,11 @@ def _replaced(job: Job, older: BundleRecord, tools: AttemptTools) -> str:
 
 
 def publish(job: Job, tools: AttemptTools) -> Job:
-    """Report the result, then write the result files: first the log, then the JSON, then the ids."""
+    """Report the result, then write the result files: first the log, then the JSON, then the ids.
+
+    Of a set that is not done on another required cloud only the ids on this cloud are written.
+    """
+    done = replace(job.record, state="done", stage="", since=tools.clocks.now())
     ids = {image.role: image.image_id for image in job.target.images}
     seconds = round(tools.clocks.now() - job.record.since, 1)
     what = ids.get("machine") or ids.get("kernel") or ids.get("ramdisk", "")
@@ -285,15 +298,20 @@ def publish(job: Job, tools: AttemptTools) -> Job:
     job.listener.tell(
         Event(
             Kind.DONE,
-            f"{job.found.name} is {what}{with_them}, {seconds} s after the attempt began",
+            f"{job.found.name} is {what}{with_them}{_where(done)}, {seconds} s after the attempt began",
             job.found.id,
             fields={**by_word, "cloud": job.target.cloud, "seconds": seconds},
         )
     )
-    done = replace(job.record, state="done", stage="", since=tools.clocks.now())
     for taken in result_files.publish(done):
         job = _add_remark(job, taken)
     if job.target != done.target:  # the JSON gets them too, unless it is the file that failed
         result_files.publish(done.with_target(job.target))
     end_trial(job, tools)
     return job
+
+
+def _where(done: SetRecord) -> str:
+    """Return the cloud, and how many are finished, if there are several."""
+    number, every = count_done(done)
+    return f"{on_cloud(done)} ({number} of {every} clouds)" if every > 1 else ""

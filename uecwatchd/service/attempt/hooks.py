@@ -48,7 +48,7 @@ def ask_about_registered(job: Job, tools: AttemptTools) -> Job:
     """
     end = _ask("registered", tools.hooks.registered, job, tools)
     if end.problem:
-        result_files.retract(job.record)  # first: an id beside the files promises an image
+        result_files.retract_undone(job.record)  # first: an id beside the files promises an image
         job = withdraw(job, tools).with_target(remarks=())  # they are about an image that is gone
         raise _refused("registered", end, job, "What it made for this set is withdrawn.")
     return job

@@ -6,8 +6,9 @@ from itertools import pairwise
 
 from uecwatchd.errors import problem
 from uecwatchd.events import Event, Kind, Progress
-from uecwatchd.ledger.history import AttemptRecord, StageTime
+from uecwatchd.ledger.history import AttemptOutcome, AttemptRecord, StageTime
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.standing import PARTLY, is_published
 
 # Repeated answers of a cloud that is ill: the first ones are enough for its administrator.
 MOST_REQUEST_IDS = 20
@@ -41,7 +42,13 @@ class AttemptNotes:
         """Ignore progress."""
 
     def record(self, record: SetRecord, *, began: float) -> AttemptRecord:
-        """Return the attempt as it is at its end, with the record of its set then."""
+        """Return the attempt as it is at its end, with the record of its set then.
+
+        One that succeeds on its cloud, while the set is not done on another, is not the success of the set.
+        """
+        state: AttemptOutcome = (
+            PARTLY if record.state == "done" and not is_published(record) else record.state
+        )
         with self._lock:
             ended = self._now()
             stages = (
@@ -53,7 +60,7 @@ class AttemptNotes:
                 record.attempt,
                 began,
                 ended,
-                record.state,
+                state,
                 record.target.cloud,
                 stages=tuple(stages),
                 ids={one.role: one.image_id for one in record.target.images if one.image_id},

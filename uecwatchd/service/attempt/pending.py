@@ -31,7 +31,7 @@ def check_pending(found: ImageSet, before: SetRecord | None, tools: AttemptTools
         return None
     patience = WAIT_SECONDS if all(listed) else UNLISTED_SECONDS
     pending = all(image is None or image.state in cloud.dialect.pending_states for image in listed)
-    if not pending or waiting >= patience or before.target.cloud != found.target_cloud:
+    if not pending or waiting >= patience:
         return None
     return replace(before, next_retry=next_check_at(before.since, now=now))
 

@@ -38,6 +38,7 @@ DROP_PARTITION = "Drop its root partition instead; no Linux was found on the dis
 def connect(job: Job, tools: AttemptTools) -> Job:
     """Connect to the cloud, and make sure that the bucket is ours."""
     bucket = job.target.bucket
+    _check_accounts(job, tools)
     check_bucket_name(bucket, from_config=bucket == tools.configured_bucket)
     cloud = tools.clouds.enter(job.target.cloud)
     try:
@@ -49,6 +50,18 @@ def connect(job: Job, tools: AttemptTools) -> Job:
         hint = "Name another bucket in the sidecar, or none."
         raise Rejected(error.what, error.why, hint, request_id=error.request_id) from error
     return replace(job, connected=cloud)
+
+
+def _check_accounts(job: Job, tools: AttemptTools) -> None:
+    """Raise Rejected if two clouds of a set are one account: it would be registered there twice."""
+    cloud = job.target.cloud
+    others = (one for one in job.found.clouds if one != cloud)
+    if same := next((one for one in others if tools.clouds.is_same_account(cloud, one)), None):
+        raise Rejected(
+            f"{job.found.name}: the clouds {cloud} and {same} are one account",
+            "they have the same address and access key, so it would be registered there twice",
+            "Name only one of them in `clouds`.",
+        )
 
 
 def check_name(job: Job, tools: AttemptTools) -> Job:

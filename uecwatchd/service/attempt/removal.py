@@ -7,9 +7,8 @@ from uecwatchd.service.attempt.context import AttemptTools, Job, stop_if_asked
 
 
 def is_other(record: SetRecord, job: Job) -> bool:
-    """Return True for another set on the same cloud."""
-    same = record.id == job.record.id
-    return not same and record.target.cloud == job.target.cloud
+    """Return True for another set that goes to the same cloud."""
+    return record.id != job.record.id and record.target_on(job.target.cloud) in record.current
 
 
 def is_used_elsewhere(bundle: BundleRecord, job: Job, tools: AttemptTools) -> bool:
@@ -26,7 +25,7 @@ def _uses(record: SetRecord, bundle: BundleRecord, job: Job) -> bool:
     member = next((member for member in record.members if member.role == bundle.role), None)
     if member is None:
         return False
-    image_id = record.image_id(bundle.role)
+    image_id = record.target_on(bundle.cloud).image(bundle.role).image_id
     return image_id == bundle.image_id or (not image_id and member.digest == bundle.digest)
 
 

@@ -4,7 +4,7 @@ A stage takes the job and returns the next one. Completed work is in the ledger 
 so that an interrupted job continues where it was.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -24,6 +24,7 @@ from uecwatchd.errors import (
 from uecwatchd.events import Event, Fields, Kind, Listener, Progress, Tee
 from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet, Member
 from uecwatchd.ledger.records import LAST_STAGE, SetRecord
+from uecwatchd.ledger.standing import by_cloud, combine, seen_from, with_each, with_state_of
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.ledger_progress import progress_in_ledger
 from uecwatchd.outputs.wording import failure_event, waiting_for
@@ -45,6 +46,7 @@ from uecwatchd.service.attempt.members import deliver
 from uecwatchd.service.attempt.notes import AttemptNotes
 from uecwatchd.service.attempt.pending import check_pending, defer_pending, seconds_waited
 from uecwatchd.service.attempt.preflight import check_name, connect, preflight
+from uecwatchd.service.attempt.result_names import check_result_names
 from uecwatchd.service.attempt.unpack import unpack
 from uecwatchd.service.attempt.windows import make_windows_boot
 from uecwatchd.service.conditions import reported_part
@@ -60,17 +62,23 @@ def making_stages(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
     return (("unpack the files", unpack),) if found.packed else ()
 
 
-def stages_of(found: ImageSet, hooks: HookSettings) -> tuple[tuple[str, Stage], ...]:
-    """Return the stages for a set whose members are known, in order, with their names."""
+def file_stages(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
+    """Return the stages that concern the files alone, in order: their result is the same for every cloud."""
     made = (("make the Windows boot files", make_windows_boot),) if found.windows_boot else ()
-    before = (("ask the hook before the upload", ask_before_upload),) if hooks.pre else ()
-    after = (("ask the hook about what is registered", ask_about_registered),) if hooks.registered else ()
     return (
         ("look into the image", look_inside),
         *made,
         ("read the files", read_digests),
         ("remove stale ids", remove_stale_ids),
         ("check the sums", check_sums),
+    )
+
+
+def cloud_stages(found: ImageSet, hooks: HookSettings) -> tuple[tuple[str, Stage], ...]:
+    """Return the stages for a set whose files are good, in order, with their names."""
+    before = (("ask the hook before the upload", ask_before_upload),) if hooks.pre else ()
+    after = (("ask the hook about what is registered", ask_about_registered),) if hooks.registered else ()
+    return (
         ("connect to the cloud", connect),
         ("name the image", check_name),
         ("check what the cloud accepts", preflight),
@@ -83,34 +91,63 @@ def stages_of(found: ImageSet, hooks: HookSettings) -> tuple[tuple[str, Stage], 
     )
 
 
-def work(found: ImageSet, *, before: SetRecord | None, tools: AttemptTools) -> SetRecord:
-    """Make one attempt at a set, and return its record at the end. `before` is its record up to now.
+def work(
+    found: ImageSet, *, before: SetRecord | None, tools: AttemptTools, clouds: Sequence[str] = ()
+) -> SetRecord:
+    """Make an attempt at a set on each of these clouds, and return its record at the end.
 
-    Never raises a UecError: every failure is in the record, in the files beside the image, and reported.
+    Without any it is the first of its clouds. `before` is its record up to now. A failure on one cloud does
+    not keep the set from the next ones. Never raises a UecError: every failure is in the record, in the files
+    beside the image, and reported.
     """
-    if waiting := check_pending(found, before, tools):
-        return waiting
-    job = _begin(found, before, tools)
-    try:
-        with progress_in_ledger(tools.reporting.tracker, tools.ledger, job.record.id, now=tools.clocks.now):
-            record = _attempt(job, before, tools)
-    finally:
-        tools.reporting.tracker.end(job.record.id)
-    if record.state in FINAL_STATES:
+    record = before
+    rest = list(clouds or found.clouds[:1])
+    while rest:
+        cloud = rest.pop(0)
+        record = _work_on(found.on(cloud), seen_from(record, cloud) if record else None, tools)
+        if _has_failed_on_files(seen_from(record, cloud), found):
+            break
+        if rest and (tools.stopping.is_set() or tools.interrupts.reason(found.id)):
+            record = combine(with_each(record, _queued, rest))
+            break
+    assert record is not None, "there is at least one cloud"  # noqa: S101 (the type of the list does not say so)
+    if all(one.state in FINAL_STATES for one in by_cloud(record)):
         with suppress(UecError):  # the next scan removes it, and reports why that fails
             drop_work(tools.work_folder, record.id)
     return record
+
+
+def _queued(record: SetRecord) -> SetRecord:
+    return replace(record, state="queued", error=None, next_retry=None)
+
+
+def _has_failed_on_files(record: SetRecord, found: ImageSet) -> bool:
+    """Return True for an attempt that failed, or waits, because of the files: it would on any cloud."""
+    if record.state in ("done", "queued") or record.awaits_cloud:
+        return False
+    return record.stage in {"", *(name for name, _ in (*making_stages(found), *file_stages(found)))}
+
+
+def _work_on(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> SetRecord:
+    if waiting := check_pending(found, before, tools):
+        return combine(waiting)
+    job = _begin(found, before, tools)
+    try:
+        with progress_in_ledger(tools.reporting.tracker, tools.ledger, job.record.id, now=tools.clocks.now):
+            return _attempt(job, before, tools)
+    finally:
+        tools.reporting.tracker.end(job.record.id)
 
 
 def _attempt(job: Job, before: SetRecord | None, tools: AttemptTools) -> SetRecord:
     found = job.found
     try:
         with as_internal_error(found.name):
-            result_files.check_names(job.record)
+            check_result_names(job.record, tools.ledger)
             check_space(found.folder, "the spool folder")
             check_space(tools.state_folder, "the state directory")
             _announce(job, before, tools)
-            for stages in (making_stages, partial(stages_of, hooks=tools.hooks)):
+            for stages in (making_stages, file_stages, partial(cloud_stages, hooks=tools.hooks)):
                 for name, stage in stages(job.found):
                     stop_if_asked(job, tools)
                     job = _note_stage(job, name, tools)
@@ -200,9 +237,6 @@ def _announce(job: Job, before: SetRecord | None, tools: AttemptTools) -> None:
         tell(job, Kind.WORKING, f"{unused} left out: cloud {cloud} boots the disk by itself")
     for sentence in found.unread:
         tell(job, Kind.WORKING, sentence, level="warning")
-    if record.idle:
-        what = f"these keys have no effect yet: {', '.join(record.idle)}"
-        tell(job, Kind.WORKING, what, level="warning")
 
 
 def _describe_size(member: Member) -> str:
@@ -223,7 +257,7 @@ def _succeed(job: Job, tools: AttemptTools) -> SetRecord:
         job.record, state="done", stage="", since=tools.clocks.now(), deferrals=0, first_failure=None
     )
     _add_to_history(job, done, tools)
-    return tools.ledger.put_set(done)
+    return tools.ledger.put_set(combine(done))
 
 
 def _defer_open_files(job: Job, wait: NotYet, tools: AttemptTools) -> SetRecord:
@@ -272,7 +306,7 @@ def show_refusal(record: SetRecord, tools: AttemptTools, *, before: SetRecord | 
     log = result_files.LogFile(record.id)
     listener = Tee((log, tools.reporting.story if _is_known(record, before) else tools.reporting.listener))
     listener.tell(failure_event(record))
-    _do_all(record, listener, lambda: result_files.retract(record), lambda: _show(record, listener))
+    _do_all(record, listener, lambda: result_files.retract(before or record), lambda: _show(record, listener))
 
 
 def _is_known(record: SetRecord, before: SetRecord | None) -> bool:
@@ -295,8 +329,17 @@ def _end(job: Job, record: SetRecord, tools: AttemptTools, event: Event) -> SetR
             tools.ledger.put_set(replace(job.reached(), stage=LAST_STAGE, error=record.error))
     job.listener.tell(replace(event, set=record.id))
     _add_to_history(job, record, tools)
-    _do_all(record, job.listener, lambda: _show(record, job.listener), lambda: tools.ledger.put_set(record))
-    return record
+    every = combine(_on_every_cloud(record, job.found))
+    _do_all(every, job.listener, lambda: _show(every, job.listener), lambda: tools.ledger.put_set(every))
+    return every
+
+
+def _on_every_cloud(record: SetRecord, found: ImageSet) -> SetRecord:
+    """Return the record with the outcome for all clouds that it holds for."""
+    if not _has_failed_on_files(record, found):
+        return record
+    undone = [one.cloud for one in by_cloud(record) if one.state != "done"]
+    return with_each(record, partial(with_state_of, other=record), undone)
 
 
 def _add_to_history(job: Job, record: SetRecord, tools: AttemptTools) -> None:

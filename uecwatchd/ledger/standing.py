@@ -1,0 +1,92 @@
+"""The standing of a set that goes to several clouds: on each of them, and on the whole.
+
+Its record has the state on one cloud in its own fields, and the states on the others in their targets. To
+look at it from another cloud, the two change places. So what is written for one cloud works for each.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
+from typing import Any, Final
+
+from uecwatchd.ledger.records import SetRecord, State, TargetStatus
+
+# The states of an unfinished set, the most urgent first: work to do, a person to act, then time to pass.
+_URGENCY: tuple[State, ...] = ("working", "queued", "halted", "rejected", "deferred", "waiting", "done")
+# The state of a set that is done on some of its clouds, as people see it.
+PARTLY: Final = "partly"
+
+
+def seen_from(record: SetRecord, cloud: str) -> SetRecord:
+    """Return the record with the state on this cloud in its fields; queued if there was no attempt yet."""
+    if record.cloud == cloud:
+        return record
+    if not record.cloud:
+        return replace(record, cloud=cloud)
+    status = record.target_on(cloud).status or TargetStatus("queued", record.since)
+    left = replace(record.target, status=_status(record))
+    entered = replace(record.target_on(cloud), status=None)
+    return replace(record.with_target(left).with_target(entered), cloud=cloud, **_values(status))
+
+
+def with_state_of(record: SetRecord, other: SetRecord) -> SetRecord:
+    """Return the record with the state, times and error of another view of the set."""
+    return replace(record, **_values(_status(other)))
+
+
+def by_cloud(record: SetRecord) -> tuple[SetRecord, ...]:
+    """Return the record as seen from each cloud that the set goes to, in their order.
+
+    A record from before the first attempt is returned alone, as it is.
+    """
+    if len(record.targets) < 2:  # most sets go to one cloud, and there may be thousands of them
+        return (record,)
+    return tuple(seen_from(record, target.cloud) for target in record.current) or (record,)
+
+
+def with_each(
+    record: SetRecord, change: Callable[[SetRecord], SetRecord], clouds: Iterable[str] | None = None
+) -> SetRecord:
+    """Return the record with a change made as seen from each of these clouds, or from all.
+
+    Afterwards it is seen from the same cloud as before.
+    """
+    if not record.cloud:
+        return change(record)
+    changed = record
+    for cloud in [one.cloud for one in record.current] if clouds is None else clouds:
+        changed = change(seen_from(changed, cloud))
+    return seen_from(changed, record.cloud)
+
+
+def combine(record: SetRecord) -> SetRecord:
+    """Return the record as seen from the cloud that matters most: an unfinished required one, if any."""
+    if len(record.targets) < 2:
+        return record
+    required = [one for one in by_cloud(record) if one.target.is_required] or [record]
+    undone = [one for one in required if one.state != "done"]
+    return min(undone, key=lambda one: _URGENCY.index(one.state)) if undone else required[0]
+
+
+def is_published(record: SetRecord) -> bool:
+    """Return True for a set that is done on every required cloud: its ids are promised."""
+    return combine(record).state == "done"
+
+
+def count_done(record: SetRecord) -> tuple[int, int]:
+    """Return the number of finished clouds of a set, and of all."""
+    states = [one.state for one in by_cloud(record)]
+    return states.count("done"), len(states)
+
+
+def shown_state(record: SetRecord) -> str:
+    """Return the state as people see it: `partly` if it is done on some of the required clouds only."""
+    state = combine(record).state
+    return PARTLY if state not in ("done", "working") and count_done(record)[0] else state
+
+
+def _status(record: SetRecord) -> TargetStatus:
+    return TargetStatus(**{field.name: getattr(record, field.name) for field in fields(TargetStatus)})
+
+
+def _values(status: TargetStatus) -> dict[str, Any]:
+    return {field.name: getattr(status, field.name) for field in fields(TargetStatus)}
