@@ -204,6 +204,7 @@ def add_sandbox_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-administrator", action="store_true", help="give its user the rights of a normal user"
     )
+    parser.add_argument("--boot", action="store_true", help="boot instances under QEMU, if it is installed")
     parser.add_argument(
         "--fault",
         action="append",

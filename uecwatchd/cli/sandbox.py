@@ -24,7 +24,11 @@ def sandbox(arguments: argparse.Namespace) -> int:
         say(f"uecwatchd: --dialect {arguments.dialect}: the embedded cloud knows no such generation")
         say(f"  Use one of: {', '.join(RULES)}.")
         return os.EX_USAGE
-    options = {"dialect": arguments.dialect, "administrator": not arguments.no_administrator}
+    options = {
+        "dialect": arguments.dialect,
+        "administrator": not arguments.no_administrator,
+        "boot": arguments.boot,
+    }
     faults = Faults.parse(arguments.fault)
     folder = arguments.dir or Path(tempfile.mkdtemp(prefix="uecwatchd-sandbox-"))
     ended = threading.Event()

@@ -7,6 +7,7 @@ from datetime import datetime
 from uecwatchd.sandbox.faults import Faults
 from uecwatchd.sandbox.rules.generations import GenerationRules
 from uecwatchd.sandbox.state.identity import Identity
+from uecwatchd.sandbox.state.machines import Machines
 from uecwatchd.sandbox.state.registry import Registry
 from uecwatchd.sandbox.state.store import Store
 
@@ -22,6 +23,7 @@ class Backend:
     clock: Callable[[], datetime]  # aware of its zone
     faults: Faults = field(default_factory=Faults)
     administrator: bool = True  # whether the one user may do what only administrators may
+    machines: Machines | None = None  # None: instances are recorded, and nothing boots
 
     @property
     def secrets(self) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The cloud as one object: both halves behind one port, over one folder."""
 
 import fcntl
+import shutil
 import socket
 import threading
 from collections import deque
@@ -20,6 +21,8 @@ from uecwatchd.sandbox.http.replay import ReplayCache
 from uecwatchd.sandbox.router import RecordedRequest, Router
 from uecwatchd.sandbox.rules.generations import RULES
 from uecwatchd.sandbox.state.identity import EUCARC, Identity, ensure_dialect, ensure_identity, write_eucarc
+from uecwatchd.sandbox.state.instances import Instance
+from uecwatchd.sandbox.state.machines import PROGRAM, Machines
 from uecwatchd.sandbox.state.registry import RegisteredImage, Registry
 from uecwatchd.sandbox.state.store import Bucket, S3Object, Store
 
@@ -34,7 +37,7 @@ PAGE = """\
 <!doctype html><title>uecwatchd sandbox</title>
 <h1>A test cloud</h1>
 <p>This is the embedded cloud of uecwatchd: S3 and EC2 for trying out image sets, on this machine only.
-It checks bundles as strictly as real clouds do, and boots nothing.
+It checks bundles as strictly as real clouds do, and boots {boots}.
 <ul>
 <li>EC2: <code>{ec2_url}</code>
 <li>S3: <code>{s3_url}</code>
@@ -67,17 +70,20 @@ class Sandbox:
         dialect: str = "sandbox",
         administrator: bool = True,
         faults: Faults | None = None,
+        boot: bool = False,
         clock: Callable[[], datetime] = _now,
     ) -> None:
         """Prepare a cloud; it listens once it is started.
 
         `port` 0: any free port. `dialect` is a key of `rules.generations.RULES`. `administrator` lets the
-        one user do what only administrators may. `faults` may be changed while the cloud runs.
+        one user do what only administrators may. `faults` may be changed while the cloud runs. With `boot`,
+        instances are machines under QEMU, otherwise they only seem to run.
         """
         self.folder = folder
         self.port = port
         self.faults = faults or Faults()
         self._administrator = administrator
+        self._boot = boot
         self._dialect = dialect
         self._rules = RULES[dialect]
         self._true_clock = clock
@@ -94,6 +100,7 @@ class Sandbox:
             ensure_dialect(self.folder, self._dialect)
             store = stack.enter_context(closing(Store(self.folder)))
             registry = stack.enter_context(closing(Registry(self.folder)))
+            machines = stack.enter_context(closing(_machines(self.folder))) if self._boot else None
             self._backend = Backend(
                 identity,
                 self._rules,
@@ -102,6 +109,7 @@ class Sandbox:
                 self._clock,
                 faults=self.faults,
                 administrator=self._administrator,
+                machines=machines,
             )
             ended = threading.Event()
             server = self._serve(self._backend, pause=ended.wait)
@@ -196,6 +204,11 @@ class Sandbox:
     def images(self) -> tuple[RegisteredImage, ...]:
         return self.backend.registry.images()
 
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """All instances since the folder was made, also ended ones."""
+        return self.backend.registry.instances()
+
     def objects(self, bucket: str) -> tuple[S3Object, ...]:
         """List a bucket by key. Each object has its bytes in a file at `path`, which a test may damage."""
         return self.backend.store.objects(bucket)
@@ -212,8 +225,17 @@ class Sandbox:
             eucarc=self.eucarc,
             buckets=len(self.backend.store.buckets()),
             images=len(self.images),
-            instances=len(self.backend.registry.instances()),
+            instances=len(self.instances),
+            boots="them under QEMU" if self._boot else "nothing",
         )
+
+
+def _machines(folder: Path) -> Machines:
+    program = shutil.which(PROGRAM)
+    if program is None:
+        why = f"{PROGRAM} is not installed"
+        raise Halted("the embedded cloud cannot boot anything", why, "Try: apt-get install qemu-system-x86")
+    return Machines(folder / "machines", program=program)
 
 
 def _lock_folder(folder: Path) -> BufferedRandom:

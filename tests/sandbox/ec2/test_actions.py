@@ -169,13 +169,14 @@ def test_an_instance_runs_says_something_and_ends(ec2: Any, image: str) -> None:
         ImageId=image, MinCount=1, MaxCount=2, InstanceType="c1.medium", KeyName="k"
     )
     first, second = (instance["InstanceId"] for instance in reservation["Instances"])
-    assert {instance["State"]["Name"] for instance in reservation["Instances"]} == {"running"}
+    assert {instance["State"]["Name"] for instance in reservation["Instances"]} == {"pending"}
     (found,) = ec2.describe_instances(InstanceIds=[second])["Reservations"]
     assert found["ReservationId"] == reservation["ReservationId"]
     assert found["Instances"][0]["ImageId"] == image
+    ec2.get_console_output(InstanceId=first)
     assert f"{image} images/" in ec2.get_console_output(InstanceId=first)["Output"]
-    (change,) = ec2.terminate_instances(InstanceIds=[first])["TerminatingInstances"]
-    assert (change["PreviousState"]["Name"], change["CurrentState"]["Name"]) == ("running", "terminated")
+    (change,) = ec2.terminate_instances(InstanceIds=[second])["TerminatingInstances"]
+    assert (change["PreviousState"]["Name"], change["CurrentState"]["Name"]) == ("running", "shutting-down")
 
 
 def test_an_unknown_instance_is_not_found(ec2: Any, refusal: Any) -> None:

@@ -1,6 +1,6 @@
 """CreateTags, DescribeTags, DeleteTags."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from uecwatchd.sandbox.backend import Backend
 from uecwatchd.sandbox.ec2 import images
@@ -18,6 +18,7 @@ from uecwatchd.sandbox.http.responses import Payload
 from uecwatchd.sandbox.state.registry import Tag
 
 KEY_LENGTH, VALUE_LENGTH = 127, 255  # characters, as EC2 had it at first
+INSTANCE_PREFIX = "i-"
 RESERVED = ("aws:", "euca:")
 # The filter for each element of DescribeTags.
 FILTERS = {"resourceId": "resource-id", "resourceType": "resource-type", "key": "key", "value": "value"}
@@ -43,18 +44,52 @@ def delete(backend: Backend, parameters: Parameters) -> Payload:
 
 
 def _read_tags(backend: Backend, parameters: Parameters) -> tuple[Tag, ...]:
-    """Read each tag for each resource. Only images have tags here."""
+    """Read each tag for each resource. Only images and instances have tags here."""
     required(parameters, "ResourceId.1")
     required(parameters, "Tag.1.Key")
-    resources = [images.find(backend, image_id).id for image_id in read_list(parameters, "ResourceId")]
-    words = [(group.get("Key", ""), group.get("Value", "")) for group in read_groups(parameters, "Tag")]
-    return tuple(Tag(resource, key, value) for resource in resources for key, value in words)
+    resources = [_find_resource(backend, resource) for resource in read_list(parameters, "ResourceId")]
+    return tuple(
+        Tag(resource, key, value) for resource in resources for key, value in _read_words(parameters)
+    )
+
+
+def _read_words(parameters: Parameters) -> list[tuple[str, str]]:
+    return [(group.get("Key", ""), group.get("Value", "")) for group in read_groups(parameters, "Tag")]
+
+
+def _find_resource(backend: Backend, resource: str) -> str:
+    if not resource.startswith(INSTANCE_PREFIX):
+        return images.find(backend, resource).id
+    if all(instance.id != resource for instance in backend.registry.instances()):
+        raise ApiError("InvalidInstanceID.NotFound", f"The instance id {resource} does not exist")
+    return resource
+
+
+def read_launch_tags(parameters: Parameters) -> list[tuple[str, str]]:
+    """Read the tags of a launch. Raises `ApiError` for those of another kind of resource."""
+    words = []
+    for group in read_groups(parameters, "TagSpecification"):
+        if group.get("ResourceType") != "instance":
+            raise ApiError("InvalidParameterValue", "Only instances can be tagged as they are launched")
+        words += _read_words(group)
+    return words
+
+
+def add_launch_tags(backend: Backend, words: Iterable[tuple[str, str]], instances: Iterable[str]) -> None:
+    """Give launched instances their tags."""
+    tags = [Tag(instance, key, value) for instance in instances for key, value in words]
+    backend.registry.add_tags(tags, limit=backend.rules.ec2.tags)
 
 
 def describe(backend: Backend, parameters: Parameters) -> Payload:
     filters = read_filters(parameters)
     items = (
-        {"resourceId": tag.resource, "resourceType": "image", "key": tag.key, "value": tag.value}
+        {
+            "resourceId": tag.resource,
+            "resourceType": "instance" if tag.resource.startswith(INSTANCE_PREFIX) else "image",
+            "key": tag.key,
+            "value": tag.value,
+        }
         for tag in backend.registry.tags()
     )
     found = tuple(

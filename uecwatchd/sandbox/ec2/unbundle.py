@@ -2,9 +2,9 @@
 
     parts → AES-128-CBC → PKCS#7 → one gzip member → SHA-1 → one tar member → image
 
-Memory holds one part and a few buffers, whatever the image's size; nothing is written to disk. Each stage
-pulls from the one before it, so a small bundle that would inflate to something huge is left off at its
-declared size.
+Memory holds one part and a few buffers, whatever the image's size; nothing is written to disk unless the
+image is to boot. Each stage pulls from the one before it, so a small bundle that would inflate to something
+huge is left off at its declared size.
 """
 
 import hashlib
@@ -45,12 +45,17 @@ class ImageEnds:
     tail: bytes
 
 
-def unbundle(claims: ManifestClaims, parts: Iterable[S3Object], *, secret: BundleKey) -> ImageEnds:
-    """Decrypt, inflate and unpack the parts. Raises `ApiError` (InvalidManifest): if they are not as said."""
+def unbundle(
+    claims: ManifestClaims, parts: Iterable[S3Object], *, secret: BundleKey, file: IO[bytes] | None = None
+) -> ImageEnds:
+    """Decrypt, inflate and unpack the parts; the data of the image go into `file`, if one is given.
+
+    Raises `ApiError` (InvalidManifest): if they are not as said.
+    """
     inflated = _inflate(_decrypt(_read_parts(claims.parts, parts), secret))
     stream = HashingReader(inflated)
     with io.BufferedReader(stream, CHUNK) as reader:
-        image = _read_tar(reader, claims)
+        image = _read_tar(reader, claims, file)
     if stream.sha1 != claims.tar_sha1:
         raise invalid("The tar's SHA-1 is not the one in the manifest")
     return image
@@ -137,13 +142,15 @@ class HashingReader(io.RawIOBase):
         return filled
 
 
-def _read_tar(reader: "io.BufferedReader[HashingReader]", claims: ManifestClaims) -> ImageEnds:
+def _read_tar(
+    reader: "io.BufferedReader[HashingReader]", claims: ManifestClaims, file: IO[bytes] | None
+) -> ImageEnds:
     _check_header(reader.peek(BLOCK)[:BLOCK])
     try:
         with tarfile.open(fileobj=reader, mode="r|", bufsize=CHUNK) as tar:
             member = next(iter(tar))
             _check_member(member, claims)
-            image = _read_member(tar, member)
+            image = _read_member(tar, member, file)
             _check_trailer(tar)
             return image
     except tarfile.TarError as error:
@@ -170,7 +177,7 @@ def _check_member(member: tarfile.TarInfo, claims: ManifestClaims) -> None:
         raise invalid(f"The tar's member has {member.size} bytes, the manifest's image {claims.size}")
 
 
-def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> ImageEnds:
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, file: IO[bytes] | None) -> ImageEnds:
     """Read all data of the member except its holes, which may span terabytes.
 
     tarfile itself raises if there is less than the header says.
@@ -185,6 +192,9 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> ImageEnds:
             chunk = content.read(min(CHUNK, start + size - at)) or b""
             head.take(chunk, at)
             tail.take(chunk, at)
+            if file:
+                file.seek(at)
+                file.write(chunk)
     return ImageEnds(bytes(head.content), bytes(tail.content))
 
 

@@ -8,6 +8,7 @@ from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.faults import Faults
 from uecwatchd.sandbox.http.connection import ConnectionDropped
 
+LOST_ANSWERS = {"RegisterImage": "lost-answer", "RunInstances": "lost-launch"}
 REFUSALS = {"put-500": "InternalError", "put-503": "SlowDown", "put-503-every": "SlowDown"}
 
 
@@ -46,5 +47,6 @@ def falsify_etag(faults: Faults, action: str, response: Response) -> str:
 
 def drop_answer(faults: Faults, action: str) -> None:
     """Let an armed fault take the answer to an action that is done. Raises `ConnectionDropped`."""
-    if action == "RegisterImage" and faults.strikes("lost-answer"):
-        raise ConnectionDropped("lost-answer", action=action, status=200)
+    fault = LOST_ANSWERS.get(action)
+    if fault and faults.strikes(fault):
+        raise ConnectionDropped(fault, action=action, status=200)

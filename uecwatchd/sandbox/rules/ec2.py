@@ -97,6 +97,12 @@ class Ec2Rules:
     groups_separate: bool  # whether one call cannot change groups and users
     lingers: bool  # whether a deregistered image stays on the list until it is deregistered again
     false_for_unknown: bool  # whether deregistering what is not there is answered with false
+    # instances
+    instance_types: frozenset[str]
+    unknown_type: str  # the sentence about a `{name}` that is none of them
+    no_room: str  # the sentence about an account or a cloud that has no room
+    token_listed: bool  # whether DescribeInstances shows the client's token
+    console_of_running: bool  # whether only an instance that runs has a console
 
     @property
     def path(self) -> str:
@@ -104,6 +110,13 @@ class Ec2Rules:
 
 
 _ACCOUNT = re.compile(r"[0-9]{12}")
+# Those of 1.6; what 3.4 has beside them; and some of today's Amazon, of hundreds.
+_FIRST_TYPES = frozenset({"m1.small", "c1.medium", "m1.large", "m1.xlarge", "c1.xlarge"})
+_LATER_TYPES = _FIRST_TYPES | {
+    *("t1.micro", "m1.medium", "m2.xlarge", "m2.2xlarge", "m2.4xlarge", "m3.xlarge", "m3.2xlarge"),
+    *("cc1.4xlarge", "cc2.8xlarge", "cg1.4xlarge", "cr1.8xlarge", "hi1.4xlarge", "hs1.8xlarge"),
+}
+_TYPES_OF_AMAZON = _LATER_TYPES | {"t2.micro", "t3.micro", "t3.small", "m5.large", "c5.large"}
 
 # This row is no server, and not what all of them accept: that would be next to nothing, as 1.6 refuses even
 # the Name that 4.2 demands. It takes what a client may say to it and most generations take: names,
@@ -149,6 +162,11 @@ SANDBOX = Ec2Rules(
     groups_separate=False,
     lingers=False,
     false_for_unknown=False,
+    instance_types=_FIRST_TYPES,
+    unknown_type="Instance type does not exist: {name}",
+    no_room="Not enough resources (0 in default < 1): vm instances.",
+    token_listed=True,
+    console_of_running=False,
 )
 
 # 1.6. RegisterImage takes a location and nothing else.
@@ -166,6 +184,8 @@ UEC = replace(
     shared_with=re.compile(r"[\w.@+=,:-]*[A-Za-z_.@+=,:-][\w.@+=,:-]*", re.ASCII),  # a user, by name
     groups_separate=True,
     false_for_unknown=True,
+    token_listed=False,
+    console_of_running=True,
 )
 
 # 3.1, and 3.2 where that is stricter.
@@ -184,6 +204,7 @@ EUCA3 = replace(
     public=True,  # 3.1; from 3.2 private. Who wants an image private has to look.
     lingers=True,
     false_for_unknown=False,
+    instance_types=_LATER_TYPES,
 )
 
 # 4.0 to 4.3, each rule as strict as any of them had it.
@@ -207,6 +228,8 @@ EUCA4 = replace(
     windows_is_hvm=True,
     public=False,
     lingers=False,
+    token_listed=True,
+    console_of_running=False,
 )
 
 # 4.4 to 5.1, with the ids of 5.1 in their long form.
@@ -264,6 +287,9 @@ OPENSTACK = replace(
     shared_with=None,
     imports_later=True,  # it answers once it has read the manifest, and fetches and opens the parts later
     groups_separate=True,
+    instance_types=frozenset({"m1.tiny", "m1.small", "m1.medium", "m1.large", "m1.xlarge"}),
+    unknown_type="Flavor {name} could not be found.",
+    no_room="Quota exceeded for instances: Requested 1, but already used 10 of 10 instances",
 )
 
 AWS = replace(
@@ -281,6 +307,9 @@ AWS = replace(
     mapping_refused=False,
     imports_later=False,
     shared_with=_ACCOUNT,
+    instance_types=_TYPES_OF_AMAZON,
+    unknown_type="Invalid value '{name}' for InstanceType.",
+    no_room="You have requested more instances (1) than your current instance limit of 0 allows.",
 )
 
 EC2_RULES: Mapping[str, Ec2Rules] = {

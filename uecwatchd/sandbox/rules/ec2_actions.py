@@ -58,9 +58,11 @@ UEC = _extended(
         "ModifyImageAttribute": "ImageId Attribute OperationType UserGroup.N UserId.N",
         "DescribeImageAttribute": "ImageId Attribute",
         "ResetImageAttribute": "ImageId Attribute",
-        "RunInstances": "ImageId MinCount MaxCount InstanceType KeyName",
+        "RunInstances": "ImageId MinCount MaxCount InstanceType KeyName UserData SecurityGroup.N KernelId"
+        " RamdiskId AddressingType AdditionalInfo Placement.AvailabilityZone",
         "DescribeInstances": "InstanceId.N",
-        "GetConsoleOutput": "InstanceId",
+        # The one instance as a list of one, as the clients of its time wrote it.
+        "GetConsoleOutput": "InstanceId.N",
         "TerminateInstances": "InstanceId.N",
     },
 )
@@ -84,14 +86,28 @@ _FROM_2013 = _extended(
     },
 )
 
-EUCA4 = _extended(_FROM_2013, HOLLOW)
+# What belongs to networks, and how an instance ends; and the other way to name the instance of a console.
+_INSTANCES_OF_4 = {
+    "RunInstances": "SecurityGroupId.N SubnetId PrivateIpAddress InstanceInitiatedShutdownBehavior"
+    " DisableApiTermination Monitoring.Enabled EbsOptimized",
+    "DescribeInstances": f"{FILTERS} MaxResults NextToken",
+    "GetConsoleOutput": "InstanceId",
+}
+
+EUCA4 = _extended(_extended(_FROM_2013, HOLLOW), _INSTANCES_OF_4)
 
 EUCA5 = _extended(EUCA4, SRIOV)
 
-OPENSTACK = _extended(_FROM_2013, SRIOV)
+OPENSTACK = _extended(_extended(_FROM_2013, SRIOV), _INSTANCES_OF_4)
 
 AWS = _extended(
-    OPENSTACK, {"RegisterImage": "BillingProduct.N BootMode EnaSupport ImdsSupport TpmSupport UefiData"}
+    OPENSTACK,
+    {
+        "RegisterImage": "BillingProduct.N BootMode EnaSupport ImdsSupport TpmSupport UefiData",
+        "RunInstances": "TagSpecification.N.ResourceType TagSpecification.N.Tag.N.Key"
+        " TagSpecification.N.Tag.N.Value",
+        "GetConsoleOutput": "Latest",
+    },
 )
 
 # What a client may say that means to work with all of them: what most know, though none of the first, and not
@@ -102,7 +118,9 @@ SANDBOX = _extended(
         "RegisterImage": "Name Description Architecture KernelId RamdiskId VirtualizationType",
         "DescribeImages": FILTERS,
         "ModifyImageAttribute": f"Value Description.Value {LATER_PERMISSIONS}",
-        "RunInstances": "ClientToken",
+        "RunInstances": "ClientToken SecurityGroupId.N SubnetId InstanceInitiatedShutdownBehavior",
+        "DescribeInstances": FILTERS,
+        "GetConsoleOutput": "InstanceId",
         **TAGS,
     },
 )

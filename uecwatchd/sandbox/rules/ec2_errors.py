@@ -18,7 +18,10 @@ KINDS: Mapping[str, Kind] = {
     "InvalidManifest": "service",
     "InvalidParameterValue": "service",
     "OperationNotPermitted": "service",
+    "IncorrectInstanceState": "service",
+    "InstanceLimitExceeded": "service",
     # What got a code of its own once there were codes.
+    "IdempotentParameterMismatch": "coded",
     "InvalidAMIAttributeItemValue": "coded",
     "InvalidAMIID.Malformed": "coded",
     "InvalidAMIID.NotFound": "coded",

@@ -13,8 +13,9 @@ from pathlib import Path
 from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.rules.ec2 import ImageIds
 from uecwatchd.sandbox.state.database import Database
+from uecwatchd.sandbox.state.instances import Instance
 
-VERSION = 2
+VERSION = 3
 SCHEMA = """
 CREATE TABLE image (
     id              TEXT PRIMARY KEY,
@@ -58,7 +59,14 @@ CREATE TABLE instance (
     key_name    TEXT NOT NULL,
     state       TEXT NOT NULL,
     started     TEXT NOT NULL,
-    console     TEXT NOT NULL
+    console     TEXT NOT NULL,
+    token       TEXT NOT NULL,
+    request     TEXT NOT NULL,
+    script      TEXT NOT NULL,
+    looks       INTEGER NOT NULL,
+    reads       INTEGER NOT NULL,
+    address     TEXT NOT NULL,
+    reason      TEXT NOT NULL
 )
 """
 
@@ -102,27 +110,11 @@ class LaunchPermission:
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """One tag of an image."""
+    """One tag of an image or an instance."""
 
     resource: str
     key: str
     value: str
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """One instance, which is only a row. `started` is a time in ISO 8601, UTC."""
-
-    id: str
-    reservation: str
-    image: str
-    kernel: str
-    ramdisk: str
-    type: str
-    key_name: str
-    state: str
-    started: str
-    console: str
 
 
 class Registry:
@@ -237,9 +229,12 @@ class Registry:
                 Instance(*row) for row in rows.execute("SELECT * FROM instance ORDER BY started, id")
             )
 
-    def set_instance_state(self, instance_id: str, state: str) -> None:
+    def change_instance(self, instance_id: str, change: Callable[[Instance], Instance]) -> None:
+        """Replace the record of an instance by what `change` makes of it, while nobody else writes."""
         with self._database.transaction() as rows:
-            rows.execute("UPDATE instance SET state = ? WHERE id = ?", (state, instance_id))
+            row = rows.execute("SELECT * FROM instance WHERE id = ?", (instance_id,)).fetchone()
+            rows.execute("DELETE FROM instance WHERE id = ?", (instance_id,))
+            _insert(rows, "instance", change(Instance(*row)))
 
 
 def _refuse_taken_name(rows: sqlite3.Connection, name: str) -> None:
