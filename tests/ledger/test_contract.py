@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tests.support.waiting import no_stop
 from uecwatchd.errors import Stopped, UecError
 from uecwatchd.ledger.api import Ledger
+from uecwatchd.ledger.boots import BootRecord
 from uecwatchd.ledger.history import (
     ATTEMPTS_OF_A_SET,
     ENTRIES_OF_A_SET,
@@ -660,3 +661,30 @@ def test_a_new_outcome_replaces_the_announced_one_until_it_is_forgotten(ledger: 
     assert ledger.outbox.announced() == {KARMIC: Announced("done", 3.0), LUCID: Announced("done", 2.0)}
     ledger.outbox.drop_announced(LUCID)
     assert ledger.outbox.announced() == {KARMIC: Announced("done", 3.0)}
+
+
+BOOT = BootRecord("t-1", "near", "emi-1", KARMIC, 5.0, ("i-1",))
+
+
+def test_a_boot_is_open_until_it_is_dropped_and_gets_its_instance(ledger: Ledger) -> None:
+    ledger.boots.put(replace(BOOT, token="t-2", cloud="far", began=6.0))
+    assert ledger.boots.put(BOOT) == BOOT
+    known = ledger.boots.put(replace(BOOT, instance_id="i-2"))
+    assert [boot.token for boot in ledger.boots.open()] == ["t-1", "t-2"]
+    assert ledger.boots.open("near") == (known,)
+    ledger.boots.drop(known)
+    ledger.boots.drop(known)
+    assert ledger.boots.open("near") == ()
+
+
+def test_an_image_has_passed_on_its_cloud_alone(ledger: Ledger) -> None:
+    assert ledger.boots.passed("near", "emi-1") is None
+    ledger.boots.put_passed("near", "emi-1", 5.0)
+    ledger.boots.put_passed("near", "emi-1", 7.0)
+    assert (ledger.boots.passed("near", "emi-1"), ledger.boots.passed("far", "emi-1")) == (7.0, None)
+
+
+def test_a_failure_keeps_the_end_of_a_console(ledger: Ledger) -> None:
+    error = Failure("rejected", "a", "b", "c", console=("line", "Kernel panic"))
+    record = ledger.put_set(replace(RECORD, error=error))
+    assert ledger.set(record.id) == record

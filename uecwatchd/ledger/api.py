@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from uecwatchd.errors import Deferred
+from uecwatchd.ledger.boots import Boots
 from uecwatchd.ledger.history import History
 from uecwatchd.ledger.outbox import Outbox
 from uecwatchd.ledger.records import BundleRecord, LeavingFile, ProgressRecord, Request, SetRecord
@@ -45,6 +46,10 @@ class Ledger(Protocol):
     @property
     def outbox(self) -> Outbox:
         """The messages about outcomes."""
+
+    @property
+    def boots(self) -> Boots:
+        """The test boots."""
 
     def close(self) -> None:
         """End the use of the store. No other operation may follow."""

@@ -181,4 +181,14 @@ MIGRATIONS = (
     ALTER TABLE targets ADD COLUMN status TEXT;
     ALTER TABLE requests ADD COLUMN cloud TEXT NOT NULL DEFAULT '';
     """,
+    # Instances that are started to test images, and the images that have passed.
+    """
+    CREATE TABLE boots (
+        token TEXT NOT NULL PRIMARY KEY, cloud TEXT NOT NULL, image_id TEXT NOT NULL, folder TEXT NOT NULL,
+        name TEXT NOT NULL, began REAL NOT NULL, others TEXT NOT NULL, instance_id TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE booted (
+        cloud TEXT NOT NULL, image_id TEXT NOT NULL, passed REAL NOT NULL, PRIMARY KEY (cloud, image_id)
+    ) STRICT;
+    """,
 )

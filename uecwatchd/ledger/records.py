@@ -20,7 +20,8 @@ NOT_READ = ContentDigest("")
 class Failure:
     """An error as it is stored and shown.
 
-    `kind` is rejected, deferred or halted; `exit_code` is for commands.
+    `kind` is rejected, deferred or halted; `exit_code` is for commands. `console` are the last lines of an
+    instance, if a test boot has failed.
     """
 
     kind: str
@@ -29,6 +30,7 @@ class Failure:
     hint: str
     request_id: str = ""
     exit_code: int = 0
+    console: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,7 @@ class BundleRecord:
     certificates and the key that were used. While it is `registering`, `image_id` is that of a pending image;
     while it is `uploaded`, that of an image to be deregistered before a second registration. `renewed` is
     True after this was done. `owner` is the uid of its set's owner, None if unknown. `on_trial` is True from
-    the registration until its set is published, if a hook may withdraw the image.
+    the registration until its set is published, if a test boot or a hook may withdraw the image.
     """
 
     cloud: str

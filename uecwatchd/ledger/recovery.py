@@ -3,7 +3,7 @@
 A damaged ledger is never repaired, because half of it may be wrong. It is set aside, and a new one is
 started. This costs only time, because the new one is filled from other sources: the images are in the lists
 of the clouds, at locations that follow from their content, and are adopted; the files are in the spool.
-Requests and holds are nowhere else, so they are copied if they can be read.
+Requests, holds and test boots are nowhere else, so they are copied if they can be read.
 """
 
 import os
@@ -21,7 +21,7 @@ from uecwatchd.system import failpoints, lockfile
 
 # Files of SQLite beside its database. They are renamed first: an old log would be read into the new file.
 COMPANIONS = ("-wal", "-shm")
-COPIED_TABLES = ("requests", "holds")
+COPIED_TABLES = ("requests", "holds", "boots", "booted")
 
 
 def is_gone(folder: Path) -> bool:
@@ -62,7 +62,7 @@ def _free_name(folder: Path) -> Path:
 
 
 def salvage(aside: Path) -> Iterator[tuple[str, tuple[object, ...]]]:
-    """Yield the readable rows of requests and holds, each with its table."""
+    """Yield the readable rows of the copied tables, each with its table."""
     for table in COPIED_TABLES:
         with (
             suppress(sqlite3.DatabaseError),
@@ -70,5 +70,5 @@ def salvage(aside: Path) -> Iterator[tuple[str, tuple[object, ...]]]:
                 sqlite3.connect(f"file:{quote(os.fsencode(aside))}?mode=ro&immutable=1", uri=True)
             ) as connection,
         ):
-            for row in connection.execute(f"SELECT * FROM {table}"):  # noqa: S608 (one of two constants)
+            for row in connection.execute(f"SELECT * FROM {table}"):  # noqa: S608 (a constant)
                 yield table, tuple(row)

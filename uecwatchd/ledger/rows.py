@@ -168,7 +168,7 @@ def _status_from(values: dict[str, Any]) -> TargetStatus:
 
 
 def _failure_from(values: dict[str, Any] | None) -> Failure | None:
-    return Failure(**values) if values else None
+    return Failure(**{**values, "console": tuple(values.get("console", ()))}) if values else None
 
 
 def _image_from(values: dict[str, Any]) -> TargetImage:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from uecwatchd.errors import Deferred
 from uecwatchd.ledger.api import CHECK_SECONDS, LedgerDamaged
+from uecwatchd.ledger.boots import Boots
 from uecwatchd.ledger.history import History
 from uecwatchd.ledger.outbox import Outbox
 from uecwatchd.ledger.records import BundleRecord, LeavingFile, ProgressRecord, Request, SetRecord
@@ -30,6 +31,7 @@ from uecwatchd.ledger.rows import (
     set_from,
 )
 from uecwatchd.ledger.schema import FILE_NAME, open_file, read_file
+from uecwatchd.ledger.sqlite_boots import SqliteBoots
 from uecwatchd.ledger.sqlite_history import SqliteHistory
 from uecwatchd.ledger.sqlite_outbox import SqliteOutbox
 from uecwatchd.ledger.sqlite_store import SqliteStore
@@ -48,6 +50,7 @@ class SqliteLedger:
         self._claims: dict[str, threading.Lock] = {}
         self.history: History = SqliteHistory(self._store)
         self.outbox: Outbox = SqliteOutbox(self._store)
+        self.boots: Boots = SqliteBoots(self._store)
 
     def close(self) -> None:
         self._store.close()
@@ -261,12 +264,12 @@ class SqliteLedger:
             connection.executemany("INSERT INTO probes VALUES (?, ?)", moments.items())
 
     def restore_rows(self, rows: Iterable[tuple[str, tuple[object, ...]]]) -> None:
-        """Write requests and holds from another ledger: rows of this version's tables."""
+        """Write rows from another ledger, of this version's tables: requests, holds, test boots."""
         for table, values in rows:
             marks = ", ".join("?" for _ in values)
             statement = f"INSERT OR IGNORE INTO {table} VALUES ({marks})"  # noqa: S608 (our own tables)
             with suppress(Deferred):  # an invalid row
-                self._store.write("take over a request", statement, *values)
+                self._store.write("take over a row", statement, *values)
 
     # --- shared by all operations ------------------------------------------------------------------------
 
