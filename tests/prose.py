@@ -47,7 +47,7 @@ VERBS = frozenset(
         r"\w+",
         """
         abort accept acquire add adjust admit advance allow announce answer append apply archive ask
-        assemble assert assign attach await back bail become begin bind block bound bring build bundle
+        assemble assert assign attach await back bail become begin bind block boot bound bring build bundle
         calculate call cancel carry change check choose claim clamp clean clear close collect combine come
         compare complain complete compose compress compute concatenate connect construct consult consume
         continue convert cool copy correct count cover create cut deal decide declare decode decompress

@@ -30,12 +30,14 @@ LONGEST_TEXT_CHARS = 5000
 class UecError(Exception):
     """Root of the errors. `exit_code` is the sysexits value of a command that ends with it.
 
-    `trace` is the traceback as text, only for unexpected errors.
+    `trace` is the traceback as text, only for unexpected errors; `console` are the last lines of an instance,
+    only for failed test boots.
     """
 
     kind: ClassVar[str] = "failed"
     exit_code: ClassVar[int] = 70
     trace: str = ""
+    console: tuple[str, ...] = ()
 
     def __init__(self, what: str, why: str, hint: str, *, request_id: str = "") -> None:
         what, why, hint = map(_cut, (what, why, hint))

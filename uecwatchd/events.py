@@ -27,6 +27,7 @@ class Kind(StrEnum):
     UPLOADED = "uploaded"
     REGISTERED = "registered"
     ADOPTED = "adopted"
+    BOOTED = "booted"
     DONE = "done"
     DEFERRED = "deferred"
     REJECTED = "rejected"
@@ -47,7 +48,8 @@ class Event:
     """One change of state, as one finished sentence without its full stop's trailing newline.
 
     `fields` repeat the sentence's data for machines; their names are lower case and without prefix:
-    file, stage, emi, eki, eri, replaced, cloud, bucket, attempt, error, hint, request_id, bytes, seconds.
+    file, stage, emi, eki, eri, replaced, cloud, bucket, attempt, error, hint, request_id, bytes, seconds,
+    instance.
     """
 
     kind: Kind

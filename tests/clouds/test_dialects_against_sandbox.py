@@ -199,12 +199,22 @@ LIBERTIES: Mapping[str, Liberty] = {
         lambda d: not d.account_checked, lambda r: not r.ec2.user_checked
     ),
     "offers_certificate": Liberty(lambda d: d.offers_certificate, lambda r: bool(r.ec2.certificates_path)),
+    "launch_parameters": Liberty(
+        lambda d: d.launch_parameters, lambda r: known(r, "RunInstances"), choice=True
+    ),
+    "token_listed": Liberty(lambda d: d.token_listed, lambda r: r.ec2.token_listed),
+    "console_by_list": Liberty(
+        lambda d: {"InstanceId.N" if d.console_by_list else "InstanceId"},
+        lambda r: r.ec2.actions["GetConsoleOutput"],
+        choice=True,
+    ),
 }
 # What the embedded cloud has no fact of.
 APART = {
     "name": "is the key of both tables",
     "versions": "is for people",
     "regional": "is of addresses, and the embedded cloud has but one",
+    "shutdown_needs_volume": "is of volumes, and no image of a bundle has one",
     "opens_bundles": "is of what an image proves, and the embedded cloud opens every bundle at once",
 }
 

@@ -19,6 +19,7 @@ VERBS = frozenset(
         "check",
         "images",
         "verify",
+        "boot",
         "retry",
         "forget",
         "hold",

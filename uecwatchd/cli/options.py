@@ -135,6 +135,19 @@ def add_retry_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_boot_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("set", metavar="SET", type=spelled, help=f"{HOW_NAMED}, or a file of it")
+    parser.add_argument(
+        "--cloud", metavar="NAME", help="the cloud to boot it on; default: where it went last"
+    )
+    parser.add_argument(
+        "--expect",
+        metavar="TEXT",
+        help="text of the console that shows that the system is up; default: as the sidecar says, or a login",
+    )
+    parser.add_argument("--json", action="store_true", help="print the outcome as JSON, and no console")
+
+
 def add_request_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `forget`, `hold` and `release`."""
     parser.add_argument("set", metavar="SET", type=spelled, help=HOW_NAMED)

@@ -71,6 +71,9 @@ VERBS = (
     VerbModule(
         "verify", "download a set from the cloud and compare it", "cli.verify", options.add_verify_options
     ),
+    VerbModule(
+        "boot", "boot the image of a set in its cloud, as a test", "cli.boot", options.add_boot_options
+    ),
     VerbModule("retry", "try a set again now, in any state", "cli.requests", options.add_retry_options),
     VerbModule(
         "forget",

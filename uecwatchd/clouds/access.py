@@ -63,6 +63,10 @@ class CloudAccess:
         with self._connect_lock, translated_troubles(name):
             return self._client(name) or self._clients.connect(name)
 
+    def is_configured(self, name: str) -> bool:
+        """Tell if there is a cloud of this name."""
+        return name in self._clients.dialects()
+
     def is_same_account(self, one: str, other: str) -> bool:
         """Tell if two names in the configuration are for one account on one cloud. Asks no cloud.
 

@@ -14,6 +14,7 @@ What is changed, and why:
 - Answers that are not XML, or nearly, are read for what they say.
 - A signature is sent once where a second one like it is taken for a replay.
 - No client token is made up for a request that has none: the first generation refuses to see one.
+- The console of an instance is asked for as the first generations bound it: `InstanceId.1`.
 - Every answer has a maximum size and a deadline.
 - Nothing is tried again but a request that was never answered, once: what a 5xx means is for our own table
   to say, since several permanent failures come as one.
@@ -130,7 +131,7 @@ def make_cloud(account: Account, dialect: Dialect, *, uploads: int, stop: Stop =
         _SENT.listen(client.meta.events, reads=dialect.replay_refused)
         restore_host(client, url)
     _adapt_s3(s3, dialect)
-    _adapt_ec2(ec2)
+    _adapt_ec2(ec2, dialect)
     return Cloud(account.cloud, account, dialect, s3, ec2)
 
 
@@ -150,7 +151,9 @@ def _adapt_s3(s3: Any, dialect: Dialect) -> None:
         s3.meta.events.unregister("before-parameter-build.s3.ListObjects", set_list_objects_encoding_type_url)
 
 
-def _adapt_ec2(ec2: Any) -> None:
+def _adapt_ec2(ec2: Any, dialect: Dialect) -> None:
+    if dialect.console_by_list:
+        ec2.meta.events.register("before-call.ec2.GetConsoleOutput", _name_in_list)
     ec2.meta.events.unregister("before-parameter-build", generate_idempotent_uuid)
     # Eucalyptus requires the platform from 4.0 on, and the library knows only Amazon's parameters.
     service = ec2.meta.service_model
@@ -227,6 +230,11 @@ def _stay_in_region(*, params: dict[str, Any], regional: bool, **_: object) -> N
 
 def _sign_own_path(*, request: Any, **_: object) -> None:
     request.auth_path = urlsplit(request.url).path
+
+
+def _name_in_list(*, params: dict[str, Any], **_: object) -> None:
+    """Name the one instance in a list of one, as the clients of the first generations did."""
+    params["body"]["InstanceId.1"] = params["body"].pop("InstanceId")
 
 
 def _resend_unanswered(

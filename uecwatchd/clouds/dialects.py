@@ -21,6 +21,17 @@ _DESCRIBED = frozenset({"Name", "Description", "Architecture", "KernelId", "Ramd
 _VIRTUALIZED = _DESCRIBED | {"VirtualizationType"}
 _MAPPED = frozenset({"RootDeviceName", "BlockDeviceMapping"})
 
+# What RunInstances takes beside ImageId and the counts. Up to 2.0 there is no token, and Eucalyptus 3 binds
+# the end of an instance to no name. Tags at the launch go to Amazon alone: not every version of the later
+# Eucalyptus takes them.
+_LAUNCHED = frozenset({"InstanceType", "KeyName", "UserData", "SecurityGroup"})
+_LAUNCHED_ONCE = _LAUNCHED | {"ClientToken"}
+_LAUNCHED_IN_NETWORKS = _LAUNCHED_ONCE | {
+    "SecurityGroupId",
+    "SubnetId",
+    "InstanceInitiatedShutdownBehavior",
+}
+
 # Accepted by every server that takes a name at all: dots came with Eucalyptus 4.0.
 _NAME_EVERYWHERE = re.compile(r"[A-Za-z0-9()/_-]{3,128}")
 _NAME_WITH_DOTS = re.compile(r"[A-Za-z0-9()./_-]{3,128}")
@@ -146,6 +157,12 @@ class Dialect:
     attributes: frozenset[str]  # what ModifyImageAttribute can change: `launchPermission`, `description`
     public_by_default: bool  # or may be: 3.1 makes new images public, 3.2 does not
 
+    # Instances
+    launch_parameters: frozenset[str]  # what RunInstances may be sent beside ImageId and the counts
+    token_listed: bool  # DescribeInstances shows the token that an instance was requested with
+    shutdown_needs_volume: bool  # says how an instance ends only of those whose root is a volume
+    console_by_list: bool  # names the instance of a console in a list of one
+
     # Elsewhere
     account_checked: bool  # the account number in a manifest must be the one of the access key
     opens_bundles: bool  # once an image is available, the cloud has opened its bundle with its own key
@@ -187,6 +204,10 @@ UEC = Dialect(
     shares_with=_BY_NAME,
     attributes=frozenset({"launchPermission"}),
     public_by_default=True,
+    launch_parameters=_LAUNCHED,
+    token_listed=False,
+    shutdown_needs_volume=False,
+    console_by_list=True,
     account_checked=False,
     opens_bundles=False,
     offers_certificate=False,
@@ -206,6 +227,7 @@ EUCA3 = replace(
     image_limit=Limit(30 * GIB, fixed=False),
     shares_with=_BY_NUMBER,
     attributes=frozenset({"launchPermission", "description"}),
+    launch_parameters=_LAUNCHED_ONCE,
 )
 EUCA4 = replace(
     EUCA3,
@@ -230,6 +252,9 @@ EUCA4 = replace(
     public_by_default=False,
     account_checked=True,
     offers_certificate=True,  # from 4.2 on
+    launch_parameters=_LAUNCHED_IN_NETWORKS,
+    token_listed=True,
+    console_by_list=False,
 )
 EUCA5 = replace(
     EUCA4,
@@ -275,6 +300,10 @@ AWS = Dialect(
     shares_with=_BY_NUMBER,
     attributes=frozenset({"launchPermission", "description"}),
     public_by_default=False,
+    launch_parameters=_LAUNCHED_IN_NETWORKS | {"TagSpecification"},
+    token_listed=True,
+    shutdown_needs_volume=True,
+    console_by_list=False,
     account_checked=True,
     opens_bundles=True,
     offers_certificate=False,
@@ -293,6 +322,8 @@ OPENSTACK = replace(
     account_checked=False,
     tag_limit=10,
     shares_with=None,  # its permissions know the group of everybody, and no projects
+    launch_parameters=_LAUNCHED_IN_NETWORKS,
+    shutdown_needs_volume=False,
     regional=False,
 )
 # The embedded cloud is sent what every generation takes, and beside that only what no manifest can say:
@@ -318,6 +349,9 @@ SANDBOX = replace(
     account_checked=True,
     public_by_default=False,
     opens_bundles=True,
+    launch_parameters=_LAUNCHED_IN_NETWORKS,
+    token_listed=True,
+    console_by_list=False,
 )
 
 DIALECTS: Mapping[str, Dialect] = {

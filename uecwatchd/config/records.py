@@ -22,6 +22,11 @@ EUCA2OOLS_FILES = (
     Path("~/.euca/*.ini"),
 )
 
+# A guest that has not come up in a quarter of an hour does not come up; its instance costs money.
+MOST_BOOT_SECONDS = 900.0
+# EC2 takes 16 KiB of user data, in base64.
+MOST_USER_DATA = 16 * 1024 * 3 // 4
+
 # Regions that botocore accepts.
 REGION = re.compile(r"(?![0-9]+$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
@@ -32,7 +37,7 @@ DialectName = Literal["auto", "uec", "euca3", "euca4", "euca5", "openstack", "aw
 Verify = Literal["sizes", "full"]
 Members = Literal["separate", "trusted"]
 # Keys that can be forbidden in sidecars. All other keys concern only the sidecar's own files.
-Closable = Literal["public", "share", "bucket", "on_existing", "clouds"]
+Closable = Literal["public", "share", "bucket", "on_existing", "clouds", "test"]
 Compression = Literal["fast", "small"]
 # What a message can be about. "partly": done on some of its clouds, and failed on another. "stale": nothing
 # new for longer than `fresh` allows.
@@ -96,6 +101,12 @@ def _program(command: tuple[str, ...]) -> tuple[str, ...]:
     return command
 
 
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be one line without control characters")
+    return text
+
+
 def _web_address(text: str) -> str:
     if hide_password(text) != text:
         raise ValueError("must not hold a user or a password: say access_key and secret_key")
@@ -128,6 +139,7 @@ Integer = Annotated[int, BeforeValidator(_not_a_flag)]
 Concurrency = Annotated[Integer, Field(ge=1, le=MOST_AT_ONCE)]
 Seconds = Annotated[Number, Field(gt=0, le=86400)]
 Command = Annotated[tuple[str, ...], BeforeValidator(_as_list), AfterValidator(_program)]
+LaunchWord = Annotated[str, Field(max_length=255), AfterValidator(_printable)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Region = Annotated[str, AfterValidator(_region)]
@@ -279,7 +291,9 @@ class HookSettings:
 class CloudSettings:
     """The configuration of one cloud.
 
-    Missing values come from an eucarc, the files of euca2ools, or a profile, in this order.
+    Missing values come from an eucarc, the files of euca2ools, or a profile, in this order. From `test` on
+    they are about test boots: `boot_seconds` is the limit of one, `boot_every` the pause between two looks,
+    `boot_port` the port that has to answer, 0 for none.
     """
 
     __pydantic_config__ = STRICT
@@ -303,6 +317,15 @@ class CloudSettings:
     user_key: AbsolutePath | None = None
     cloud_cert: AbsolutePath | None = None
     ca_bundle: AbsolutePath | None = None
+    test: bool = False
+    instance_type: LaunchWord = ""
+    key_name: LaunchWord = ""
+    user_data: Annotated[str, Field(max_length=MOST_USER_DATA)] = ""
+    subnet: LaunchWord = ""
+    security_groups: Annotated[tuple[LaunchWord, ...], BeforeValidator(_as_list)] = ()
+    boot_seconds: Annotated[Number, Field(gt=0, le=MOST_BOOT_SECONDS)] = MOST_BOOT_SECONDS
+    boot_every: Annotated[Number, Field(ge=0.1, le=60)] = 5.0
+    boot_port: Annotated[Integer, Field(ge=0, le=65535)] = 22
 
 
 # By their names in the file.

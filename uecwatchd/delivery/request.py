@@ -73,7 +73,7 @@ class UploadTools:
     sleep: Callable[[float], None]  #: for seconds; raises what `check_stop` does
     note_parts: Callable[[Role, int], None]  #: called with the number of parts in the bucket
     clocks: Clocks
-    on_trial: bool = False  #: a hook may withdraw what is registered
+    on_trial: bool = False  #: a test boot or a hook may withdraw what is registered
 
 
 def arch_word(request: UploadRequest, cloud: Cloud) -> str:

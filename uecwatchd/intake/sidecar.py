@@ -46,6 +46,7 @@ MARKS: Mapping[bytes, str] = MappingProxyType(
 NAME_MAX_CHARS = 128
 DESCRIPTION_MAX_CHARS = 255
 VERSION_MAX_CHARS = 64
+EXPECT_MAX_CHARS = 200  # a line of a console, as far as it is shown
 TAGS_MAX = 10
 TAG_KEY_MAX_CHARS = 127
 TAG_VALUE_MAX_CHARS = 255
@@ -166,6 +167,7 @@ Line = Annotated[str, Field(min_length=1), AfterValidator(_line)]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX_CHARS), AfterValidator(_name_template)]
 Version = Annotated[str, Field(min_length=1, max_length=VERSION_MAX_CHARS), AfterValidator(_line)]
 Description = Annotated[str, Field(min_length=1, max_length=DESCRIPTION_MAX_CHARS), AfterValidator(_line)]
+Expected = Annotated[str, Field(min_length=1, max_length=EXPECT_MAX_CHARS), AfterValidator(_line)]
 PlainName = Annotated[str, AfterValidator(plain_name)]
 TagKey = Annotated[str, Field(min_length=1, max_length=TAG_KEY_MAX_CHARS), AfterValidator(_tag_key)]
 TagValue = Annotated[str, Field(max_length=TAG_VALUE_MAX_CHARS), AfterValidator(_line)]
@@ -194,6 +196,8 @@ class Sidecar:
     layout: Literal["disk", "partition"] = "disk"  # "partition": of a whole disk, only that of its root
     require: Literal["ready"] | None = None
     prepare: StrictBool = False
+    test: StrictBool = False  # boot the image once before it is published
+    expect: Expected | None = None  # text of the console of a system that is up, in place of a login
     clouds: Annotated[tuple[Line, ...], Field(min_length=1), AfterValidator(_each_once)] = ("default",)
     best_effort: Annotated[tuple[Line, ...], AfterValidator(_each_once)] = ()  # clouds it is done without
     bucket: Line = "uec-images"

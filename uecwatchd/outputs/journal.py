@@ -39,6 +39,7 @@ MESSAGE_IDS: Mapping[Kind, str] = MappingProxyType(
         Kind.UPLOADED: "ce07e4de780e441881b132d79c5f7918",
         Kind.REGISTERED: "ea3ef37076494b86bd895ecf1c996347",
         Kind.ADOPTED: "2c2100411f1c46b48cca1f830e4cd30e",
+        Kind.BOOTED: "fbadce320d654d8f8221035c341f0684",
         Kind.DONE: "f47edcda86204ff791b518baf3b6e6f1",
         Kind.DEFERRED: "93a6f31b490a422ab35d715a29b50762",
         Kind.REJECTED: "a2a60d7ae7cd4fa0b5feae40029258f6",

@@ -56,6 +56,10 @@ class LogFile:
     def progress(self, progress: Progress) -> None:
         """Ignore progress: a log is read afterwards, when only the result matters."""
 
+    def add_lines(self, lines: Iterable[str]) -> None:
+        """Write lines of somebody else, such as those of a console."""
+        self._append("".join(f"{'':20}  {printable(line)}\n" for line in lines))
+
     def begin(self, attempt: int, *, started: float) -> None:
         self._append(f"--- attempt {attempt}, {moment(started)} UTC\n")
 
@@ -305,11 +309,12 @@ def _on_cloud(record: SetRecord) -> dict[str, object]:
     }
 
 
-def _failure(error: Failure | None) -> dict[str, str] | None:
+def _failure(error: Failure | None) -> dict[str, object] | None:
     if error is None:
         return None
     fields = {"class": error.kind, "what": error.what, "why": error.why, "hint": error.hint}
-    return {**fields, "request_id": error.request_id} if error.request_id else fields
+    more: Mapping[str, object] = {"request_id": error.request_id, "console": list(error.console)}
+    return {**fields, **{key: value for key, value in more.items() if value}}
 
 
 def instant(when: float | None) -> str | None:

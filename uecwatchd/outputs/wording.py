@@ -116,10 +116,14 @@ def on_cloud(record: SetRecord) -> str:
 
 
 def failure_paragraphs(record: SetRecord, error: Failure) -> str:
-    """Return one paragraph each for the problem, the reason, and the next step."""
+    """Return one paragraph each for the problem, the reason, the next step, and a console if there is one."""
     what, why, hint = (printable(text) for text in (error.what, error.why, error.hint))
     request = f"\n{request_id(printable(error.request_id))}" if error.request_id else ""
-    return "\n\n".join((f"{what}.", f"Why: {why}.{request}", f"{hint}\n{next_attempt(record)}\n"))
+    paragraphs = [f"{what}.", f"Why: {why}.{request}", f"{hint}\n{next_attempt(record)}\n"]
+    if error.console:
+        lines = "".join(f"    {printable(line)}\n" for line in error.console)
+        paragraphs.append(f"The end of the console:\n{lines}")
+    return "\n\n".join(paragraphs)
 
 
 def failure_in_a_row(
@@ -175,9 +179,12 @@ def time_left(*, done: int, total: int, speed: float) -> tuple[str, ...]:
 
 
 def phrase(progress: Progress, *, speed: float) -> str:
-    """Return `karmic: upload the machine, part 37, 31 %, 84 MB/s`, as far as it is known."""
+    """Return `karmic: upload the machine, part 37, 31 %, 84 MB/s`, as far as it is known.
+
+    A stage without amounts may have a last line of a console.
+    """
     p = progress
-    known = amounts(part=p.part, done=p.done, total=p.total, speed=speed)
+    known = amounts(part=p.part, done=p.done, total=p.total, speed=speed) or ((p.file,) if p.file else ())
     return printable(", ".join([f"{p.set.name}: {p.stage}", *known]))
 
 

@@ -23,6 +23,7 @@ from uecwatchd.service.loop import LEAST_SCAN_PAUSE_SECONDS, Loop
 from uecwatchd.service.messages import Messages
 from uecwatchd.service.overviews import Overviews, OverviewSources
 from uecwatchd.service.probing import ProbeThread
+from uecwatchd.service.reaper import Reaper
 from uecwatchd.service.reporting import report_to
 from uecwatchd.service.service_context import Shared
 from uecwatchd.service.set_states import SetStates
@@ -74,6 +75,16 @@ class Service:
             resumed=self._resumed,
             conditions=conditions,
         )
+        self._reaper = Reaper(
+            self._tools.clouds,
+            ledger=ledger,
+            listener=reporting.listener,
+            conditions=conditions,
+            clocks=clocks,
+            stopping=self._shared.signals.stopping,
+            state_folder=settings.state.dir,
+            host=self._tools.host,
+        )
         self._messages = Messages(settings.notify, self._shared)
         self._spooler = Spooler(
             settings,
@@ -114,6 +125,7 @@ class Service:
         with self._locked():
             self._announce()
             self._tools.clouds.detect()
+            self._reaper.reap()
             while True:
                 self._spooler.scan()
                 self._spooler.drain()
@@ -148,6 +160,7 @@ class Service:
                 spooler=self._spooler,
                 watch=watch,
                 probes=self._probes,
+                reaper=self._reaper,
                 heartbeat=self._heartbeat,
                 announce=self._announce,
                 overviews=overviews,
@@ -163,6 +176,7 @@ class Service:
             finally:
                 self._heartbeat.stopping()
                 watch.stop()
+                self._reaper.close()
                 self._messages.close()
 
     @contextlib.contextmanager
@@ -234,7 +248,7 @@ class Service:
                 self._tell("Changes under [state] and [work] take effect at a restart", "warning")
             self._settings, self._tools = settings, tools
             overviews.configure(settings.outputs)
-            self._probes.clouds = tools.clouds
+            self._probes.clouds = self._reaper.clouds = tools.clouds
             self._messages.configure(settings.notify)
             watch.stop()
             watch.start(settings.spool)

@@ -10,6 +10,7 @@ from uecwatchd.service.folder_watch import FolderWatch
 from uecwatchd.service.heartbeat import Heartbeat
 from uecwatchd.service.overviews import Overviews
 from uecwatchd.service.probing import ProbeThread
+from uecwatchd.service.reaper import Reaper
 from uecwatchd.service.service_context import Shared
 from uecwatchd.service.spooler import Spooler
 
@@ -39,6 +40,7 @@ class Loop:
         spooler: Spooler,
         watch: FolderWatch,
         probes: ProbeThread,
+        reaper: Reaper,
         heartbeat: Heartbeat,
         announce: Callable[[], None],
         overviews: Overviews,
@@ -47,6 +49,7 @@ class Loop:
         self._spooler = spooler
         self._watch = watch
         self._probes = probes
+        self._reaper = reaper
         self._heartbeat = heartbeat
         self._announce = announce
         self._overviews = overviews
@@ -88,6 +91,7 @@ class Loop:
             reload()
         woken |= self._watch.restore()
         self._probes.start_if_due()
+        self._reaper.start_if_due()
         changed = self._spooler.dispatch()
         self._announce()
         self._probes.write_times()

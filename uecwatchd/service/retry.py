@@ -36,7 +36,8 @@ def record_failure(
     """
     if further:
         record = with_fresh_retries(record)
-    failure = Failure(error.kind, error.what, error.why, error.hint, error.request_id, error.exit_code)
+    words = (error.kind, error.what, error.why, error.hint, error.request_id)
+    failure = Failure(*words, exit_code=error.exit_code, console=error.console)
     if not isinstance(error, Deferred):
         state: State = "halted" if isinstance(error, Halted) else "rejected"
         record = replace(with_fresh_retries(record), state=state, since=now)

@@ -91,6 +91,7 @@ class Shared:
             configured_bucket=bucket,
             clocks=self.clocks,
             hooks=settings.hooks,
+            cloud_settings=settings.clouds,
             started=self.started,
             patience=self.patience,
         )

@@ -30,11 +30,12 @@ READ_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Rows and facts. `troubles` are the errors of folders that cannot be scanned."""
+    """Rows, facts, and complete sets. `troubles` are the errors of folders that cannot be scanned."""
 
     rows: tuple[Row, ...]
     known: LedgerFacts
     troubles: tuple[UecError, ...] = ()
+    ready: tuple[ImageSet, ...] = ()
 
 
 def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
@@ -48,6 +49,7 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
     rules = make_rules(settings, assume_dialects(settings.clouds, before), strange)
     found: list[Row] = []
     troubles: list[UecError] = []
+    ready: list[ImageSet] = []
     for folder in settings.spool.folders:
         try:
             with as_internal_error(str(folder)):
@@ -61,10 +63,11 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
                 assembly = assemble.assemble(seen, rules=here, **folder_history(records, here.users))
                 assembly = _closed(assembly, listing, known)
                 found += rows(seen, assembly, known)
+                ready += assembly.ready
         except UecError as error:
             troubles.append(error)
             found += unseen(str(folder), known, why=f"its folder cannot be scanned: {error.why}")
-    return Survey(tuple(found), known, tuple(troubles))
+    return Survey(tuple(found), known, tuple(troubles), tuple(ready))
 
 
 def _known(settings: Settings, now: float) -> tuple[LedgerFacts, Mapping[str, DetectedCloud]]:

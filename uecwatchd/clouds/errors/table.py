@@ -14,6 +14,9 @@ days is rejected after all, like every deferred set; a 4xx is for the dropper to
 it has a code of its own, or the one form that has none.
 """
 
+from collections.abc import Iterable
+from itertools import chain
+
 from uecwatchd.clouds.errors.refusals import EC2_ALONE, S3_ALONE, Refusal, RefusalRow
 from uecwatchd.errors import BundleRefused, CloudAway, Deferred, Halted, Rejected
 
@@ -384,6 +387,9 @@ ROWS = (
 )
 
 
-def find_row(dialect: str, refusal: Refusal) -> RefusalRow:
-    """Return the first row that fits an answer; the last row fits everything."""
-    return next(row for row in ROWS if row.fits(dialect, refusal))
+def find_row(dialect: str, refusal: Refusal, first: Iterable[RefusalRow] = ()) -> RefusalRow:
+    """Return the first row that fits an answer, of those in `first` and then of the table.
+
+    The last row of the table fits everything.
+    """
+    return next(row for row in chain(first, ROWS) if row.fits(dialect, refusal))

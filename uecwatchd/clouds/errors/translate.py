@@ -1,6 +1,6 @@
 """Errors of botocore, turned into ours."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -9,7 +9,7 @@ from botocore.parsers import ResponseParserError
 
 from uecwatchd.clouds.dialects import Dialect
 from uecwatchd.clouds.errors.connection import quoted, translate_connection_error
-from uecwatchd.clouds.errors.refusals import Refusal
+from uecwatchd.clouds.errors.refusals import Refusal, RefusalRow
 from uecwatchd.clouds.errors.response_repair import REQUEST_ID_CHARACTERS, REQUEST_ID_HEADER
 from uecwatchd.clouds.errors.table import find_row
 from uecwatchd.errors import UecError
@@ -30,13 +30,16 @@ class AskedCloud(Protocol):
 
 
 @contextmanager
-def translated(cloud: AskedCloud, doing: str) -> Iterator[None]:
-    """Turn every error of botocore into one of ours; `doing` says what was tried ("uploading b/x.part.0")."""
+def translated(cloud: AskedCloud, doing: str, *, first: Iterable[RefusalRow] = ()) -> Iterator[None]:
+    """Turn every error of botocore into one of ours; `doing` says what was tried ("uploading b/x.part.0").
+
+    `first` are rows that come before the table, because a refusal means something else here.
+    """
     what = f"cloud {cloud.name}, {doing}"
     try:
         yield
     except ClientError as error:
-        raise _refused(cloud, what, error) from error
+        raise _refused(cloud, what, error, first) from error
     except (BotoCoreError, ResponseParserError) as error:
         raise translate_connection_error(what, error) from error
 
@@ -57,14 +60,18 @@ def request_id_in(metadata: Mapping[str, Any]) -> str:
     return str(request_id or headers.get("x-amzn-requestid", ""))[:REQUEST_ID_CHARACTERS]
 
 
-def _refused(cloud: AskedCloud, what: str, error: ClientError) -> UecError:
+def _refused(cloud: AskedCloud, what: str, error: ClientError, first: Iterable[RefusalRow]) -> UecError:
     request_id = request_id_in(error.response["ResponseMetadata"])
-    return translate_refusal(cloud.dialect.name, what, _read(cloud, error), request_id=request_id)
+    return translate_refusal(
+        cloud.dialect.name, what, _read(cloud, error), request_id=request_id, first=first
+    )
 
 
-def translate_refusal(dialect: str, what: str, refusal: Refusal, *, request_id: str) -> UecError:
+def translate_refusal(
+    dialect: str, what: str, refusal: Refusal, *, request_id: str, first: Iterable[RefusalRow] = ()
+) -> UecError:
     """Return our error for a refusal."""
-    row = find_row(dialect, refusal)
+    row = find_row(dialect, refusal, first)
     # A server without codes of its own has the status for one: once is enough.
     answer = f"{refusal.code}: {refusal.message}".removeprefix(f"{refusal.status}: ")
     why = f"{row.why} ({f'{refusal.status} {quoted(answer)}'.strip()})"

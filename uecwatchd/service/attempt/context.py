@@ -13,7 +13,7 @@ from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.request_retry import RetryPolicy
-from uecwatchd.config.records import HookSettings, StateSettings, WorkSettings
+from uecwatchd.config.records import CloudSettings, HookSettings, StateSettings, WorkSettings
 from uecwatchd.errors import Stopped
 from uecwatchd.events import Event, Fields, Kind, Level, Listener
 from uecwatchd.images.formats.open import DiskAccess
@@ -49,6 +49,7 @@ class AttemptTools:
     slots: UploadSlots
     configured_bucket: str
     hooks: HookSettings = field(default_factory=HookSettings)
+    cloud_settings: Mapping[str, CloudSettings] = field(default_factory=dict)
     work_folder: Path = StateSettings().work_folder  #: for files that are made for sets
     interrupts: Interrupts = field(default_factory=Interrupts)
     access: DiskAccess = field(default_factory=DiskAccess)

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from functools import partial
 
 from uecwatchd.config.records import Command
-from uecwatchd.errors import Rejected
 from uecwatchd.events import Kind
 from uecwatchd.intake.sets.records import Member
 from uecwatchd.outputs import result_files
@@ -20,37 +19,30 @@ from uecwatchd.service.attempt.context import (
     stop_if_asked,
     tell,
 )
-from uecwatchd.service.attempt.trial import withdraw
+from uecwatchd.service.attempt.trial import RefusedOnTrial, refuse
 from uecwatchd.system.site_program import ProgramEnd, SiteProgram, run_site_program
 from uecwatchd.types import ID_WORDS
 
-
-class RefusedByHook(Rejected):
-    """A hook has refused a set. `job` is its job as it is then, without withdrawn images."""
-
-    def __init__(self, what: str, why: str, hint: str, *, job: Job) -> None:
-        super().__init__(what, why, hint)
-        self.job = job
+REMEDY = "Correct what the hook says; all that it said is in the log of the set."
 
 
 def ask_before_upload(job: Job, tools: AttemptTools) -> Job:
-    """Ask the hook `pre`. Raises RefusedByHook, or Halted if it cannot be started."""
+    """Ask the hook `pre`. Raises RefusedOnTrial, or Halted if it cannot be started."""
     end = _ask("pre", tools.hooks.pre, job, tools)
     if end.problem:
-        raise _refused("pre", end, job, "Nothing was uploaded.")
+        what = _refused("pre", job)
+        raise RefusedOnTrial(what, end.reason, f"Nothing was uploaded. {REMEDY}", job=job)
     return job
 
 
 def ask_about_registered(job: Job, tools: AttemptTools) -> Job:
     """Ask the hook `registered`; withdraw what this set made if it refuses.
 
-    Raises RefusedByHook, or Halted if it cannot be started.
+    Raises RefusedOnTrial, or Halted if it cannot be started.
     """
     end = _ask("registered", tools.hooks.registered, job, tools)
     if end.problem:
-        result_files.retract_undone(job.record)  # first: an id beside the files promises an image
-        job = withdraw(job, tools).with_target(remarks=())  # they are about an image that is gone
-        raise _refused("registered", end, job, "What it made for this set is withdrawn.")
+        raise refuse(job, tools, _refused("registered", job), end.reason, REMEDY)
     return job
 
 
@@ -85,6 +77,5 @@ def _path(job: Job, member: Member, tools: AttemptTools) -> str:
     return str(folder_of(job, member, tools) / member.path)
 
 
-def _refused(name: str, end: ProgramEnd, job: Job, consequence: str) -> RefusedByHook:
-    hint = f"{consequence} Correct what the hook says; all that it said is in the log of the set."
-    return RefusedByHook(f"{job.found.name}: refused by hooks.{name}", end.reason, hint, job=job)
+def _refused(name: str, job: Job) -> str:
+    return f"{job.found.name}: refused by hooks.{name}"

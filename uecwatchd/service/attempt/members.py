@@ -34,7 +34,7 @@ from uecwatchd.service.attempt.context import (
 )
 from uecwatchd.service.attempt.preflight import registered_name
 from uecwatchd.service.attempt.preparation import open_member
-from uecwatchd.service.attempt.trial import on_trial_for
+from uecwatchd.service.attempt.trial import is_on_trial, on_trial_for
 from uecwatchd.types import FileStamp, Role
 
 # Between two looks at a pending kernel while the machine's parts go up: one request for hours of upload.
@@ -155,7 +155,7 @@ def _upload_tools(job: Job, tools: AttemptTools) -> UploadTools:
         sleep=lambda seconds: pause(seconds, tools, check_stop),
         note_parts=job.uploaded.note,
         clocks=tools.clocks,
-        on_trial=bool(tools.hooks.registered),
+        on_trial=is_on_trial(job.found, tools),
     )
 
 

@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from uecwatchd.config.records import HookSettings
 from uecwatchd.errors import (
     CloudAway,
     Halted,
@@ -28,6 +27,7 @@ from uecwatchd.ledger.standing import by_cloud, combine, seen_from, with_each, w
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.ledger_progress import progress_in_ledger
 from uecwatchd.outputs.wording import failure_event, waiting_for
+from uecwatchd.service.attempt.boot import BOOT_STAGE, boot_once
 from uecwatchd.service.attempt.context import (
     AttemptTools,
     Job,
@@ -40,13 +40,14 @@ from uecwatchd.service.attempt.context import (
 )
 from uecwatchd.service.attempt.digests import check_sums, read_digests, remove_stale_ids
 from uecwatchd.service.attempt.finish import apply_attributes, publish, replace_older
-from uecwatchd.service.attempt.hooks import RefusedByHook, ask_about_registered, ask_before_upload
+from uecwatchd.service.attempt.hooks import ask_about_registered, ask_before_upload
 from uecwatchd.service.attempt.look import look_inside
 from uecwatchd.service.attempt.members import deliver
 from uecwatchd.service.attempt.notes import AttemptNotes
 from uecwatchd.service.attempt.pending import check_pending, defer_pending, seconds_waited
 from uecwatchd.service.attempt.preflight import check_name, connect, preflight
 from uecwatchd.service.attempt.result_names import check_result_names
+from uecwatchd.service.attempt.trial import RefusedOnTrial, is_tested
 from uecwatchd.service.attempt.unpack import unpack
 from uecwatchd.service.attempt.windows import make_windows_boot
 from uecwatchd.service.conditions import reported_part
@@ -74,9 +75,11 @@ def file_stages(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
     )
 
 
-def cloud_stages(found: ImageSet, hooks: HookSettings) -> tuple[tuple[str, Stage], ...]:
+def cloud_stages(found: ImageSet, tools: AttemptTools) -> tuple[tuple[str, Stage], ...]:
     """Return the stages for a set whose files are good, in order, with their names."""
+    hooks = tools.hooks
     before = (("ask the hook before the upload", ask_before_upload),) if hooks.pre else ()
+    booted = ((BOOT_STAGE, boot_once),) if is_tested(found, tools.cloud_settings) else ()
     after = (("ask the hook about what is registered", ask_about_registered),) if hooks.registered else ()
     return (
         ("connect to the cloud", connect),
@@ -84,6 +87,7 @@ def cloud_stages(found: ImageSet, hooks: HookSettings) -> tuple[tuple[str, Stage
         ("check what the cloud accepts", preflight),
         *before,
         (f"deliver the {ROLE_WORDS[main_member(found).role]}", deliver),
+        *booted,
         ("set tags and permissions", apply_attributes),
         *after,
         ("replace the older image", replace_older),
@@ -147,7 +151,7 @@ def _attempt(job: Job, before: SetRecord | None, tools: AttemptTools) -> SetReco
             check_space(found.folder, "the spool folder")
             check_space(tools.state_folder, "the state directory")
             _announce(job, before, tools)
-            for stages in (making_stages, file_stages, partial(cloud_stages, hooks=tools.hooks)):
+            for stages in (making_stages, file_stages, partial(cloud_stages, tools=tools)):
                 for name, stage in stages(job.found):
                     stop_if_asked(job, tools)
                     job = _note_stage(job, name, tools)
@@ -161,7 +165,7 @@ def _attempt(job: Job, before: SetRecord | None, tools: AttemptTools) -> SetReco
     except Pending as pending:
         record, event = defer_pending(job, pending, tools)
         return _end(job, record, tools, event)
-    except RefusedByHook as refused:
+    except RefusedOnTrial as refused:
         return _fail(refused.job, refused, tools, before)
     except UecError as error:
         return _fail(job, error, tools, before)
