@@ -45,6 +45,8 @@ convert     = "raw"
 layout      = "disk"
 require     = "ready"
 prepare     = true
+test        = true
+expect      = "login:"
 clouds      = ["default", "lab"]
 best_effort = ["lab"]
 bucket      = "images"
@@ -100,6 +102,8 @@ def test_every_key_is_read() -> None:
         layout="disk",
         require="ready",
         prepare=True,
+        test=True,
+        expect="login:",
         clouds=("default", "lab"),
         best_effort=("lab",),
         bucket="images",
@@ -338,6 +342,8 @@ TABLES = st.fixed_dictionaries(
         "layout": st.sampled_from(["disk"]),  # "partition" contradicts some of the others
         "require": st.sampled_from(["ready"]),
         "prepare": st.sampled_from([False]),  # true does as well
+        "test": st.booleans(),
+        "expect": LINES,
         "clouds": st.lists(LINES, min_size=1, max_size=3, unique=True),
         "bucket": LINES,
         "on_existing": st.sampled_from(["reuse", "replace", "fail"]),

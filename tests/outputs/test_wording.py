@@ -88,7 +88,8 @@ def test_the_hint_is_said_once(sentence: str, hint: str, whole: str) -> None:
         (Progress(SetId("/s", "k"), "check", "", 0, 0), 0, "k: check"),
         (Progress(SetId("/s", "k"), "upload", "f", 1, 3), 0, "k: upload, 33 %"),
         (Progress(SetId("/s", "k"), "upload", "f", 3, 3, 7), 84e6, "k: upload, part 7, 100 %, 84.0 MB/s"),
-        (Progress(SetId("/s", "k\n"), "upload", "f", 0, 0), 0, r"k\n: upload"),
+        (Progress(SetId("/s", "k\n"), "upload", "", 0, 0), 0, r"k\n: upload"),
+        (Progress(SetId("/s", "k"), "boot it once", "login:", 0, 0), 0, "k: boot it once, login:"),
     ],
 )
 def test_a_phrase_says_as_much_as_is_known(progress: Progress, speed: float, text: str) -> None:

@@ -107,13 +107,13 @@ def test_a_token_makes_two_requests_one(ec2: Any, image: str, refusal: Any) -> N
 
 
 def test_instances_have_tags_and_can_be_filtered(ec2: Any, image: str) -> None:
-    one, other = run(ec2, image, ClientToken="t-3", KeyName="k"), run(ec2, image)
-    ec2.create_tags(Resources=[one], Tags=[{"Key": "owner", "Value": "me"}])
-    assert look(ec2, one)["Tags"] == [{"Key": "owner", "Value": "me"}]
+    one, other = run(ec2, image, ClientToken="t-3", KeyName="filtered"), run(ec2, image)
+    ec2.create_tags(Resources=[one], Tags=[{"Key": "filtered", "Value": "me"}])
+    assert look(ec2, one)["Tags"] == [{"Key": "filtered", "Value": "me"}]
     filters = [
-        {"Name": "tag:owner", "Values": ["me"]},
+        {"Name": "tag:filtered", "Values": ["me"]},
         {"Name": "client-token", "Values": ["t-3"]},
-        {"Name": "key-name", "Values": ["k"]},
+        {"Name": "key-name", "Values": ["filtered"]},
     ]
     for one_filter in filters:
         found = ec2.describe_instances(Filters=[one_filter])["Reservations"]
