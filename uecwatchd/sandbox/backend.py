@@ -8,6 +8,7 @@ from uecwatchd.sandbox.faults import Faults
 from uecwatchd.sandbox.rules.generations import GenerationRules
 from uecwatchd.sandbox.state.identity import Identity
 from uecwatchd.sandbox.state.machines import Machines
+from uecwatchd.sandbox.state.parameters import ParameterStore
 from uecwatchd.sandbox.state.registry import Registry
 from uecwatchd.sandbox.state.store import Store
 
@@ -20,6 +21,7 @@ class Backend:
     rules: GenerationRules
     store: Store
     registry: Registry
+    parameters: ParameterStore
     clock: Callable[[], datetime]  # aware of its zone
     faults: Faults = field(default_factory=Faults)
     administrator: bool = True  # whether the one user may do what only administrators may

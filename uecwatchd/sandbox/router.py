@@ -14,13 +14,14 @@ from uecwatchd.sandbox.backend import Backend
 from uecwatchd.sandbox.ec2 import actions as ec2
 from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.http.connection import ConnectionDropped
-from uecwatchd.sandbox.http.fault_injection import InjectedError, drop_answer, fail_upload, falsify_etag
+from uecwatchd.sandbox.http.fault_injection import InjectedError, drop_answer, fail_change, falsify_etag
 from uecwatchd.sandbox.http.head import RequestHead, read_head, read_pairs
 from uecwatchd.sandbox.http.replay import ReplayCache
 from uecwatchd.sandbox.http.responses import XML, write_ec2_refusal, write_s3_error
 from uecwatchd.sandbox.http.signature import Unauthenticated, v2_signature
 from uecwatchd.sandbox.rules.s3 import S3Rules
 from uecwatchd.sandbox.s3 import operations as s3
+from uecwatchd.sandbox.ssm import operations as ssm
 
 Failure = ApiError | ClientDisconnected | OSError | sqlite3.Error
 FAILURES = (ApiError, ClientDisconnected, OSError, sqlite3.Error)
@@ -127,6 +128,8 @@ class Router:
         """Find the half of the cloud that serves the request, by path, host and parameters."""
         rules, head = self.backend.rules, incoming.head
         path, is_root = unquote(head.path), head.path == "/"
+        if rules.parameters and is_root and ssm.action_of(head):
+            return self._ssm(incoming)
         s3_path = rules.s3.find_path(path)
         if s3_path == "" and not _is_for(head, rules.s3.names):
             s3_path = None
@@ -160,6 +163,17 @@ class Router:
         drop_answer(self.backend.faults, action)
         return OutgoingResponse(Response(answer, content_type=XML), rules.http.ec2_server, action)
 
+    def _ssm(self, incoming: IncomingRequest) -> OutgoingResponse:
+        action, refused = ssm.action_of(incoming.head), None
+        try:
+            body = _read_form(incoming.request, incoming.head)
+            ssm.authenticate(self.backend, incoming.head, body)
+            response = ssm.answer(self.backend, action, body)
+        except FAILURES as error:
+            refused = _as_refused(error)
+            response = ssm.refuse(refused)
+        return OutgoingResponse(response, self.backend.rules.http.ec2_server, action, refused)
+
     def _s3(self, incoming: IncomingRequest, rest: str) -> OutgoingResponse:
         rules, head, faults = self.backend.rules, incoming.head, self.backend.faults
         bucket, _, key = (rest.replace("+", " ") if rules.s3.plus_is_space else rest).partition("/")
@@ -169,7 +183,7 @@ class Router:
             signature = s3.authenticate(self.backend, head)
             if rules.s3.replay_refused:
                 self._remember_signature(head, {})
-            fail_upload(faults, action, incoming.request)
+            fail_change(faults, action, incoming.request)
             response = s3.answer(self.backend, incoming.request, head, signature, bucket=bucket, key=key)
             fault = falsify_etag(faults, action, response)
         except FAILURES as error:

@@ -23,6 +23,7 @@ from uecwatchd.sandbox.rules.generations import RULES
 from uecwatchd.sandbox.state.identity import EUCARC, Identity, ensure_dialect, ensure_identity, write_eucarc
 from uecwatchd.sandbox.state.instances import Instance
 from uecwatchd.sandbox.state.machines import PROGRAM, Machines
+from uecwatchd.sandbox.state.parameters import ParameterStore
 from uecwatchd.sandbox.state.registry import RegisteredImage, Registry
 from uecwatchd.sandbox.state.store import Bucket, S3Object, Store
 
@@ -101,11 +102,13 @@ class Sandbox:
             store = stack.enter_context(closing(Store(self.folder)))
             registry = stack.enter_context(closing(Registry(self.folder)))
             machines = stack.enter_context(closing(_machines(self.folder))) if self._boot else None
+            parameters = stack.enter_context(closing(ParameterStore(self.folder)))
             self._backend = Backend(
                 identity,
                 self._rules,
                 store,
                 registry,
+                parameters,
                 self._clock,
                 faults=self.faults,
                 administrator=self._administrator,

@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from urllib.parse import unquote, unquote_plus
 
 from uecwatchd.sandbox.backend import Backend
-from uecwatchd.sandbox.ec2 import certificates, images, instances, launch, registration, stubs, tags
+from uecwatchd.sandbox.ec2 import (
+    certificates,
+    images,
+    instances,
+    launch,
+    registration,
+    retirement,
+    stubs,
+    tags,
+)
 from uecwatchd.sandbox.ec2.parameters import Action, Parameters, refuse_unknown, required
 from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.http.head import RequestHead, read_pairs
@@ -22,6 +31,7 @@ ACTIONS: Mapping[str, Action] = {
     **images.ACTIONS,
     **tags.ACTIONS,
     **launch.ACTIONS,
+    **retirement.ACTIONS,
     **instances.ACTIONS,
     **certificates.ACTIONS,
     **stubs.ACTIONS,

@@ -45,7 +45,8 @@ def describe(backend: Backend, parameters: Parameters) -> Payload:
     images = _look_up(backend, read_list(parameters, "ImageId"))
     images = [image for image in images if owned and _may_run(backend, image, users)]
     found = [image for image in images if matches(_facts(backend, image, tags), filters)]
-    items = tuple(_item(backend, image, tags) for image in found)
+    deprecations = backend.registry.marks.deprecations()
+    items = tuple(_item(backend, image, tags, deprecations) for image in found)
     backend.registry.advance_pending()
     return {"imagesSet": {"item": items}}
 
@@ -106,7 +107,9 @@ def _facts(backend: Backend, image: RegisteredImage, tags: Iterable[Tag]) -> Map
     return facts | {f"tag:{tag.key}": tag.value for tag in tags if tag.resource == image.id}
 
 
-def _item(backend: Backend, image: RegisteredImage, tags: Iterable[Tag]) -> dict[str, Value]:
+def _item(
+    backend: Backend, image: RegisteredImage, tags: Iterable[Tag], deprecations: Mapping[str, str]
+) -> dict[str, Value]:
     mine = tuple({"key": tag.key, "value": tag.value} for tag in tags if tag.resource == image.id)
     return {
         "imageId": image.id,
@@ -125,6 +128,7 @@ def _item(backend: Backend, image: RegisteredImage, tags: Iterable[Tag]) -> dict
         "hypervisor": "kvm",
         "creationDate": image.registered.replace("+00:00", "Z"),
         "platform": image.platform or None,
+        "deprecationTime": deprecations.get(image.id),
         "stateReason": {"message": image.reason} if image.state == "failed" else None,
         "tagSet": {"item": mine} if mine else None,
     }

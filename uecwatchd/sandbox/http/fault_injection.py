@@ -9,7 +9,13 @@ from uecwatchd.sandbox.faults import Faults
 from uecwatchd.sandbox.http.connection import ConnectionDropped
 
 LOST_ANSWERS = {"RegisterImage": "lost-answer", "RunInstances": "lost-launch"}
-REFUSALS = {"put-500": "InternalError", "put-503": "SlowDown", "put-503-every": "SlowDown"}
+REFUSALS = {
+    "put-500": "InternalError",
+    "put-503": "SlowDown",
+    "put-503-every": "SlowDown",
+    "delete-500": "InternalError",
+}
+OF_UPLOADS = ("put-500", "put-503", "put-503-every")
 
 
 class InjectedError(ApiError):
@@ -20,14 +26,16 @@ class InjectedError(ApiError):
         self.fault = fault
 
 
-def fail_upload(faults: Faults, action: str, request: Request) -> None:
-    """Let an armed fault strike an upload: the sender is known by then, and nothing is stored yet.
+def fail_change(faults: Faults, action: str, request: Request) -> None:
+    """Let an armed fault strike an upload or a deletion: the sender is known, and nothing has changed yet.
 
     Raises `InjectedError` or `ConnectionDropped`: when a fault strikes.
     """
+    if action == "DeleteObject" and faults.strikes("delete-500"):
+        raise InjectedError("delete-500")
     if action != "PutObject":
         return
-    for name in REFUSALS:
+    for name in OF_UPLOADS:
         if faults.strikes_one_in(name) if name.endswith("-every") else faults.strikes(name):
             raise InjectedError(name)
     if faults.strikes("reset-in-body"):

@@ -131,6 +131,18 @@ def check_s3(
     return signature
 
 
+def check_ssm(
+    head: RequestHead, payload: str, *, secrets: Mapping[str, str], now: datetime, rules: Ec2Rules
+) -> str:
+    """Return the access key that signed this request to the parameter store."""
+    if "authorization" not in head.headers:
+        raise Unauthenticated("MissingAuthenticationToken", "The request carries no signature")
+    at = _v4_time(head)
+    key = _check_v4(head, payload, service="ssm", at=at, secrets=secrets)
+    _check_ec2_time(at, now=now, rules=rules)
+    return key
+
+
 def v2_signature(head: RequestHead, parameters: Mapping[str, str]) -> str:
     """Return the version 2 signature, which counts only once; empty for a request signed otherwise."""
     authorization = head.headers.get("authorization", "")

@@ -107,6 +107,9 @@ AWS = _extended(
         "RunInstances": "TagSpecification.N.ResourceType TagSpecification.N.Tag.N.Key"
         " TagSpecification.N.Tag.N.Value",
         "GetConsoleOutput": "Latest",
+        "EnableImageDeprecation": "ImageId DeprecateAt",
+        "DisableImageDeprecation": "ImageId",
+        "DescribeImageReferences": "ImageId.N IncludeAllResourceTypes MaxResults NextToken",
     },
 )
 

@@ -21,9 +21,10 @@ class GenerationRules:
     s3: S3Rules
     http: HttpRules
     eucarc: str  # a template of `eucarc`
+    parameters: bool  # whether there is a parameter store
 
 
 RULES: Mapping[str, GenerationRules] = {
-    name: GenerationRules(EC2_RULES[name], S3_RULES[name], HTTP_RULES[name], EUCARCS[name])
+    name: GenerationRules(EC2_RULES[name], S3_RULES[name], HTTP_RULES[name], EUCARCS[name], name == "aws")
     for name in S3_RULES
 }

@@ -13,6 +13,7 @@ from pathlib import Path
 from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.rules.ec2 import ImageIds
 from uecwatchd.sandbox.state.database import Database
+from uecwatchd.sandbox.state.image_marks import ImageMarks
 from uecwatchd.sandbox.state.instances import Instance
 
 VERSION = 3
@@ -122,9 +123,11 @@ class Registry:
 
     def __init__(self, folder: Path) -> None:
         self._database = Database(folder / "registry.sqlite", schema=SCHEMA, version=VERSION)
+        self.marks = ImageMarks(folder)
 
     def close(self) -> None:
         self._database.close()
+        self.marks.close()
 
     # images
 
