@@ -28,6 +28,8 @@ class Kind(StrEnum):
     REGISTERED = "registered"
     ADOPTED = "adopted"
     BOOTED = "booted"
+    WITHDRAWN = "withdrawn"
+    ROLLED_BACK = "rolled_back"
     DONE = "done"
     DEFERRED = "deferred"
     REJECTED = "rejected"

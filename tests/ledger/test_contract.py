@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.waiting import no_stop
+from uecwatchd.config.retention import RetentionRule
 from uecwatchd.errors import Stopped, UecError
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.boots import BootRecord
@@ -44,6 +45,7 @@ from uecwatchd.ledger.records import (
     TargetStatus,
 )
 from uecwatchd.ledger.sqlite import open_ledger
+from uecwatchd.ledger.versions import MOST_GONE, VersionRecord, Versions
 from uecwatchd.types import ContentDigest, DetectedCloud, FileStamp, SetId, StoredObject
 
 STORES: dict[str, Callable[[Path], Ledger]] = {"sqlite": open_ledger}
@@ -87,7 +89,7 @@ def seen_by_another(opened: Callable[[], Ledger]) -> Iterator[Ledger]:
 def test_every_operation_of_the_protocol_is_tried_here() -> None:
     tree = ast.parse(Path(__file__).read_bytes())
     tried = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    protocols = (Ledger, History, Outbox)
+    protocols = (Ledger, History, Outbox, Versions)
     operations = {name for protocol in protocols for name in vars(protocol) if not name.startswith("_")}
     assert {"put_set", "claim", "check"} <= operations
     assert operations - tried == {"close"}  # which `closing` calls
@@ -688,3 +690,88 @@ def test_a_failure_keeps_the_end_of_a_console(ledger: Ledger) -> None:
     error = Failure("rejected", "a", "b", "c", console=("line", "Kernel panic"))
     record = ledger.put_set(replace(RECORD, error=error))
     assert ledger.set(record.id) == record
+
+
+# --- versions ---------------------------------------------------------------------------------------------
+
+VERSION = VersionRecord(KARMIC, "near", "emi-1", "machine", "current", published=1.0, since=1.0)
+VERSIONS = st.builds(
+    VersionRecord,
+    *(SET_ID, TEXT, TEXT, st.sampled_from(["machine", "kernel"])),
+    st.sampled_from(["current", "older", "deprecated", "withdrawn", "removed"]),
+    *(MOMENT, MOMENT, st.none() | MOMENT, st.booleans(), TEXT),
+    st.builds(RetentionRule, keep=st.none() | st.integers(1, 9), min_age=st.none() | MOMENT),
+)
+
+
+@many
+@given(version=VERSIONS)
+def test_a_version_comes_back_as_it_was_written(opened: Callable[[], Ledger], version: VersionRecord) -> None:
+    with closing(opened()) as ledger:
+        ledger.versions.put_versions([version])
+        assert version in ledger.versions.of_set(version.set_id)
+        assert version in ledger.versions.of_set(version.set_id, version.cloud)
+        assert version in ledger.versions.of_image(version.cloud, version.image_id)
+        assert version in ledger.versions.of_cloud(version.cloud)
+
+
+def test_a_new_version_makes_the_one_before_it_an_older_one(ledger: Ledger) -> None:
+    elsewhere = replace(VERSION, cloud="far")
+    ledger.versions.publish_version(VERSION)
+    ledger.versions.publish_version(elsewhere)
+    ledger.versions.publish_version(replace(VERSION, image_id="emi-2", published=5.0, since=5.0))
+    newer, older = ledger.versions.of_set(KARMIC, "near")
+    assert (newer.image_id, newer.state, newer.replaced_by) == ("emi-2", "current", "")
+    assert (older.state, older.since, older.replaced, older.replaced_by) == ("older", 5.0, 5.0, "emi-2")
+    assert ledger.versions.of_set(KARMIC, "far") == (elsewhere,)
+    assert ledger.versions.sets() == (KARMIC,)
+
+
+def test_a_version_that_is_published_again_stays_the_only_one(ledger: Ledger) -> None:
+    for _ in range(2):
+        ledger.versions.publish_version(VERSION)
+    assert ledger.versions.of_set(KARMIC) == (VERSION,)
+    assert ledger.versions.sets() == ()
+
+
+def test_versions_that_are_gone_are_limited_and_others_are_not(ledger: Ledger) -> None:
+    gone = [
+        replace(VERSION, image_id=f"emi-{number}", state="removed", since=float(number))
+        for number in range(MOST_GONE + 5)
+    ]
+    ledger.versions.put_versions([*gone, replace(VERSION, image_id="older", state="older")])
+    ledger.versions.put_versions([])
+    ledger.versions.publish_version(replace(VERSION, image_id="new"))
+    left = {one.image_id for one in ledger.versions.of_set(KARMIC)}
+    assert left == {"older", "new", *(one.image_id for one in gone[5:])}
+
+
+def test_versions_that_are_dropped_are_gone(ledger: Ledger) -> None:
+    lucid = replace(VERSION, set_id=LUCID)
+    ledger.versions.put_versions([VERSION, lucid])
+    ledger.versions.drop_versions(KARMIC)
+    assert ledger.versions.of_image("near", "emi-1") == (lucid,)
+
+
+def test_a_bundle_is_found_by_its_image_once_that_is_registered(ledger: Ledger) -> None:
+    registered = replace(BUNDLE, state="registered", image_id="emi-1")
+    ledger.put_bundle(replace(registered, state="registering"))
+    assert ledger.bundle_of("near", "emi-1") is None
+    ledger.put_bundle(registered)
+    assert ledger.bundle_of("near", "emi-1") == registered
+    assert ledger.bundle_of("far", "emi-1") is None
+
+
+def test_buckets_that_were_made_here_are_known(ledger: Ledger) -> None:
+    for _ in range(2):
+        ledger.put_made_bucket("near", "team")
+    assert (ledger.made_buckets("near"), ledger.made_buckets("far")) == ({"team"}, frozenset())
+    ledger.drop_made_bucket("near", "team")
+    ledger.drop_made_bucket("near", "team")
+    assert ledger.made_buckets("near") == frozenset()
+
+
+def test_a_request_keeps_its_cloud_and_its_time(ledger: Ledger) -> None:
+    ledger.put_request(Request(KARMIC, "withdraw", cloud="near", due=7.5))
+    (request,) = ledger.requests()
+    assert (request.verb, request.cloud, request.due) == ("withdraw", "near", 7.5)

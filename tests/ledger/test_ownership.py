@@ -32,8 +32,8 @@ from uecwatchd.ledger import schema
 from uecwatchd.ledger.migrations import MIGRATIONS
 from uecwatchd.ledger.records import BundleRecord, MemberRecord, SetRecord, TargetImage, TargetRecord
 from uecwatchd.ledger.sqlite import open_ledger
+from uecwatchd.service.file_removal import files_to_retire
 from uecwatchd.service.policy import GONE
-from uecwatchd.service.retention import files_to_retire
 from uecwatchd.service.set_owners import find_new_owners, folder_history
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import ContentDigest, SetId

@@ -24,6 +24,10 @@ VERBS = frozenset(
         "forget",
         "hold",
         "release",
+        "withdraw",
+        "rollback",
+        "prune",
+        "orphans",
         "once",
     }
 )

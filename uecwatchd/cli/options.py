@@ -154,6 +154,37 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
+def add_withdraw_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("set", metavar="SET", type=spelled, help=HOW_NAMED)
+    parser.add_argument("--cloud", metavar="NAME", help="only from this cloud; default: from all")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_rollback_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("set", metavar="SET", type=spelled, help=HOW_NAMED)
+    parser.add_argument("--cloud", metavar="NAME", help="only on this cloud; default: on all")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_prune_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "set", nargs="?", metavar="SET", type=spelled, help=f"{HOW_NAMED}; default: all with older images"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("--json", action="store_true", help="print the decisions as JSON")
+
+
+def add_orphans_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cloud", metavar="NAME", help="only on this cloud; default: on all")
+    parser.add_argument("--remove", action="store_true", help="remove them; no daemon may run")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--json", action="store_true", help="print them as JSON")
+
+
 def add_images_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "cloud", nargs="?", metavar="CLOUD", help="default: the cloud for sets without `clouds`"

@@ -225,6 +225,7 @@ _AGAIN = {
     PARTLY: "{name} is tried again now on the clouds that it is not done on.",
     "rejected": "{name} is tried again now, although its files have not changed.",
     "deferred": "{name} is tried again now, and if necessary for two days from now on.",
+    "withdrawn": "{name} is published again.",
     "halted": "cloud {cloud} is asked now, and {name} is tried as soon as it can be used.",
 }
 
@@ -282,6 +283,7 @@ def _from_now_on(row: Row, later: str) -> str:
         "queued": "It continues where it was.",
         "working": "It continues where it was.",
         "waiting": f"It waits {row.detail}.",
+        "withdrawn": "It is published again.",
     }
     return words.get(row.state, _sentence(f"it is {row.state}: {row.detail}")) + later
 

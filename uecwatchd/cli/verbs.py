@@ -86,6 +86,30 @@ VERBS = (
     ),
     VerbModule("release", "let a held set continue", "cli.requests", options.add_request_options),
     VerbModule(
+        "withdraw",
+        "take the image of a set back from its clouds, and hold the set",
+        "cli.withdraw",
+        options.add_withdraw_options,
+    ),
+    VerbModule(
+        "rollback",
+        "use the image before the current one again, and hold the set",
+        "cli.rollback",
+        options.add_rollback_options,
+    ),
+    VerbModule(
+        "prune",
+        "deprecate and remove older images, as [retention] says",
+        "cli.prune",
+        options.add_prune_options,
+    ),
+    VerbModule(
+        "orphans",
+        "list what lies in our buckets and belongs to nothing",
+        "cli.orphans",
+        options.add_orphans_options,
+    ),
+    VerbModule(
         "images",
         "list the images of a cloud, like euca-describe-images",
         "cli.images",

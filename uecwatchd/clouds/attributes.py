@@ -37,7 +37,7 @@ def tag(cloud: Cloud, image_id: str, tags: Mapping[str, str]) -> None:
     doing = f"tagging {image_id}"
     if not cloud.dialect.tag_limit:
         raise _not_done(cloud, doing, "it has no tags")
-    before = _tags(cloud, image_id)
+    before = read_tags(cloud, image_id)
     tags = {key: value for key, value in tags.items() if before.get(key) != value}
     if not tags:
         return
@@ -45,7 +45,7 @@ def tag(cloud: Cloud, image_id: str, tags: Mapping[str, str]) -> None:
         cloud.ec2.create_tags(
             Resources=[image_id], Tags=[{"Key": key, "Value": value} for key, value in tags.items()]
         )
-    there = _tags(cloud, image_id)
+    there = read_tags(cloud, image_id)
     missing = sorted(key for key, value in tags.items() if there.get(key) != value)
     if missing:
         raise _not_done(cloud, doing, f"it has not kept {', '.join(missing)}")
@@ -54,12 +54,12 @@ def tag(cloud: Cloud, image_id: str, tags: Mapping[str, str]) -> None:
 def untag(cloud: Cloud, image_id: str, keys: Collection[str]) -> None:
     """Take tags away, whatever their values are. Raises `Rejected` for one that stays."""
     doing = f"taking tags off {image_id}"
-    there = sorted(_tags(cloud, image_id).keys() & set(keys))
+    there = sorted(read_tags(cloud, image_id).keys() & set(keys))
     if not there:
         return
     with translated(cloud, doing), failpoints.effect("DeleteTags"):
         cloud.ec2.delete_tags(Resources=[image_id], Tags=[{"Key": key} for key in there])
-    if left := sorted(_tags(cloud, image_id).keys() & set(there)):
+    if left := sorted(read_tags(cloud, image_id).keys() & set(there)):
         raise _not_done(cloud, doing, f"it has kept {', '.join(left)}")
 
 
@@ -140,7 +140,8 @@ def _difference(after: Permissions, wanted: Permissions) -> str:
     return f"it is still shared with {', '.join(sorted(left))}"
 
 
-def _tags(cloud: Cloud, image_id: str) -> Mapping[str, str]:
+def read_tags(cloud: Cloud, image_id: str) -> Mapping[str, str]:
+    """Return the tags of an image as the cloud has them now; none where there are none."""
     if not cloud.dialect.filters:
         image = find_image(cloud, image_id)
         return dict(image.tags) if image else {}

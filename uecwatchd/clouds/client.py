@@ -135,6 +135,18 @@ def make_cloud(account: Account, dialect: Dialect, *, uploads: int, stop: Stop =
     return Cloud(account.cloud, account, dialect, s3, ec2)
 
 
+def make_parameter_client(account: Account, *, stop: Stop = NEVER) -> Any:
+    """Make a client of the parameter store beside Amazon's EC2. Nothing is sent yet."""
+    config = Config(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=S3_READ_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": 1},
+    )
+    client = make_client("ssm", **_client_arguments(account, account.ssm_url, config))
+    _bound(client, seconds=S3_SECONDS, limit=S3_ANSWER_BYTES, most=1, stop=stop)
+    return client
+
+
 def _bound(client: Any, **limits: Any) -> None:
     """Send all requests of a client over connections that are bounded in time and size."""
     endpoint = client._endpoint
@@ -161,7 +173,7 @@ def _adapt_ec2(ec2: Any, dialect: Dialect) -> None:
 
 
 def make_client(service: str, **arguments: Any) -> Any:
-    """Make a client of "s3" or "ec2". It shares only the library's parsed models with other clients."""
+    """Make a client of "s3", "ec2" or "ssm". It shares with others only the library's parsed models."""
     with _SESSION_LOCK:
         return _session().client(service, **arguments)
 

@@ -156,6 +156,9 @@ class Dialect:
     shares_with: AccountFormat | None  # None: with everybody alone
     attributes: frozenset[str]  # what ModifyImageAttribute can change: `launchPermission`, `description`
     public_by_default: bool  # or may be: 3.1 makes new images public, 3.2 does not
+    deprecates: bool  # an image can be deprecated
+    tells_references: bool  # tells what refers to an image: launch templates and the like
+    has_parameters: bool  # has a parameter store beside it
 
     # Instances
     launch_parameters: frozenset[str]  # what RunInstances may be sent beside ImageId and the counts
@@ -204,6 +207,9 @@ UEC = Dialect(
     shares_with=_BY_NAME,
     attributes=frozenset({"launchPermission"}),
     public_by_default=True,
+    deprecates=False,
+    tells_references=False,
+    has_parameters=False,
     launch_parameters=_LAUNCHED,
     token_listed=False,
     shutdown_needs_volume=False,
@@ -300,6 +306,9 @@ AWS = Dialect(
     shares_with=_BY_NUMBER,
     attributes=frozenset({"launchPermission", "description"}),
     public_by_default=False,
+    deprecates=True,
+    tells_references=True,
+    has_parameters=True,
     launch_parameters=_LAUNCHED_IN_NETWORKS | {"TagSpecification"},
     token_listed=True,
     shutdown_needs_volume=True,
@@ -322,6 +331,9 @@ OPENSTACK = replace(
     account_checked=False,
     tag_limit=10,
     shares_with=None,  # its permissions know the group of everybody, and no projects
+    deprecates=False,
+    tells_references=False,
+    has_parameters=False,
     launch_parameters=_LAUNCHED_IN_NETWORKS,
     shutdown_needs_volume=False,
     regional=False,

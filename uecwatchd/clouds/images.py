@@ -92,6 +92,7 @@ class Image:
     tags: tuple[tuple[str, str], ...] = ()
     owner_alias: str = ""
     devices: tuple[Device, ...] = ()
+    deprecated: str = ""  #: when it is, or was, deprecated
 
 
 def list_images(cloud: Cloud, *, owned: bool = True) -> tuple[Image, ...]:
@@ -237,6 +238,7 @@ def _image(listed: dict[str, Any]) -> Image:
             (_spelled(tag.get("Key")), _spelled(tag.get("Value"))) for tag in listed.get("Tags") or ()
         ),
         owner_alias=word("ImageOwnerAlias"),
+        deprecated=word("DeprecationTime"),
         devices=tuple(_device(mapped) for mapped in listed.get("BlockDeviceMappings") or ()),
     )
 

@@ -3,8 +3,10 @@
 import hashlib
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 from io import SEEK_CUR, SEEK_END, SEEK_SET, RawIOBase
 from typing import Any
@@ -42,6 +44,15 @@ MD5 = re.compile("[0-9a-f]{32}")
 FETCH_BYTES = 256 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    """An object as a bucket lists it. `modified` is in seconds of the epoch, infinite if it is not said."""
+
+    key: str
+    size: int  #: bytes
+    modified: float
+
+
 def check_bucket_name(bucket: str, *, from_config: bool) -> None:
     """Raise `Halted` for a bad name in the configuration, `Rejected` for one in a sidecar."""
     if BUCKET_NAME.fullmatch(bucket):
@@ -54,16 +65,20 @@ def check_bucket_name(bucket: str, *, from_config: bool) -> None:
     )
 
 
-def ensure_bucket(cloud: Cloud, bucket: str) -> None:
-    """Ensure that the bucket exists and is ours. Raises `Halted` if it is another's or may not be made.
+def ensure_bucket(cloud: Cloud, bucket: str) -> bool:
+    """Ensure that the bucket exists and is ours; return True if it was made now.
+
+    Raises `Halted` if it is another's or may not be made.
 
     It is looked for before it is made: some servers check the quota first, and count it twice.
     """
     with cloud.bucket_lock:
-        if not _is_there(cloud, bucket):
-            check_bucket_can_be_made(cloud, bucket)
-            with failpoints.effect("make bucket"):
-                _make(cloud, bucket)
+        if _is_there(cloud, bucket):
+            return False
+        check_bucket_can_be_made(cloud, bucket)
+        with failpoints.effect("make bucket"):
+            _make(cloud, bucket)
+        return True
 
 
 def check_bucket_can_be_made(cloud: Cloud, bucket: str) -> None:
@@ -195,7 +210,7 @@ def _put(cloud: Cloud, request: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def _etag(answer: dict[str, Any]) -> str:
+def _etag(answer: Mapping[str, Any]) -> str:
     return WEAK.sub("", str(answer.get("ETag", "")).strip().lower()).strip('"')[:ETAG_CHARACTERS]
 
 
@@ -233,28 +248,62 @@ def remove_object(cloud: Cloud, bucket: str, key: str) -> None:
                 raise
 
 
+def remove_empty_bucket(cloud: Cloud, bucket: str) -> bool:
+    """Delete a bucket if nothing is in it. Returns False if there is something, or the cloud says so."""
+    if next(list_objects(cloud, bucket, "", page_keys=1), None):
+        return False
+    with translated(cloud, f"deleting bucket {bucket}"), failpoints.effect("remove bucket"):
+        try:
+            cloud.s3.delete_bucket(Bucket=bucket)
+        except ClientError as error:
+            if code_of(error) == "BucketNotEmpty":
+                return False
+            if status_of(error) != HTTPStatus.NOT_FOUND:
+                raise
+    return True
+
+
 def list_objects(
     cloud: Cloud, bucket: str, prefix: str, *, page_keys: int = PAGE_KEYS
 ) -> Iterator[StoredObject]:
     """List the objects whose keys begin with `prefix`, in the order of the keys."""
+    for one in _listed(cloud, bucket, prefix, page_keys):
+        yield StoredObject(str(one.get("Key")), int(one.get("Size") or 0), _etag(one))
+
+
+def list_dated_objects(cloud: Cloud, bucket: str) -> Iterator[ListedObject]:
+    """List all objects of a bucket with the times of their last change; none if there is no such bucket."""
+    if _is_there(cloud, bucket):
+        for one in _listed(cloud, bucket, "", PAGE_KEYS):
+            modified = _moment(str(one.get("LastModified") or ""))
+            yield ListedObject(str(one.get("Key")), int(one.get("Size") or 0), modified)
+
+
+def _moment(text: str) -> float:
+    """Return a time in seconds of the epoch, infinite for one that is missing or in another form."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return float("inf")
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def _listed(cloud: Cloud, bucket: str, prefix: str, page_keys: int) -> Iterator[Mapping[str, Any]]:
     seen: set[str] = set()
     after: dict[str, str] = {}
     doing = f"listing {bucket}/{prefix}*"
     for _ in range(MOST_PAGES):
         with translated(cloud, doing):
             page = cloud.s3.list_objects(Bucket=bucket, Prefix=prefix, MaxKeys=page_keys, **after)
-        found = [
-            StoredObject(str(one.get("Key")), int(one.get("Size") or 0), _etag(one))
-            for one in page.get("Contents", [])
-        ]
-        new = [one for one in found if one.key not in seen]
-        seen.update(one.key for one in new)
+        found = page.get("Contents", [])
+        new = [one for one in found if one.get("Key") not in seen]
+        seen.update(str(one.get("Key")) for one in new)
         yield from new
         if not page.get("IsTruncated") or not found:
             return
         if not new or len(seen) > MOST_KEYS:
             break
-        after = {"Marker": found[-1].key}  # NextMarker is only sent to those who give a delimiter
+        after = {"Marker": str(found[-1].get("Key"))}  # NextMarker is only sent to those who give a delimiter
     raise Deferred(
         f"cloud {cloud.name}, {doing}",
         f"its list does not come to an end ({len(seen)} keys so far)",

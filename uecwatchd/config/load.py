@@ -1,6 +1,6 @@
 """Loading of the configuration: from all its sources to one record, and every mistake to a sentence."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -24,6 +24,7 @@ from uecwatchd.config.records import (
     cloud_name,
     keys_of,
 )
+from uecwatchd.config.retention import RetentionRule
 from uecwatchd.config.sources import (
     PREFIX,
     NamedSetting,
@@ -70,6 +71,7 @@ class _Tables(BaseSettings):
     outputs: OutputSettings = OutputSettings()
     notify: NotifySettings = NotifySettings()
     hooks: HookSettings = HookSettings()
+    retention: RetentionRule = RetentionRule()
     defaults: dict[str, object] = {}
     cloud: Annotated[
         dict[Annotated[str, AfterValidator(cloud_name)], CloudSettings], BeforeValidator(_with_names)
@@ -111,13 +113,22 @@ def load(config: Path | None, *, environ: Mapping[str, str]) -> Settings:
         tables.outputs,
         tables.notify,
         tables.hooks,
+        tables.retention,
         tables.defaults,
         tables.cloud,
         source,
     )
-    if why := join_first(find_overlaps(settings)):
+    if why := join_first([*find_overlaps(settings), *_contradictions(settings)]):
         raise Halted(_where(source), why, CORRECT)
     return settings
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    if settings.spool.removed == "withdraw" and settings.spool.after != "keep":
+        yield (
+            f'spool.removed = "withdraw" needs spool.after = "keep": with "{settings.spool.after}"'
+            " the service removes the files of each finished set itself"
+        )
 
 
 def check_cloud(name: str, table: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr
 
 from uecwatchd.config.address import InvalidAddress, hide_password, read_address
+from uecwatchd.config.retention import RetentionRule
 
 # Each set means two gigabyte-sized reads at once; each upload means 10 MiB of memory.
 MOST_AT_ONCE = 64
@@ -37,7 +38,7 @@ DialectName = Literal["auto", "uec", "euca3", "euca4", "euca5", "openstack", "aw
 Verify = Literal["sizes", "full"]
 Members = Literal["separate", "trusted"]
 # Keys that can be forbidden in sidecars. All other keys concern only the sidecar's own files.
-Closable = Literal["public", "share", "bucket", "on_existing", "clouds", "test"]
+Closable = Literal["public", "share", "bucket", "on_existing", "clouds", "test", "retention"]
 Compression = Literal["fast", "small"]
 # What a message can be about. "partly": done on some of its clouds, and failed on another. "stale": nothing
 # new for longer than `fresh` allows.
@@ -126,6 +127,14 @@ def _region(text: str) -> str:
     return text
 
 
+def _parameter_name(text: str) -> str:
+    if not re.fullmatch(r"/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", text.replace("{name}", "name")):
+        raise ValueError(
+            "is no name for a parameter: use letters, digits, dots, hyphens and slashes, and {name}"
+        )
+    return text
+
+
 def cloud_name(text: str) -> str:
     """Check the name of a cloud. Raises ValueError."""
     # Lower case and no double underscore, so that the environment can spell it.
@@ -160,6 +169,7 @@ class FolderPolicy:
     closed: Annotated[tuple[Closable, ...], BeforeValidator(_as_list)] | None = None
     buckets: Annotated[tuple[str, ...], BeforeValidator(_as_list)] | None = None
     clouds: Annotated[tuple[str, ...], BeforeValidator(_as_list)] | None = None
+    retention: RetentionRule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +199,7 @@ class SpoolSettings:
     scan_every: Annotated[Number, Field(gt=0)] = 60.0
     ignore: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
     after: Literal["keep", "archive", "delete"] = "keep"
+    removed: Literal["keep", "withdraw"] = "keep"
     linger: Annotated[Integer, Field(ge=0)] = 86400
     members: Members = "separate"
     closed: Annotated[tuple[Closable, ...], BeforeValidator(_as_list)] = ()
@@ -309,6 +320,8 @@ class CloudSettings:
     profile: Annotated[str, Field(min_length=1)] | None = None
     ec2_url: WebAddress | None = None
     s3_url: WebAddress | None = None
+    ssm_url: WebAddress | None = None
+    latest_parameter: Annotated[str, AfterValidator(_parameter_name)] | None = None
     region: Region | None = None
     access_key: str | None = None
     secret_key: SecretStr | None = None
@@ -337,6 +350,7 @@ SECTIONS: Mapping[str, Any] = MappingProxyType(
         "outputs": OutputSettings,
         "notify": NotifySettings,
         "hooks": HookSettings,
+        "retention": RetentionRule,
         "cloud": CloudSettings,
     }
 )
@@ -357,6 +371,12 @@ class Settings:
     outputs: OutputSettings = field(default_factory=OutputSettings)
     notify: NotifySettings = field(default_factory=NotifySettings)
     hooks: HookSettings = field(default_factory=HookSettings)
+    retention: RetentionRule = field(default_factory=RetentionRule)
     defaults: Mapping[str, object] = field(default_factory=dict)
     clouds: Mapping[str, CloudSettings] = field(default_factory=dict)
     source: Path | None = None
+
+    def retention_of(self, folder: Path) -> RetentionRule:
+        """Return the rule for the images of a folder, before the wishes of a sidecar."""
+        own = self.spool.policy.get(folder, FolderPolicy()).retention
+        return own.over(self.retention) if own else self.retention

@@ -25,6 +25,7 @@ from uecwatchd.config.documents import (
     parse_toml,
     word_mistakes,
 )
+from uecwatchd.config.retention import RetentionRule
 from uecwatchd.errors import Halted, Rejected
 from uecwatchd.system.text import quoted
 from uecwatchd.types import SHA256_DIGITS, Arch
@@ -205,6 +206,7 @@ class Sidecar:
     public: StrictBool = False
     share: Annotated[tuple[Annotated[str, AfterValidator(_account)], ...], AfterValidator(_each_once)] = ()
     tags: Annotated[Mapping[TagKey, TagValue], Field(max_length=TAGS_MAX)] = field(default_factory=dict)
+    retention: RetentionRule = field(default_factory=RetentionRule)
     sha256: Mapping[PlainName, Annotated[str, AfterValidator(_digest)]] = field(default_factory=dict)
     # `_check` fills it in under this alias, which no user can write.
     given: Annotated[frozenset[str], Field(validation_alias="[given]")] = frozenset()

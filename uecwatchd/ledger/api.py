@@ -21,6 +21,7 @@ from uecwatchd.ledger.boots import Boots
 from uecwatchd.ledger.history import History
 from uecwatchd.ledger.outbox import Outbox
 from uecwatchd.ledger.records import BundleRecord, LeavingFile, ProgressRecord, Request, SetRecord
+from uecwatchd.ledger.versions import Versions
 from uecwatchd.types import ContentDigest, DetectedCloud, DigestOf, FileStamp, Role, SetId
 
 # How long a thread that waits for another goes without looking if it has to stop.
@@ -50,6 +51,10 @@ class Ledger(Protocol):
     @property
     def boots(self) -> Boots:
         """The test boots."""
+
+    @property
+    def versions(self) -> Versions:
+        """The published images of each set."""
 
     def close(self) -> None:
         """End the use of the store. No other operation may follow."""
@@ -113,6 +118,9 @@ class Ledger(Protocol):
         self, cloud: str, *, made_for: SetId, role: Role | None = None
     ) -> tuple[BundleRecord, ...]:
         """Return the bundles that a set began, of one role or of all, and that are not registered."""
+
+    def bundle_of(self, cloud: str, image_id: str) -> BundleRecord | None:
+        """Return the bundle that is registered under an id, or None."""
 
     def content(self, cloud: str, image_id: str) -> ContentDigest | None:
         """Return the digest of the content that was registered under an id, or None if it is unknown."""
@@ -181,6 +189,17 @@ class Ledger(Protocol):
 
     def drop_hold(self, set_id: SetId) -> None:
         """Remove a hold, if it is there."""
+
+    # --- buckets -----------------------------------------------------------------------------------------
+
+    def made_buckets(self, cloud: str) -> frozenset[str]:
+        """Return the buckets that this host has made on a cloud, apart from the configured one."""
+
+    def put_made_bucket(self, cloud: str, bucket: str) -> None:
+        """Note that this host has made a bucket."""
+
+    def drop_made_bucket(self, cloud: str, bucket: str) -> None:
+        """Forget that this host has made a bucket, if it is known."""
 
     # --- for `status` ------------------------------------------------------------------------------------
 

@@ -191,4 +191,43 @@ MIGRATIONS = (
         cloud TEXT NOT NULL, image_id TEXT NOT NULL, passed REAL NOT NULL, PRIMARY KEY (cloud, image_id)
     ) STRICT;
     """,
+    # Each published image of a set, and which is in use; requests about one cloud, and for later; buckets
+    # that may be deleted when they are empty. A folder is all of `made_for` up to its last slash.
+    """
+    CREATE TABLE versions (
+        folder TEXT NOT NULL, name TEXT NOT NULL, cloud TEXT NOT NULL, image_id TEXT NOT NULL,
+        role TEXT NOT NULL, state TEXT NOT NULL, published REAL NOT NULL, since REAL NOT NULL,
+        passed INTEGER NOT NULL, replaced_by TEXT NOT NULL, retention TEXT NOT NULL, replaced REAL,
+        PRIMARY KEY (folder, name, cloud, image_id)
+    ) STRICT;
+    CREATE INDEX versions_by_image ON versions (cloud, image_id);
+    INSERT INTO versions
+        SELECT folder, name, images.cloud, images.image_id, images.role, 'current',
+            coalesce(min(registered, since), since), since, 1, '', '{}', NULL
+        FROM images
+        JOIN targets USING (folder, name, cloud)
+        JOIN sets USING (folder, name)
+        LEFT JOIN bundles ON bundles.cloud = images.cloud AND bundles.image_id = images.image_id
+            AND bundles.state = 'registered'
+        WHERE sets.state = 'done' AND targets.is_current AND images.image_id <> '' AND (
+            images.role = 'machine' OR NOT EXISTS (
+                SELECT 1 FROM images AS main
+                WHERE main.folder = images.folder AND main.name = images.name
+                    AND main.cloud = images.cloud AND main.role = 'machine'
+            )
+        );
+    INSERT OR IGNORE INTO versions
+        SELECT rtrim(place, '/'), substr(made_for, length(place) + 1), cloud, image_id, role, 'older',
+            registered, registered, 1, '', '{}', NULL
+        FROM (
+            SELECT *, rtrim(made_for, replace(made_for, '/', '')) AS place FROM bundles
+            WHERE role = 'machine' AND state = 'registered' AND registered IS NOT NULL AND on_trial = 0
+                AND made_for <> '' AND image_id <> ''
+        );
+    ALTER TABLE requests ADD COLUMN image_id TEXT NOT NULL DEFAULT '';
+    ALTER TABLE requests ADD COLUMN due REAL;
+    CREATE TABLE made_buckets (
+        cloud TEXT NOT NULL, bucket TEXT NOT NULL, PRIMARY KEY (cloud, bucket)
+    ) STRICT;
+    """,
 )

@@ -7,10 +7,10 @@ from uecwatchd.bundle.names import manifest_name
 from uecwatchd.images.guest.summary import ImageSummary
 from uecwatchd.types import ContentDigest, FileStamp, Reading, Role, SetId, StoredObject
 
-State = Literal["waiting", "queued", "working", "done", "rejected", "deferred", "halted"]
+State = Literal["waiting", "queued", "working", "done", "rejected", "deferred", "halted", "withdrawn"]
 BundleState = Literal["planned", "uploaded", "registering", "registered"]
 Removal = Literal["archive", "delete"]
-Verb = Literal["retry", "forget"]
+Verb = Literal["retry", "forget", "withdraw", "rollback", "prune"]
 # The stage in which the ids appear beside the image, a moment before the ledger has the set as done.
 LAST_STAGE = "publish"
 NOT_READ = ContentDigest("")
@@ -254,7 +254,9 @@ class Request:
     set_id: SetId
     verb: Verb
     number: int = 0
-    cloud: str = ""
+    cloud: str = ""  #: that it is about; empty for all
+    image_id: str = ""  #: that is to become the current one, in a rollback
+    due: float | None = None  #: not before, in seconds of the epoch; None if a person asked for it now
 
 
 @dataclass(frozen=True, slots=True)

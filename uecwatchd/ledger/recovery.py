@@ -8,7 +8,7 @@ Requests, holds and test boots are nowhere else, so they are copied if they can 
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain, count
@@ -61,8 +61,8 @@ def _free_name(folder: Path) -> Path:
     return next(folder / name for name in names if not (folder / name).exists())
 
 
-def salvage(aside: Path) -> Iterator[tuple[str, tuple[object, ...]]]:
-    """Yield the readable rows of the copied tables, each with its table."""
+def salvage(aside: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Yield the readable rows of the copied tables, by column, each with its table."""
     for table in COPIED_TABLES:
         with (
             suppress(sqlite3.DatabaseError),
@@ -70,5 +70,6 @@ def salvage(aside: Path) -> Iterator[tuple[str, tuple[object, ...]]]:
                 sqlite3.connect(f"file:{quote(os.fsencode(aside))}?mode=ro&immutable=1", uri=True)
             ) as connection,
         ):
+            connection.row_factory = sqlite3.Row
             for row in connection.execute(f"SELECT * FROM {table}"):  # noqa: S608 (a constant)
-                yield table, tuple(row)
+                yield table, dict(row)

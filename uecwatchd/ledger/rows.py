@@ -15,6 +15,7 @@ from uecwatchd.ledger.records import (
     LeavingFile,
     MemberRecord,
     ProgressRecord,
+    Request,
     SetRecord,
     TargetImage,
     TargetRecord,
@@ -128,6 +129,11 @@ def leaving_from(row: sqlite3.Row) -> LeavingFile:
     return LeavingFile(row["folder"], row["path"], FileStamp(*json.loads(row["stamp"])), row["way"])
 
 
+def request_from(row: sqlite3.Row) -> Request:
+    values: dict[str, Any] = dict(row)
+    return Request(SetId(values.pop("folder"), values.pop("name")), **values)
+
+
 def progress_row(progress: ProgressRecord) -> dict[str, object]:
     values = asdict(progress)
     del values["set_id"]
@@ -186,9 +192,9 @@ def replace_sets(connection: sqlite3.Connection, records: Sequence[SetRecord]) -
         replace_rows(connection, table, [row for record in records for row in to_rows(record)])
 
 
-def insert_into(table: str, row: Mapping[str, object]) -> str:
+def insert_into(table: str, row: Mapping[str, object], how: str = "") -> str:
     """Return the statement that inserts a row; its values are given in the order of the mapping."""
-    return f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' for _ in row)})"  # noqa: S608 (our own names)
+    return f"INSERT {how} INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' for _ in row)})"  # noqa: S608 (our own names)
 
 
 def replace_rows(connection: sqlite3.Connection, table: str, rows: Sequence[Mapping[str, object]]) -> None:

@@ -23,10 +23,12 @@ from uecwatchd.ledger.rows import (
     SELECT_SETS,
     bundle_from,
     bundle_row,
+    insert_into,
     leaving_from,
     progress_from,
     progress_row,
     replace_sets,
+    request_from,
     select_sets_of,
     set_from,
 )
@@ -35,6 +37,8 @@ from uecwatchd.ledger.sqlite_boots import SqliteBoots
 from uecwatchd.ledger.sqlite_history import SqliteHistory
 from uecwatchd.ledger.sqlite_outbox import SqliteOutbox
 from uecwatchd.ledger.sqlite_store import SqliteStore
+from uecwatchd.ledger.sqlite_versions import SqliteVersions
+from uecwatchd.ledger.versions import Versions
 from uecwatchd.types import ContentDigest, DetectedCloud, DigestOf, FileStamp, Role, SetId
 
 OF_STAMP = "device = ? AND inode = ? AND size = ? AND ctime_ns = ?"
@@ -51,6 +55,7 @@ class SqliteLedger:
         self.history: History = SqliteHistory(self._store)
         self.outbox: Outbox = SqliteOutbox(self._store)
         self.boots: Boots = SqliteBoots(self._store)
+        self.versions: Versions = SqliteVersions(self._store)
 
     def close(self) -> None:
         self._store.close()
@@ -144,6 +149,10 @@ class SqliteLedger:
         where = "cloud = ?1 AND made_for = ?2 AND state != 'registered' AND (?3 IS NULL OR role = ?3)"
         return self._bundles(f"WHERE {where}", cloud, str(made_for), role)
 
+    def bundle_of(self, cloud: str, image_id: str) -> BundleRecord | None:
+        where = "cloud = ? AND image_id = ? AND state = 'registered'"
+        return next(iter(self._bundles(f"WHERE {where}", cloud, image_id)), None)
+
     def content(self, cloud: str, image_id: str) -> ContentDigest | None:
         where = "cloud = ? AND image_id = ? AND state = 'registered'"
         rows = self._store.read(f"SELECT sha256 FROM bundles WHERE {where}", cloud, image_id)  # noqa: S608 (constant)
@@ -179,6 +188,17 @@ class SqliteLedger:
 
     def put_cloud(self, name: str, found: DetectedCloud) -> None:
         self._store.replace("note cloud", "clouds", {"name": name, **asdict(found)})
+
+    def made_buckets(self, cloud: str) -> frozenset[str]:
+        rows = self._store.read("SELECT bucket FROM made_buckets WHERE cloud = ?", cloud)
+        return frozenset(str(row["bucket"]) for row in rows)
+
+    def put_made_bucket(self, cloud: str, bucket: str) -> None:
+        self._store.replace("note made bucket", "made_buckets", {"cloud": cloud, "bucket": bucket})
+
+    def drop_made_bucket(self, cloud: str, bucket: str) -> None:
+        statement = "DELETE FROM made_buckets WHERE cloud = ? AND bucket = ?"
+        self._store.write("forget made bucket", statement, cloud, bucket)
 
     def digest(self, stamp: FileStamp, of: DigestOf) -> ContentDigest | None:
         query = f"SELECT sha256 FROM digests WHERE {OF_STAMP} AND reading = ?"  # noqa: S608 (constant)
@@ -216,14 +236,12 @@ class SqliteLedger:
 
     def requests(self) -> tuple[Request, ...]:
         rows = self._store.read("SELECT * FROM requests ORDER BY number")
-        return tuple(
-            Request(SetId(row["folder"], row["name"]), row["verb"], row["number"], row["cloud"])
-            for row in rows
-        )
+        return tuple(map(request_from, rows))
 
     def put_request(self, request: Request) -> None:
-        values = (*request.set_id, request.verb, request.cloud)
-        statement = "INSERT INTO requests (folder, name, verb, cloud) VALUES (?, ?, ?, ?)"
+        values = (*request.set_id, request.verb, request.cloud, request.image_id, request.due)
+        names = "folder, name, verb, cloud, image_id, due"
+        statement = f"INSERT INTO requests ({names}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608 (constant)
         self._store.write("note request", statement, *values)
 
     def drop_request(self, request: Request) -> None:
@@ -263,13 +281,11 @@ class SqliteLedger:
             connection.execute("DELETE FROM probes")
             connection.executemany("INSERT INTO probes VALUES (?, ?)", moments.items())
 
-    def restore_rows(self, rows: Iterable[tuple[str, tuple[object, ...]]]) -> None:
-        """Write rows from another ledger, of this version's tables: requests, holds, test boots."""
-        for table, values in rows:
-            marks = ", ".join("?" for _ in values)
-            statement = f"INSERT OR IGNORE INTO {table} VALUES ({marks})"  # noqa: S608 (our own tables)
+    def restore_rows(self, rows: Iterable[tuple[str, Mapping[str, object]]]) -> None:
+        """Write requests, holds and test boots from another ledger, by column: an older one has fewer."""
+        for table, row in rows:
             with suppress(Deferred):  # an invalid row
-                self._store.write("take over a row", statement, *values)
+                self._store.write("take over a row", insert_into(table, row, "OR IGNORE"), *row.values())
 
     # --- shared by all operations ------------------------------------------------------------------------
 

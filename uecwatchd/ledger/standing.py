@@ -11,7 +11,9 @@ from typing import Any, Final
 from uecwatchd.ledger.records import SetRecord, State, TargetStatus
 
 # The states of an unfinished set, the most urgent first: work to do, a person to act, then time to pass.
-_URGENCY: tuple[State, ...] = ("working", "queued", "halted", "rejected", "deferred", "waiting", "done")
+_URGENCY: tuple[State, ...] = (
+    *("working", "queued", "halted", "rejected", "deferred", "withdrawn", "waiting", "done"),
+)
 # The state of a set that is done on some of its clouds, as people see it.
 PARTLY: Final = "partly"
 

@@ -18,7 +18,9 @@ from uecwatchd.outputs.progress import TrackedProgress
 from uecwatchd.types import SetId
 
 # The order of states in an overview: first what is going on, then what a person has to act on.
-STATES = ("working", "halted", "rejected", "deferred", PARTLY, "held", "queued", "waiting", "done")
+STATES = (
+    *("working", "halted", "rejected", "deferred", PARTLY, "held", "queued", "waiting", "withdrawn", "done"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ For a set `karmic`, in the order in which they appear on success:
 - `karmic.uec.json`   for programs: replaced at each change of state
 - `karmic.eki`, `karmic.eri`   the ids of kernel and ramdisk, one line each
 - `karmic.emi`        last, and only on success: so its existence proves all of the above
+- `karmic.latest`     where the configuration keeps several images of a set: the one to be used now. It stays
+  while a newer one is made, and follows a rollback
 
 and `karmic.uec.error` while something is wrong. They are only copies: the service never reads them.
 """
@@ -31,6 +33,7 @@ from uecwatchd.system.text import json_text, printable
 from uecwatchd.types import ID_WORDS, Role, SetId
 
 JSON_VERSION = 1
+LATEST_SUFFIX = ".latest"
 # Often enough for a person who watches, and a small load for the disk.
 PROGRESS_EVERY_SECONDS = 5.0
 # From the last to the first, so that removing them keeps the promise too.
@@ -180,10 +183,23 @@ def retract_undone(record: SetRecord) -> None:
     _remove(record, [*_SET_IDS, *_suffixes_by_cloud(undone)])
 
 
+def write_latest(set_id: SetId, image_id: str) -> None:
+    """Write the id of the image to be used now. Raises NameTaken, and errors of the disk."""
+    name = f"{output_files.output_stem(set_id.name)}{LATEST_SUFFIX}"
+    output_files.place(Path(set_id.folder), name, f"{image_id}\n".encode())
+
+
+def remove_latest(set_id: SetId) -> None:
+    """Remove the id of the image to be used, because there is none."""
+    with suppress(output_files.NameTaken):
+        name = f"{output_files.output_stem(set_id.name)}{LATEST_SUFFIX}"
+        output_files.remove(Path(set_id.folder), name)
+
+
 def clear(record: SetRecord) -> None:
     """Remove all our result files of a set; files of others stay."""
     ids = (*_SET_IDS, *_suffixes_by_cloud(_named_clouds(record)))
-    _remove(record, [*ids, ".uec.error", ".uec.json", ".uec.log"])
+    _remove(record, [LATEST_SUFFIX, *ids, ".uec.error", ".uec.json", ".uec.log"])
 
 
 def _remove(record: SetRecord, suffixes: Iterable[str]) -> None:

@@ -25,12 +25,13 @@ def clear_traces(record: SetRecord, ledger: Ledger) -> None:
 
 
 def clear_history(set_id: SetId, ledger: Ledger) -> None:
-    """Remove the history of a set, and what was announced about it. Raises errors of the ledger.
+    """Remove the history and the versions of a set, and what was announced. Raises errors of the ledger.
 
-    A set whose files are gone keeps both: only `forget` removes them.
+    A set whose files are gone keeps them: only `forget` removes them.
     """
     ledger.history.drop(set_id)
     ledger.outbox.drop_announced(set_id)
+    ledger.versions.drop_versions(set_id)
 
 
 def is_used_only_by(bundle: BundleRecord, record: SetRecord, others: Iterable[SetRecord]) -> bool:

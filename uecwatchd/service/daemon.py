@@ -139,6 +139,13 @@ class Service:
                 patience -= pause  # only time of waiting counts, not of work
                 self._shared.signals.stopping.wait(pause)
 
+    def carry_out_requests(self) -> None:
+        """Carry out what was asked about published images, and return. Raises LockTaken if a daemon runs."""
+        with self._locked():
+            self._spooler.drain_requests()
+            self._announce(at_once=True)
+            self._messages.deliver_now()
+
     def run(self, notifier: Notifier, *, reloaded: Callable[[], Settings] | None = None) -> None:
         """Work until a stop is requested; then stop the sets at work between two steps, and return.
 

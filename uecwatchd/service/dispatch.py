@@ -111,8 +111,8 @@ class Dispatcher:
             requests = self._requests.open.of(found.id, "retry")
             self._workers.start(found, size=each.candidate.size, work=work, requests=requests)
 
-    def collect(self, tools: context.AttemptTools) -> bool:
-        """Take the results of attempts that have ended; return True if there are any."""
+    def collect(self, tools: context.AttemptTools) -> tuple[SetId, ...]:
+        """Take the results of attempts that have ended; return the sets."""
         ended = self._workers.take_ended()
         for each in ended:
             key = each.found.id
@@ -123,7 +123,7 @@ class Dispatcher:
                 self._states.put(each.result.result())
             else:
                 self._record_fault(each.found, fault, tools)
-        return bool(ended)
+        return tuple(each.found.id for each in ended)
 
     def wait(self) -> None:
         """Wait until some attempt has ended."""

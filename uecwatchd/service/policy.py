@@ -101,7 +101,7 @@ def _is_due(record: SetRecord, *, now: float, is_suspended: bool) -> bool:
         return is_retry_due(record, now=now, suspended=is_suspended)
     if record.state == "halted":
         return not is_suspended
-    return record.state in ("queued", "working")
+    return record.state in ("queued", "working", "withdrawn")
 
 
 def is_due_again(record: SetRecord, now: float) -> bool:

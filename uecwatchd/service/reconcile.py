@@ -1,13 +1,17 @@
 """Brings queue, records, reports and files in line with what a scan has found."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from uecwatchd.errors import UecError
 from uecwatchd.intake.sets.records import FolderSets, defer_open_files
 from uecwatchd.intake.spool import writers
+from uecwatchd.ledger.records import Request, SetRecord
+from uecwatchd.service.file_removal import clear_vanished, files_to_retire, remove_leaving
 from uecwatchd.service.late_outputs import write_late_outputs
 from uecwatchd.service.leftover_files import report_leftover_files
 from uecwatchd.service.policy import GONE
-from uecwatchd.service.retention import clear_vanished, files_to_retire, remove_leaving
+from uecwatchd.service.removed_sets import are_files_removed, is_removed_by_owner
 from uecwatchd.service.scanner import FolderScan
 from uecwatchd.service.spooler_parts import ConfiguredParts, LastingParts
 
@@ -22,7 +26,7 @@ class Reconciler:
     def reconcile(self, scanned: FolderScan) -> bool:
         """Do all that follows from a scan. Return True if there is a reason for another one."""
         folder, tools, conditions = scanned.folder, self.setup.tools, self.parts.conditions
-        states, running = self.parts.states, self.parts.dispatcher.running
+        states, running = self.parts.states, self.parts.busy
         self._restore_returned(scanned)
         idle = [record for record in scanned.present() if record.id not in running]
         write_late_outputs(idle, scanned.listing, states=states, conditions=conditions)
@@ -36,6 +40,9 @@ class Reconciler:
         self._retire(scanned, assembly)
         vanished = [record for record in scanned.absent() if record.id not in running]
         linger = self.setup.settings.spool.linger
+        self._withdraw_removed(scanned, vanished)
+        leaving = self.parts.requests.open.leaving()
+        vanished = [record for record in vanished if record.id not in leaving]
         return clear_vanished(
             vanished, states=states, conditions=conditions, now=tools.clocks.now(), linger=linger
         )
@@ -45,6 +52,7 @@ class Reconciler:
         back = ((scanned.records.get(found.name), found.owner) for found in scanned.assembly.ready)
         gone = [(record, owner) for record, owner in back if record and record.reason == GONE]
         self.parts.states.put_all([replace(record, reason="", owner=owner) for record, owner in gone])
+        self.parts.requests.drop_returned({record.id for record in scanned.present()})
 
     def _queue(self, scanned: FolderScan) -> FolderSets:
         """Queue the due sets. Return all sets; a set with a file open for writing waits."""
@@ -58,12 +66,33 @@ class Reconciler:
         ]
         opened = ((one.name, writers.open_for_writing(folder, one.files)) for one in due_sets)
         written = {name: path for name, path in opened if path}
-        excluded = {*written, *self.parts.requests.held_names(folder)}
+        busy = self.parts.requests.open.leaving() | self.parts.retiring.running
+        leaving = {name for place, name in busy if place == str(folder)}
+        excluded = {*written, *self.parts.requests.held_names(folder), *leaving}
         begun = [found for found in due_sets if found.name not in excluded]
         dispatcher.queue(folder, begun, records, tell=tools.reporting.listener.tell)
         return defer_open_files(
             scanned.assembly, written, ready_at=self.setup.settled_at(self.parts.monotonic())
         )
+
+    def _withdraw_removed(self, scanned: FolderScan, vanished: list[SetRecord]) -> None:
+        """Ask for the withdrawal of sets whose files have just been removed, if the configuration says so.
+
+        Until it is due, the files may come back.
+        """
+        spool, requests = self.setup.settings.spool, self.parts.requests
+        gone = [record.id for record in vanished if are_files_removed(record, scanned.listing)]
+        requests.confirm_removed(scanned.folder, gone if spool.removed == "withdraw" else ())
+        if spool.removed != "withdraw":
+            return
+        due = self.setup.tools.clocks.now() + spool.linger
+        removed = [record for record in vanished if is_removed_by_owner(record, scanned.listing)]
+        removed = [record for record in removed if record.id not in requests.open.leaving()]
+        for record in removed:
+            with suppress(UecError):  # it is noticed again at the next scan
+                self.setup.tools.ledger.put_request(Request(record.id, "withdraw", due=due))
+        if removed:
+            requests.update()
 
     def _retire(self, scanned: FolderScan, assembly: FolderSets) -> None:
         """Archive or delete the files of finished sets, if the configuration says so."""

@@ -5,7 +5,7 @@ at its next scan, and deletes the request only when it has been carried out, so 
 not lose it.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,10 +17,14 @@ from uecwatchd.intake.sets.records import FolderSets
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import Request, SetRecord, Verb
 from uecwatchd.ledger.standing import by_cloud, with_each
+from uecwatchd.outputs import result_files
 from uecwatchd.service.cleanup import clear_history, clear_traces
 from uecwatchd.service.interrupts import FORGOTTEN, HELD, Interrupts
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import SetId
+
+# Requests about published images, which a thread of its own carries out.
+RETIRING: frozenset[Verb] = frozenset({"withdraw", "rollback", "prune"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,10 @@ class OpenRequests:
 
     def of(self, key: SetId, verb: Verb) -> tuple[Request, ...]:
         return tuple(r for r in self.requests if r.set_id == key and r.verb == verb)
+
+    def leaving(self) -> frozenset[SetId]:
+        """Return the sets whose images are to be taken back: nothing is published of them before."""
+        return frozenset(one.set_id for one in self.requests if one.verb in ("withdraw", "rollback"))
 
     def sets(self, verb: Verb) -> tuple[SetId, ...]:
         """Return the sets with a request of this verb, each once, the oldest request first."""
@@ -56,6 +64,9 @@ class Requests:
         self._interrupts = interrupts
         self._states = states
         self._finished: set[int] = set()
+        self._removed: frozenset[SetId] = frozenset()
+        self._to_prune: dict[SetId, Request] = {}
+        self._asked = 0
         self.open = OpenRequests()
 
     def update(self) -> None:
@@ -73,6 +84,9 @@ class Requests:
     def finish(self, done: Iterable[Request]) -> None:
         """Delete requests that have been carried out. Newer ones for the same set stay open."""
         for request in done:
+            if request.number < 0:
+                self._to_prune.pop(request.set_id, None)
+                continue
             self._finished.add(request.number)
             with suppress(UecError):
                 self._ledger.drop_request(request)
@@ -125,6 +139,43 @@ class Requests:
         """Return the clouds that a set is to be tried on, by request; an empty name for all."""
         return frozenset(request.cloud for request in self.open.of(key, "retry"))
 
+    def end_retirement(self, request: Request, change: Callable[[SetRecord], SetRecord] | None) -> None:
+        """Change the record of a set after a request about its images, and delete the request."""
+        record = self._states.get(request.set_id)
+        if record and change:
+            record = self._states.put(change(record))
+            with suppress(UecError):  # the copy beside the files is a courtesy
+                result_files.publish(record)
+        self.finish([request])
+
+    def retirements(self, *, now: float) -> tuple[Request, ...]:
+        """Return the requests about published images that are due, in order.
+
+        One that was made because files were removed needs the last scan to say that they still are.
+        """
+        asked = (one for one in self.open.requests if one.verb in RETIRING)
+        due = (one for one in asked if one.due is None or (one.due <= now and one.set_id in self._removed))
+        return (*due, *self._to_prune.values())
+
+    def ask_to_prune(self, sets: Iterable[SetId]) -> None:
+        """Have the older images of sets looked at. This is not written down: each day it is done again."""
+        for set_id in sets:
+            self._asked += 1
+            self._to_prune.setdefault(set_id, Request(set_id, "prune", -self._asked))
+
+    def drop_prunes(self) -> None:
+        """Drop all requests to remove older images: after an error nothing more is removed."""
+        self.finish([*(one for one in self.open.requests if one.verb == "prune"), *self._to_prune.values()])
+
+    def confirm_removed(self, folder: Path, removed: Iterable[SetId]) -> None:
+        """Note the sets of a folder whose files were certainly removed, as its last scan has found it."""
+        others = (one for one in self._removed if one.folder != str(folder))
+        self._removed = frozenset((*others, *removed))
+
+    def drop_returned(self, names: Collection[SetId]) -> None:
+        """Delete the requests made for removed files, of sets with files there again."""
+        self.finish(one for one in self.open.requests if one.due is not None and one.set_id in names)
+
     def drop_impossible(self, folder: Path, assembly: FolderSets, running: Collection[SetId]) -> None:
         """Delete requests to retry sets that are held, waiting for a file, or absent."""
         able = {found.name for found in assembly.ready} | {refused.name for refused in assembly.refused}
@@ -157,7 +208,14 @@ def events_between(before: OpenRequests, after: OpenRequests) -> Iterator[Event]
         (after.holds.keys() - before.holds.keys(), "held back until it is released"),
         (before.holds.keys() - after.holds.keys(), "released"),
         (set(after.sets("retry")) - set(before.sets("retry")), "to be tried again"),
+        (_asked_now(after, "withdraw") - _asked_now(before, "withdraw"), "to be withdrawn"),
+        (_asked_now(after, "rollback") - _asked_now(before, "rollback"), "to be rolled back"),
     )
     for keys, word in changes:
         for key in sorted(keys):
             yield Event(Kind.ASKED, f"{key.name}: {word}, on request", key)
+
+
+def _asked_now(requests: OpenRequests, verb: Verb) -> set[SetId]:
+    """Return the sets that a person has asked this for."""
+    return {one.set_id for one in requests.requests if one.verb == verb and one.due is None}

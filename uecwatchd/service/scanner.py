@@ -17,8 +17,8 @@ from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.service.attempt import context
 from uecwatchd.service.conditions import Conditions
+from uecwatchd.service.file_removal import without_leaving
 from uecwatchd.service.policy import make_rules, set_names
-from uecwatchd.service.retention import without_leaving
 from uecwatchd.service.set_owners import find_new_owners, folder_history, folder_rules
 from uecwatchd.service.set_states import SetStates
 

@@ -94,4 +94,5 @@ class Shared:
             cloud_settings=settings.clouds,
             started=self.started,
             patience=self.patience,
+            retention_of=settings.retention_of,
         )

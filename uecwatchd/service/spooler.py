@@ -17,12 +17,13 @@ from uecwatchd.service.clock_jumps import ClockJumps
 from uecwatchd.service.cloud_reports import report_outages
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.dispatch import Dispatcher
+from uecwatchd.service.file_removal import remove_leaving
 from uecwatchd.service.folder_locks import FolderLocks
 from uecwatchd.service.notices import Notices
 from uecwatchd.service.policy import GONE
 from uecwatchd.service.reconcile import Reconciler
 from uecwatchd.service.requests import Requests
-from uecwatchd.service.retention import remove_leaving
+from uecwatchd.service.retire.thread import RetireThread
 from uecwatchd.service.retry import adjust_for_clock_jump
 from uecwatchd.service.scanner import Scanner
 from uecwatchd.service.schedule import Schedule
@@ -30,6 +31,9 @@ from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler_parts import ConfiguredParts, LastingParts
 from uecwatchd.service.work_folder import sweep_work
 from uecwatchd.system.internal_errors import as_internal_error
+
+# Images become old by the day. A restart looks at all of them as well.
+PRUNE_EVERY_SECONDS = 86400.0
 
 
 class Spooler:
@@ -56,9 +60,11 @@ class Spooler:
             settings.work.sets, states=states, requests=requests, monotonic=monotonic, ended=ended
         )
         conditions = conditions or Conditions(tools.reporting.listener)
-        self._parts = LastingParts(states, requests, dispatcher, conditions, monotonic)
+        retiring = RetireThread(monotonic=monotonic, ended=ended)
+        self._parts = LastingParts(states, requests, dispatcher, retiring, conditions, monotonic)
         self._ended = ended
         self._progressed = progressed
+        self._next_prune = float("-inf")
         self._locks = FolderLocks()
         self._clock_jumps = ClockJumps(now=tools.clocks.now, monotonic=monotonic)
         self.configure(settings, tools)
@@ -103,7 +109,7 @@ class Spooler:
         return self._parts.states.records()
 
     def is_busy(self) -> bool:
-        return bool(self._parts.dispatcher.running)
+        return bool(self._parts.busy)
 
     def has_new_requests(self) -> bool:
         return self._parts.requests.changed()
@@ -121,13 +127,11 @@ class Spooler:
     def scan(self, folders: Collection[Path] | None = None) -> None:
         """Scan these folders once, or all, and begin sets as far as there are free workers."""
         setup, spool = self._setup, self._setup.settings.spool
-        self._parts.dispatcher.collect(setup.tools)
+        self._collect()
         self._adjust_for_clock_jump()
         self._parts.states.catch_up()
         availability = setup.tools.clouds.availability
-        if self._parts.requests.carry_out(
-            self._parts.dispatcher.running, availability, setup.tools.reporting.listener
-        ):
+        if self._parts.requests.carry_out(self._parts.busy, availability, setup.tools.reporting.listener):
             self._ended()  # for a probe is due at once
         self._sweep_work()
         setup.scanner.update_rules()
@@ -149,7 +153,8 @@ class Spooler:
         Returns True if there were results.
         """
         setup = self._setup
-        ended = self._parts.dispatcher.collect(setup.tools)
+        ended = self._collect()
+        ended |= self.retire()
         if not setup.tools.stopping.is_set():
             self._parts.dispatcher.begin(setup.tools)
         for folder, written in setup.notices.report_some().items():
@@ -158,13 +163,53 @@ class Spooler:
         report_outages(self._parts.conditions, availability, count_sets=self.schedule.count_sets_for)
         return ended
 
+    def _collect(self) -> bool:
+        """Take results of workers. The older images of each set that is done are looked at."""
+        ended = self._parts.dispatcher.collect(self._setup.tools)
+        records = (self._parts.states.get(set_id) for set_id in ended)
+        self._parts.requests.ask_to_prune(one.id for one in records if one and one.state == "done")
+        return bool(ended)
+
+    def retire(self) -> bool:
+        """Take the result of a request about published images, and begin the next one.
+
+        Returns True if there was a result.
+        """
+        parts, tools = self._parts, self._setup.tools
+        has_ended = self._collect_retired()
+        if parts.monotonic() >= self._next_prune:
+            self._next_prune = parts.monotonic() + PRUNE_EVERY_SECONDS
+            with contextlib.suppress(UecError):  # an unusable ledger is reported by the sets
+                parts.requests.ask_to_prune(tools.ledger.versions.sets())
+        due = parts.requests.retirements(now=tools.clocks.now())
+        free = (one for one in due if one.set_id not in parts.dispatcher.taken)
+        parts.retiring.begin(free, record=parts.states.get, tools=tools)
+        return has_ended
+
+    def _collect_retired(self) -> bool:
+        parts = self._parts
+        ended = parts.retiring.take_ended(self._setup.tools)
+        if ended:
+            parts.requests.end_retirement(ended.request, ended.outcome.change if ended.outcome else None)
+            if ended.outcome is None and ended.request.verb == "prune":
+                parts.requests.drop_prunes()
+        return ended is not None
+
     def drain(self) -> None:
         """Wait until all that is due has been begun and has ended, or a stop is requested."""
         self.dispatch()
         while self.is_busy() or self.has_notices():
-            if not self.has_notices():
+            if self._parts.dispatcher.running and not self.has_notices():
                 self._parts.dispatcher.wait()
+            elif not self.has_notices():
+                self._parts.retiring.wait()
             self.dispatch()
+
+    def drain_requests(self) -> None:
+        """Carry out what is asked about published images, and nothing else."""
+        self._parts.requests.update()
+        while self.retire() or self._parts.retiring.running:
+            self._parts.retiring.wait()
 
     def lock_folders(self) -> None:
         """Lock the folders that can be locked. Raises LockTaken when another service has one of them."""
@@ -173,6 +218,8 @@ class Spooler:
     def close(self) -> None:
         """Wait until every set at work has ended or stopped, and unlock the folders."""
         self._parts.dispatcher.close(self._setup.tools)
+        self._parts.retiring.close()
+        self._collect_retired()
         self._parts.states.write_older(self._setup.tools.clocks.now())
         self._locks.release_others()
 
@@ -199,6 +246,7 @@ class Spooler:
                 yield
         except UecError as error:
             setup.found.drop(folder)
+            self._parts.requests.confirm_removed(folder, ())
             self._parts.dispatcher.clear(folder)
             setup.notices.clear_folder(folder)
             self._parts.conditions.set_error(key, error)

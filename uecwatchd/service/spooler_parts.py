@@ -16,8 +16,10 @@ from uecwatchd.service.dispatch import Dispatcher
 from uecwatchd.service.found_sets import FoundSets
 from uecwatchd.service.notices import Notices
 from uecwatchd.service.requests import Requests
+from uecwatchd.service.retire.thread import RetireThread
 from uecwatchd.service.scanner import Scanner
 from uecwatchd.service.set_states import SetStates
+from uecwatchd.types import SetId
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,14 @@ class LastingParts:
     states: SetStates
     requests: Requests
     dispatcher: Dispatcher
+    retiring: RetireThread
     conditions: Conditions
     monotonic: Callable[[], float]
+
+    @property
+    def busy(self) -> frozenset[SetId]:
+        """Sets that are worked on, in a worker or because of a request about their images."""
+        return frozenset(self.dispatcher.running) | self.retiring.running
 
 
 @dataclass(frozen=True, slots=True)

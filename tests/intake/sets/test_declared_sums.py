@@ -11,7 +11,7 @@ import pytest
 from tests.support.scanned_folder import MBR, decided, lay, row_of
 from uecwatchd.intake.spool import scan
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.service.retention import files_to_retire
+from uecwatchd.service.file_removal import files_to_retire
 from uecwatchd.types import SetId
 
 RIGHT = hashlib.sha256(MBR).hexdigest()

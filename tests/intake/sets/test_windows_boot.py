@@ -11,7 +11,7 @@ from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.records import FolderSets, FolderUsers, ImageSet, Refused, Rules, Waiting
 from uecwatchd.intake.spool import archive, scan
 from uecwatchd.ledger.records import LeavingFile
-from uecwatchd.service.retention import without_leaving
+from uecwatchd.service.file_removal import without_leaving
 
 UEC = Rules(
     5.0,

@@ -31,6 +31,7 @@ STYLES = {
     "rejected": "red",
     "halted": "bold red",
     "held": "magenta",
+    "withdrawn": "magenta",
     "absent": "dim",
     "misfit": "dim",
     "ignored": "dim",
@@ -40,7 +41,7 @@ FIRST = ("working", "halted", "rejected", "deferred", PARTLY, "held", "queued", 
 LAST = ("misfit", "done", "ignored")
 # In fewer columns than these a third column has no space for a sentence.
 TABLE_COLUMNS = 60
-STATE_COLUMNS = 8
+STATE_COLUMNS = 9
 LEFT_OUT = "and {} more, for which there is no space"
 
 

@@ -28,7 +28,13 @@ from uecwatchd.system.text import format_size, printable
 from uecwatchd.types import SetId
 
 Outcome = ImageSet | Waiting | Refused | None
-ASKED: Mapping[Verb, str] = {"retry": "tried again", "forget": "forgotten"}
+ASKED: Mapping[Verb, str] = {
+    "retry": "tried again",
+    "forget": "forgotten",
+    "withdraw": "withdrawn",
+    "rollback": "rolled back",
+}
+WITHDRAWN = "its image was taken back from the cloud"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,7 @@ class Row:
     @property
     def needs_daemon(self) -> bool:
         """True if the next step is a daemon's."""
-        return self.state in ("working", "queued", "new", "deferred", "halted", PARTLY)
+        return self.state in ("working", "queued", "new", "deferred", "halted", "withdrawn", PARTLY)
 
 
 def rows(listing: Listing, assembly: FolderSets, known: LedgerFacts) -> tuple[Row, ...]:
@@ -172,7 +178,7 @@ def begun_now(row: Row, now: float) -> bool:
         times = (one.next_retry for one in by_cloud(row.record))
         return any(moment is not None and moment <= now for moment in times)
     fresh_refusal = row.record is None and row.state in ("rejected", "deferred")
-    return fresh_refusal or row.state in ("new", "queued", "halted")
+    return fresh_refusal or row.state in ("new", "queued", "halted", "withdrawn")
 
 
 # --- the row of a set -------------------------------------------------------------------------------------
@@ -261,6 +267,8 @@ def _of_one_cloud(row: Row, record: SetRecord, known: LedgerFacts) -> Row:
         return replace(row, detail=detail)
     if record.state == "done":
         return replace(row, state="done", detail=_ids(record))
+    if record.state == "withdrawn":
+        return replace(row, state="withdrawn", detail=WITHDRAWN)
     if record.state == "waiting":  # it was started, and found to be incomplete
         again = "" if record.next_retry is None else f"; looked at {from_now(record.next_retry, known.now)}"
         comma = "" if record.awaits_cloud else ","

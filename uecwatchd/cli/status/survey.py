@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from uecwatchd.cli.status.rows import LedgerFacts, Row, rows, unseen
+from uecwatchd.cli.status.rows import ASKED, LedgerFacts, Row, rows, unseen
 from uecwatchd.clouds.assumed_dialect import assume_dialects, undetected
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError
@@ -76,7 +76,7 @@ def _known(settings: Settings, now: float) -> tuple[LedgerFacts, Mapping[str, De
     if ledger is None:
         return LedgerFacts(now, alive), {}
     with closing(ledger):
-        asked = {r.set_id: r.verb for r in ledger.requests()}
+        asked = {r.set_id: r.verb for r in ledger.requests() if r.verb in ASKED and r.due is None}
         # All sets, even for one name: a name is decided among all files of its folder.
         known = LedgerFacts(
             now, alive, ledger.sets(), ledger.holds(), ledger.progress(), asked, ledger.probes()

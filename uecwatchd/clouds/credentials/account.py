@@ -62,6 +62,8 @@ class Account:
     cloud_cert: Certificate | None
     ca_bundle: Path | None
     session_token: str | None = field(default=None, repr=False)  # of temporary keys
+    ssm_url: str | None = None  # of the parameter store
+    latest_parameter: str | None = None  # the name of the parameter for the image in use
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,8 @@ def assembled(
         cloud_cert=seal,
         ca_bundle=authorities,
         session_token=keys.session_token,
+        ssm_url=sources.settings.ssm_url,
+        latest_parameter=sources.settings.latest_parameter,
     )
 
 

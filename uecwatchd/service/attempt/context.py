@@ -14,6 +14,7 @@ from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import CloudSettings, HookSettings, StateSettings, WorkSettings
+from uecwatchd.config.retention import RetentionRule
 from uecwatchd.errors import Stopped
 from uecwatchd.events import Event, Fields, Kind, Level, Listener
 from uecwatchd.images.formats.open import DiskAccess
@@ -57,6 +58,7 @@ class AttemptTools:
     clocks: Clocks = field(default_factory=Clocks)
     started: float = float("-inf")  #: when this service started; by default before everything
     patience: RetryPolicy = field(default_factory=RetryPolicy)
+    retention_of: Callable[[Path], RetentionRule] = lambda _folder: RetentionRule()
 
 
 class UploadedParts:

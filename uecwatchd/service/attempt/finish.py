@@ -36,6 +36,7 @@ from uecwatchd.service.attempt.context import (
 )
 from uecwatchd.service.attempt.removal import is_other, is_used_elsewhere, remove_image
 from uecwatchd.service.attempt.trial import end_trial
+from uecwatchd.service.attempt.versions import note_removed, note_version
 from uecwatchd.system.text import printable
 from uecwatchd.types import ID_WORDS
 
@@ -276,6 +277,7 @@ def replace_older(job: Job, tools: AttemptTools) -> Job:
 
 def _replaced(job: Job, older: BundleRecord, tools: AttemptTools) -> str:
     remove_image(job, older, tools)
+    note_removed(job, older, tools)
     return f"deregistered {older.image_id}, which it replaces, and deleted its bundle {older.location}"
 
 
@@ -308,6 +310,7 @@ def publish(job: Job, tools: AttemptTools) -> Job:
     if job.target != done.target:  # the JSON gets them too, unless it is the file that failed
         result_files.publish(done.with_target(job.target))
     end_trial(job, tools)
+    note_version(job, tools)
     return job
 
 

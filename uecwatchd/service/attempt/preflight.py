@@ -42,7 +42,8 @@ def connect(job: Job, tools: AttemptTools) -> Job:
     check_bucket_name(bucket, from_config=bucket == tools.configured_bucket)
     cloud = tools.clouds.enter(job.target.cloud)
     try:
-        ensure_bucket(cloud, bucket)
+        if ensure_bucket(cloud, bucket) and bucket != tools.configured_bucket:
+            tools.ledger.put_made_bucket(cloud.name, bucket)
     except Halted as error:
         if bucket == tools.configured_bucket:
             raise

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 
-from uecwatchd.clouds.images import AVAILABLE, list_images
 from uecwatchd.config.records import CloudSettings
+from uecwatchd.delivery.image_users import images_booting
 from uecwatchd.errors import Rejected
 from uecwatchd.events import Kind
 from uecwatchd.intake.sets.records import ImageSet
@@ -90,7 +90,7 @@ def withdraw(job: Job, tools: AttemptTools) -> Job:
 
 def _withdraw_one(job: Job, bundle: BundleRecord, tools: AttemptTools) -> Job:
     image_id, fields = bundle.image_id, {ID_WORDS[bundle.role]: bundle.image_id, "cloud": bundle.cloud}
-    if is_used_elsewhere(bundle, job, tools) or _is_booted_with(bundle, job):
+    if is_used_elsewhere(bundle, job, tools) or images_booting(bundle, job.cloud):
         tell(job, Kind.WORKING, f"{image_id} stays: another image or set uses it", fields=fields)
         return job
     remove_image(job, bundle, tools)
@@ -102,12 +102,3 @@ def _withdraw_one(job: Job, bundle: BundleRecord, tools: AttemptTools) -> Job:
 def _claimed(job: Job, bundle: BundleRecord, tools: AttemptTools) -> AbstractContextManager[None]:
     check = partial(stop_if_asked, job, tools)
     return tools.ledger.claim(f"{bundle.cloud}/{bundle.identity}", check=check)
-
-
-def _is_booted_with(bundle: BundleRecord, job: Job) -> bool:
-    """Return True for a kernel or ramdisk of some image of the account that can be started, or soon."""
-    if bundle.role == "machine":
-        return False
-    states = {AVAILABLE, *job.cloud.dialect.pending_states}
-    images = (image for image in list_images(job.cloud) if image.state in states)
-    return any(bundle.image_id in (image.kernel, image.ramdisk) for image in images)

@@ -1,0 +1,118 @@
+"""The verb `orphans`: what lies in our buckets and accounts and belongs to nothing; removed on demand."""
+
+import argparse
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+
+from uecwatchd.cli.output import put, put_json, say
+from uecwatchd.cli.published_images import ImageVerb, confirm, image_verb
+from uecwatchd.clouds.client import Cloud
+from uecwatchd.clouds.images import find_image, list_images
+from uecwatchd.clouds.objects import remove_object
+from uecwatchd.clouds.registration import deregister
+from uecwatchd.delivery.orphans import Orphan, find_orphans, read_account
+from uecwatchd.delivery.own_images import reason_tags_differ
+from uecwatchd.delivery.version_facts import read_use
+from uecwatchd.errors import UecError
+from uecwatchd.intake.sidecar import read_defaults
+from uecwatchd.ledger.state_folder import lock_state
+from uecwatchd.system import lockfile
+from uecwatchd.system.text import format_size
+
+
+def orphans(arguments: argparse.Namespace) -> int:
+    with image_verb("orphans", arguments.config) as verb:
+        verb.check_cloud(arguments.cloud or "")
+        names = [arguments.cloud] if arguments.cloud else sorted(verb.settings.clouds)
+        found = [(name, one) for name in names for one in _orphans_on(verb.connect(name), verb)]
+        if not arguments.json:
+            for name, one in found:
+                put(_line(name, one))
+        free = [(name, one) for name, one in found if not one.stays]
+        code, gone = os.EX_OK, set[tuple[str, str]]()
+        if arguments.remove and free:
+            confirm(f"Remove {len(free)} of them?", yes=arguments.yes, verb="orphans --remove")
+            code = _remove_all(free, verb, gone)
+        if arguments.json:
+            put_json([_as_json(name, one, is_gone=(name, one.name) in gone) for name, one in found])
+        say(f"{len(found)} found, {len(gone)} removed." if arguments.remove else f"{len(found)} found.")
+        return code
+
+
+def _orphans_on(cloud: Cloud, verb: ImageVerb) -> tuple[Orphan, ...]:
+    ledger, name = verb.ledger, cloud.name
+    bundles = ledger.bundles(name)
+    buckets = {one.bucket for one in bundles} | ledger.made_buckets(name)
+    buckets.add(read_defaults(verb.settings.defaults).bucket)
+    account = read_account(cloud, bundles, frozenset(_in_use(name, verb)), buckets=buckets)
+    use = read_use(cloud, (image.id for image in account.images if image.id))
+    has_tags = bool(cloud.dialect.tag_limit)
+    return find_orphans(account, use, host=socket.gethostname(), has_tags=has_tags, now=time.time())
+
+
+def _in_use(cloud: str, verb: ImageVerb) -> Iterator[str]:
+    """Yield the images that a set has, or that are a version of one."""
+    for record in verb.ledger.sets():
+        yield from (one.image_id or one.pending for one in record.target_on(cloud).images)
+    yield from (one.image_id for one in verb.ledger.versions.of_cloud(cloud) if one.is_in_cloud)
+
+
+def _remove_all(free: Sequence[tuple[str, Orphan]], verb: ImageVerb, gone: set[tuple[str, str]]) -> int:
+    """Remove orphans while no daemon can take one of them. Stops at the first error.
+
+    Each is looked for again first: it may belong to something by now. Raises LockTaken if a daemon runs.
+    """
+    lock = lock_state(verb.settings.state.dir)
+    try:
+        still = {
+            name: _orphans_on(verb.connect(name), verb) for name in dict.fromkeys(name for name, _ in free)
+        }
+        for name, one in free:
+            if one in still[name] and _remove(verb.connect(name), one, verb):
+                gone.add((name, one.name))
+    except UecError as error:
+        say(f"Nothing more is removed: {error}")
+        return error.exit_code
+    finally:
+        lockfile.release(lock)
+    return os.EX_OK
+
+
+def _remove(cloud: Cloud, one: Orphan, verb: ImageVerb) -> bool:
+    """Remove an orphan. Returns False if somebody has taken it a moment ago."""
+    if one.kind == "image":
+        image = find_image(cloud, one.name)
+        if image and reason_tags_differ(image, cloud, host=socket.gethostname()):
+            return False
+        deregister(cloud, one.name)
+    prefixes = {key.partition(".part.")[0].removesuffix(".manifest.xml") for key in one.keys}
+    locations = {image.location for image in list_images(cloud)}
+    if any(f"{one.bucket}/{prefix}.manifest.xml" in locations for prefix in prefixes):
+        return False  # another image has been made of it
+    for key in one.keys:
+        remove_object(cloud, one.bucket, key)
+    if bundle := verb.ledger.bundle_of(cloud.name, one.name):
+        verb.ledger.drop_bundle(bundle)
+    return True
+
+
+def _line(cloud: str, one: Orphan) -> str:
+    size = f"{len(one.keys)} objects, {format_size(one.size)}"
+    stays = f"; stays: {one.stays}" if one.stays else ""
+    return f"{cloud}  {one.kind}  {one.name}  {size}: {one.why}{stays}"
+
+
+def _as_json(cloud: str, one: Orphan, *, is_gone: bool) -> dict[str, object]:
+    return {
+        "cloud": cloud,
+        "kind": one.kind,
+        "name": one.name,
+        "bucket": one.bucket,
+        "objects": list(one.keys),
+        "size": one.size,
+        "why": one.why,
+        "stays": one.stays or None,
+        "removed": is_gone,
+    }

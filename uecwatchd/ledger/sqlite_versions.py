@@ -1,0 +1,86 @@
+"""The versions of sets in the SQLite file; see `versions` for the operations."""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from uecwatchd.config.retention import RetentionRule
+from uecwatchd.ledger.rows import OF_SET, replace_rows
+from uecwatchd.ledger.sqlite_store import SqliteStore
+from uecwatchd.ledger.versions import IN_CLOUD, MOST_GONE, VersionRecord
+from uecwatchd.types import SetId
+
+NEWEST_FIRST = "published DESC, image_id"
+STILL_THERE = f"state IN ({', '.join(repr(state) for state in sorted(IN_CLOUD))})"
+ON_CLOUD = f"{OF_SET} AND cloud = ?"
+
+
+class SqliteVersions:
+    """The versions in an open store."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+
+    def of_set(self, set_id: SetId, cloud: str | None = None) -> tuple[VersionRecord, ...]:
+        where = "folder = ?1 AND name = ?2 AND (?3 IS NULL OR cloud = ?3)"
+        return self._found(f"WHERE {where} ORDER BY {NEWEST_FIRST}", *set_id, cloud)
+
+    def of_image(self, cloud: str, image_id: str) -> tuple[VersionRecord, ...]:
+        return self._found("WHERE cloud = ? AND image_id = ? ORDER BY folder, name", cloud, image_id)
+
+    def of_cloud(self, cloud: str) -> tuple[VersionRecord, ...]:
+        return self._found(f"WHERE cloud = ? ORDER BY folder, name, {NEWEST_FIRST}", cloud)
+
+    def sets(self) -> tuple[SetId, ...]:
+        rows = self._store.read(
+            f"SELECT DISTINCT folder, name FROM versions WHERE {STILL_THERE}"  # noqa: S608 (constant)
+            " GROUP BY folder, name, cloud HAVING count(*) > 1 ORDER BY folder, name"
+        )
+        return tuple(SetId(row["folder"], row["name"]) for row in rows)
+
+    def publish_version(self, version: VersionRecord) -> None:
+        key = (*version.set_id, version.cloud)
+        with self._store.writing("note the published version") as connection:
+            connection.execute(
+                "UPDATE versions SET state = 'older', since = ?1, replaced = ?1, replaced_by = ?2"
+                " WHERE folder = ?3 AND name = ?4 AND cloud = ?5 AND state = 'current' AND image_id != ?2",
+                (version.since, version.image_id, *key),
+            )
+            replace_rows(connection, "versions", [_version_row(version)])
+            connection.execute(
+                f"DELETE FROM versions WHERE {ON_CLOUD} AND NOT {STILL_THERE} AND image_id NOT IN ("  # noqa: S608 (constants)
+                f"SELECT image_id FROM versions WHERE {ON_CLOUD} AND NOT {STILL_THERE}"
+                " ORDER BY since DESC LIMIT ?)",
+                (*key, *key, MOST_GONE),
+            )
+
+    def put_versions(self, versions: Iterable[VersionRecord]) -> None:
+        rows = [_version_row(version) for version in versions]
+        if rows:
+            with self._store.writing("note versions") as connection:
+                replace_rows(connection, "versions", rows)
+
+    def drop_versions(self, set_id: SetId) -> None:
+        self._store.write("forget versions", f"DELETE FROM versions WHERE {OF_SET}", *set_id)  # noqa: S608 (constant)
+
+    def _found(self, rest: str, *values: object) -> tuple[VersionRecord, ...]:
+        return self._store.records(_version_from, f"SELECT * FROM versions {rest}", *values)  # noqa: S608 (constants)
+
+
+def _version_row(version: VersionRecord) -> dict[str, object]:
+    values = asdict(version)
+    values["folder"], values["name"] = values.pop("set_id")
+    values["retention"] = json.dumps(
+        {key: one for key, one in values["retention"].items() if one is not None}
+    )
+    return values
+
+
+def _version_from(row: sqlite3.Row) -> VersionRecord:
+    values: dict[str, Any] = dict(row)
+    set_id = SetId(values.pop("folder"), values.pop("name"))
+    values["passed"] = bool(values["passed"])
+    values["retention"] = RetentionRule(**json.loads(values["retention"]))
+    return VersionRecord(set_id=set_id, **values)

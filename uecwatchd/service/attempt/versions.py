@@ -1,0 +1,64 @@
+"""The versions of a set, as an attempt changes them."""
+
+from dataclasses import replace
+from functools import partial
+
+from uecwatchd.delivery.latest import mark_latest
+from uecwatchd.errors import UecError, problem
+from uecwatchd.events import Kind
+from uecwatchd.ledger.records import BundleRecord
+from uecwatchd.ledger.versions import VersionRecord
+from uecwatchd.outputs import result_files
+from uecwatchd.service.attempt.context import AttemptTools, Job, main_member, pause, stop_if_asked, tell
+
+
+def note_version(job: Job, tools: AttemptTools) -> None:
+    """Note the published image as the current version of the set."""
+    role, now = main_member(job.found).role, tools.clocks.now()
+    image_id = job.record.image_id(role)
+    known = {one.image_id: one for one in tools.ledger.versions.of_set(job.record.id, job.target.cloud)}
+    before = known.get(image_id)
+    is_same = before is not None and before.state == "current"
+    version = VersionRecord(
+        set_id=job.record.id,
+        cloud=job.target.cloud,
+        image_id=image_id,
+        role=role,
+        state="current",
+        published=before.published if before and is_same else now,
+        since=before.since if before and is_same else now,
+        retention=job.found.sidecar.retention,
+    )
+    tools.ledger.versions.publish_version(version)
+    rule = version.retention.over(tools.retention_of(job.found.folder))
+    if rule.is_on:
+        _mark_latest(job, image_id, tools)
+
+
+def _mark_latest(job: Job, image_id: str, tools: AttemptTools) -> None:
+    """Tell which image is to be used. The image itself is published, so a failure is only reported."""
+    versions = tools.ledger.versions.of_set(job.record.id, job.target.cloud)
+
+    def sleep(seconds: float) -> None:
+        pause(seconds, tools, partial(stop_if_asked, job, tools))
+
+    steps = (
+        partial(mark_latest, job.cloud, job.record.id, image_id, versions, sleep=sleep),
+        partial(result_files.write_latest, job.record.id, image_id),
+    )
+    for step in steps:
+        try:
+            step()
+        except UecError as error:
+            tell(job, Kind.WORKING, f"it is not marked as the latest: {problem(error)}", level="warning")
+
+
+def note_removed(job: Job, older: BundleRecord, tools: AttemptTools) -> None:
+    """Note that an older version was removed, because the new image replaces it."""
+    versions = tools.ledger.versions.of_image(older.cloud, older.image_id)
+    now, image_id = tools.clocks.now(), job.record.image_id(older.role)
+    tools.ledger.versions.put_versions(
+        replace(version, state="removed", since=now, replaced_by=image_id)
+        for version in versions
+        if version.set_id == job.record.id
+    )

@@ -1,0 +1,1 @@
+"""Work on published images: taken back, rolled back, or removed because they are old."""

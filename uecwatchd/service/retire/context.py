@@ -1,0 +1,50 @@
+"""One request about published images, with the tools for it, and its outcome."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from uecwatchd.errors import Stopped
+from uecwatchd.events import Event, Fields, Kind, Level
+from uecwatchd.ledger.records import Request, SetRecord
+from uecwatchd.service.attempt.context import AttemptTools
+from uecwatchd.types import SetId
+
+
+@dataclass(frozen=True, slots=True)
+class Retirement:
+    """A request that is carried out. `record` is that of its set, None if it has none any more."""
+
+    request: Request
+    record: SetRecord | None
+    tools: AttemptTools
+
+    @property
+    def id(self) -> SetId:
+        return self.request.set_id
+
+    def tell(self, kind: Kind, what: str, *, level: Level = "info", fields: Fields | None = None) -> None:
+        """Send an event about the set, with its name in front."""
+        event = Event(kind, f"{self.id.name}: {what}", self.id, level=level, fields=fields or {})
+        self.tools.reporting.listener.tell(event)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait. Raises Stopped if the service is to end."""
+        self.tools.stopping.wait(seconds)
+        self.check_stop()
+
+    def check_stop(self) -> None:
+        """Raise Stopped if the service is to end."""
+        if self.tools.stopping.is_set():
+            what = f"{self.id.name}: stopped at: {self.request.verb}"
+            raise Stopped(what, "the service was asked to stop", "It continues at the next start.")
+
+
+@dataclass(frozen=True, slots=True)
+class RetirementOutcome:
+    """Outcome of a request: the change of the set's record, None if it stays.
+
+    `stays` are sentences about images that could not be taken out of their cloud.
+    """
+
+    change: Callable[[SetRecord], SetRecord] | None = None
+    stays: tuple[str, ...] = ()

@@ -1,0 +1,89 @@
+"""Rollback: an older image of a set becomes the one in use, and the set is held.
+
+The request names the image, so that a repetition after an interruption goes back no further. First the older
+image is made usable and marked as the latest, then the newer one loses its mark: at each moment there is one.
+"""
+
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+from uecwatchd.clouds.client import Cloud
+from uecwatchd.clouds.deprecation import deprecate, restore
+from uecwatchd.clouds.images import AVAILABLE, Image, find_image
+from uecwatchd.delivery.latest import mark_latest
+from uecwatchd.errors import Rejected
+from uecwatchd.events import Kind
+from uecwatchd.intake.spool.output_files import NameTaken
+from uecwatchd.ledger.records import BundleRecord, SetRecord
+from uecwatchd.ledger.versions import VersionRecord, VersionState
+from uecwatchd.outputs import result_files
+from uecwatchd.service.retire.context import Retirement, RetirementOutcome
+from uecwatchd.service.retire.rules import rule_of
+from uecwatchd.types import ID_WORDS, Role
+
+
+def roll_back(job: Retirement) -> RetirementOutcome:
+    """Make an older image the current one. Raises Rejected if it cannot be used, and the cloud's errors."""
+    tools, name, image_id = job.tools, job.request.cloud, job.request.image_id
+    versions, now = tools.ledger.versions, tools.clocks.now()
+    tools.ledger.put_hold(job.id, since=now)
+    cloud = tools.clouds.enter(name)
+    known = versions.of_set(job.id, name)
+    wanted = next((one for one in known if one.image_id == image_id and one.is_in_cloud), None)
+    image = find_image(cloud, image_id)
+    if wanted is None or image is None or image.state != AVAILABLE:
+        what, why = f"{job.id.name}: cannot go back to {image_id}", f"cloud {name} does not have it"
+        raise Rejected(what, why, "See what there is: uecwatchd prune --dry-run")
+    replaced = [one for one in known if one.state == "current" and one.image_id != image_id]
+    _move(job, cloud, wanted, replaced)
+    changes = [replace(wanted, state="current", since=now, replaced=None, replaced_by="")]
+    state: VersionState = "deprecated" if cloud.dialect.deprecates else "older"
+    changes += [replace(one, state=state, since=now, replaced=now, replaced_by=image_id) for one in replaced]
+    versions.put_versions(changes)
+    before = ", ".join(one.image_id for one in replaced) or "nothing"
+    fields = {ID_WORDS[wanted.role]: image_id, "cloud": name}
+    job.tell(
+        Kind.ROLLED_BACK, f"{image_id} is in use again on cloud {name}, instead of {before}", fields=fields
+    )
+    bundle = tools.ledger.bundle_of(name, image_id)
+    return RetirementOutcome(partial(rolled_back_record, version=wanted, image=image, bundle=bundle, now=now))
+
+
+def _move(job: Retirement, cloud: Cloud, wanted: VersionRecord, replaced: list[VersionRecord]) -> None:
+    """Move what tells people and programs which image to use."""
+    tools, ledger = job.tools, job.tools.ledger
+    if cloud.dialect.deprecates:
+        restore(cloud, wanted.image_id)
+    if rule_of(job.id, cloud.name, ledger, tools.retention_of).is_on:
+        versions = ledger.versions.of_set(job.id, cloud.name)
+        mark_latest(cloud, job.id, wanted.image_id, versions, sleep=job.sleep)
+        with suppress(NameTaken):
+            result_files.write_latest(job.id, wanted.image_id)
+    if cloud.dialect.deprecates:
+        for one in replaced:
+            deprecate(cloud, one.image_id, now=tools.clocks.now)
+
+
+def rolled_back_record(
+    record: SetRecord, *, version: VersionRecord, image: Image, bundle: BundleRecord | None, now: float
+) -> SetRecord:
+    """Return the record of a set with another image as its own on one cloud."""
+    target = record.target_on(version.cloud)
+    ids: dict[Role, str] = {version.role: version.image_id}
+    if version.role == "machine":
+        ids |= {"kernel": image.kernel, "ramdisk": image.ramdisk}
+    images = (
+        replace(
+            one,
+            image_id=ids.get(one.role, ""),
+            manifest=bundle.location if bundle and one.role == version.role else "",
+            pending="",
+            attributes=None,
+        )
+        for one in target.images
+    )
+    target = replace(target, images=tuple(images), fingerprint="")
+    targets = (target if one.cloud == version.cloud else one for one in record.targets)
+    record = replace(record, targets=tuple(targets))
+    return replace(record, state="done", since=now, error=None) if record.state == "withdrawn" else record
