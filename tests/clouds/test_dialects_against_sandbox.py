@@ -195,6 +195,11 @@ LIBERTIES: Mapping[str, Liberty] = {
     "public_by_default": Liberty(  # to take a new image for private
         lambda d: not d.public_by_default, lambda r: not r.ec2.public
     ),
+    "deprecates": Liberty(lambda d: d.deprecates, lambda r: "EnableImageDeprecation" in r.ec2.actions),
+    "tells_references": Liberty(
+        lambda d: d.tells_references, lambda r: "DescribeImageReferences" in r.ec2.actions
+    ),
+    "has_parameters": Liberty(lambda d: d.has_parameters, lambda r: r.parameters),
     "account_checked": Liberty(  # to name another account
         lambda d: not d.account_checked, lambda r: not r.ec2.user_checked
     ),

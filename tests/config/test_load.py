@@ -403,7 +403,12 @@ def test_a_configuration_of_the_version_before_means_the_same() -> None:
     settings = dataclasses.asdict(replace(load(file, environ=environ), source=None))
     before = json.loads(file.with_suffix(".json").read_text()) | {"source": None}
     before["work"]["max_disk_size"] = None  # which came later
-    for later in ("outputs", "notify", "hooks"):
+    before["spool"]["removed"] = "keep"
+    for policy in before["spool"]["policy"].values():
+        policy["retention"] = None
+    for cloud in before["clouds"].values():
+        cloud |= {"ssm_url": None, "latest_parameter": None}
+    for later in ("outputs", "notify", "hooks", "retention"):
         del settings[later]
     for cloud in settings["clouds"].values():
         for later in LATER_KEYS_OF_CLOUDS:

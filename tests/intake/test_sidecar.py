@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.support.metadata import DIGEST as SUM
 from tests.support.metadata import full
 from tests.support.metadata_text import read_checksums, read_sidecar
+from uecwatchd.config.retention import RetentionRule
 from uecwatchd.errors import Halted, Rejected
 from uecwatchd.intake.misnamed_sidecars import keys_in
 from uecwatchd.intake.sidecar import (
@@ -54,6 +55,7 @@ on_existing = "replace"
 public      = true
 share       = ["123456789012"]
 tags        = {{ team = "infra" }}
+retention   = {{ keep = 3, min_age = "30d" }}
 sha256      = {{ "karmic.img" = "{DIGEST.upper()}" }}
 """
 
@@ -111,6 +113,7 @@ def test_every_key_is_read() -> None:
         public=True,
         share=("123456789012",),
         tags={"team": "infra"},
+        retention=RetentionRule(keep=3, min_age=30 * 86400.0),
         sha256={"karmic.img": DIGEST},
         given=frozenset(KEYS),
     )

@@ -86,6 +86,7 @@ def _every_state() -> tuple[SetRecord, ...]:
         a_set("maverick", "queued", minutes=1),
         waiting,
         a_set("karmic", "done", minutes=14),
+        a_set("intrepid", "withdrawn", minutes=4000),
         replace(
             a_set("jaunty", "done", minutes=3000, owner=BOB),
             targets=(replace(ON_DEFAULT, remarks=("the description: this cloud has none",)),),

@@ -57,11 +57,11 @@ def printed(what: Any, columns: int) -> list[str]:
 def test_a_set_at_work_has_a_bar_with_rate_and_time_left() -> None:
     lines = printed(draw(answer(AT_WORK, DONE), columns=80), 80)
     assert lines[0] == "SET     STATE"
-    assert lines[1] == "karmic  working   upload the machine: karmic.img, part 4 (attempt 1)"
+    assert lines[1] == "karmic  working    upload the machine: karmic.img, part 4 (attempt 1)"
     bar, numbers = lines[2].split(" 31 %", 1)
     assert set(bar.strip()) <= set("━╸╺")
     assert numbers == "  3.3 MB/s  22 s left"
-    assert lines[3] == "hardy   done      emi-12345678"
+    assert lines[3] == "hardy   done       emi-12345678"
 
 
 def test_a_narrow_terminal_has_the_sentence_below_the_name() -> None:
