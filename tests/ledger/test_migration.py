@@ -53,6 +53,16 @@ def test_a_finished_set_stays_finished_with_its_ids_and_attributes(migrated: Sql
     )
 
 
+def test_images_that_were_published_are_versions(migrated: SqliteLedger) -> None:
+    tiny = migrated.versions.of_set(SetId("/spool", "tiny"))
+    assert [(one.cloud, one.image_id, one.role, one.state) for one in tiny] == [
+        ("default", IDS["machine"], "machine", "current")
+    ]
+    assert 0 < tiny[0].published <= tiny[0].since
+    names = {one.set_id.name for one in migrated.versions.of_cloud("default")}
+    assert names == {"tiny"}, "what was never published is no version"
+
+
 def test_a_set_without_an_attempt_has_no_target(migrated: SqliteLedger) -> None:
     early = record(migrated, "early")
     assert early.targets == ()

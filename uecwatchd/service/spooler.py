@@ -5,7 +5,7 @@ class only connects the parts that do it.
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from uecwatchd.config.records import Settings
@@ -23,6 +23,7 @@ from uecwatchd.service.notices import Notices
 from uecwatchd.service.policy import GONE
 from uecwatchd.service.reconcile import Reconciler
 from uecwatchd.service.requests import Requests
+from uecwatchd.service.retire.rules import has_rule
 from uecwatchd.service.retire.thread import RetireThread
 from uecwatchd.service.retry import adjust_for_clock_jump
 from uecwatchd.service.scanner import Scanner
@@ -31,6 +32,7 @@ from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler_parts import ConfiguredParts, LastingParts
 from uecwatchd.service.work_folder import sweep_work
 from uecwatchd.system.internal_errors import as_internal_error
+from uecwatchd.types import SetId
 
 # Images become old by the day. A restart looks at all of them as well.
 PRUNE_EVERY_SECONDS = 86400.0
@@ -167,7 +169,7 @@ class Spooler:
         """Take results of workers. The older images of each set that is done are looked at."""
         ended = self._parts.dispatcher.collect(self._setup.tools)
         records = (self._parts.states.get(set_id) for set_id in ended)
-        self._parts.requests.ask_to_prune(one.id for one in records if one and one.state == "done")
+        self._ask_to_prune(one.id for one in records if one and one.state == "done")
         return bool(ended)
 
     def retire(self) -> bool:
@@ -179,12 +181,19 @@ class Spooler:
         has_ended = self._collect_retired()
         if parts.monotonic() >= self._next_prune:
             self._next_prune = parts.monotonic() + PRUNE_EVERY_SECONDS
-            with contextlib.suppress(UecError):  # an unusable ledger is reported by the sets
-                parts.requests.ask_to_prune(tools.ledger.versions.sets())
+            self._ask_to_prune(None)
         due = parts.requests.retirements(now=tools.clocks.now())
         free = (one for one in due if one.set_id not in parts.dispatcher.taken)
         parts.retiring.begin(free, record=parts.states.get, tools=tools)
         return has_ended
+
+    def _ask_to_prune(self, sets: Iterable[SetId] | None) -> None:
+        """Have the older images looked at of these sets, or of all, as far as there is a rule for them."""
+        tools = self._setup.tools
+        with contextlib.suppress(UecError):  # an unusable ledger is reported by the sets
+            asked = tools.ledger.versions.sets() if sets is None else sets
+            due = [one for one in asked if has_rule(one, tools.ledger, tools.retention_of)]
+            self._parts.requests.ask_to_prune(due)
 
     def _collect_retired(self) -> bool:
         parts = self._parts

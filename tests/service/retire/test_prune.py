@@ -34,7 +34,7 @@ from tests.support.waiting import until
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.state.image_marks import ImageReference
-from uecwatchd.sandbox.state.registry import Instance
+from uecwatchd.sandbox.state.instances import Instance
 
 DAY = 86400.0
 
@@ -57,7 +57,10 @@ def decisions(host: Host, *words: str) -> dict[str, tuple[str, str]]:
 
 
 def run_instance(host: Host, image_id: str, state: str = "running") -> None:
-    draft = Instance("", "", image_id, "", "", "m1.small", "", state, "2026-11-30T00:00:00.000+00:00", "")
+    since = "2026-11-30T00:00:00.000+00:00"
+    draft = Instance(
+        *("", "", image_id, "", "", "m1.small", "", state, since, "", "", "", "boots"), 0, 0, "", ""
+    )
     host.cloud.backend.registry.add_instances(draft, count=1)
 
 
@@ -184,7 +187,7 @@ def test_what_an_instance_uses_stays_until_that_has_ended(host: Host) -> None:
     host.ask("once")
     assert images(host) == sorted(made)
     (instance,) = host.cloud.backend.registry.instances()
-    host.cloud.backend.registry.set_instance_state(instance.id, "terminated")
+    host.cloud.backend.registry.change_instance(instance.id, lambda found: replace(found, state="terminated"))
     host.ask("once")
     assert images(host) == sorted(made[1:])
 

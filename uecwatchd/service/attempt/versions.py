@@ -36,16 +36,18 @@ def note_version(job: Job, tools: AttemptTools) -> None:
 
 
 def _mark_latest(job: Job, image_id: str, tools: AttemptTools) -> None:
-    """Tell which image is to be used. The image itself is published, so a failure is only reported."""
+    """Tell which image is to be used. The image itself is published, so a failure is only reported.
+
+    The file beside the image has the id on the first of several clouds, as those of the ids do.
+    """
     versions = tools.ledger.versions.of_set(job.record.id, job.target.cloud)
 
     def sleep(seconds: float) -> None:
         pause(seconds, tools, partial(stop_if_asked, job, tools))
 
-    steps = (
-        partial(mark_latest, job.cloud, job.record.id, image_id, versions, sleep=sleep),
-        partial(result_files.write_latest, job.record.id, image_id),
-    )
+    steps = [partial(mark_latest, job.cloud, job.record.id, image_id, versions, sleep=sleep)]
+    if job.target.place == 0:
+        steps.append(partial(result_files.write_latest, job.record.id, image_id))
     for step in steps:
         try:
             step()

@@ -16,6 +16,7 @@ from uecwatchd.errors import Rejected
 from uecwatchd.events import Kind
 from uecwatchd.intake.spool.output_files import NameTaken
 from uecwatchd.ledger.records import BundleRecord, SetRecord
+from uecwatchd.ledger.standing import combine, seen_from
 from uecwatchd.ledger.versions import VersionRecord, VersionState
 from uecwatchd.outputs import result_files
 from uecwatchd.service.retire.context import Retirement, RetirementOutcome
@@ -58,8 +59,9 @@ def _move(job: Retirement, cloud: Cloud, wanted: VersionRecord, replaced: list[V
     if rule_of(job.id, cloud.name, ledger, tools.retention_of).is_on:
         versions = ledger.versions.of_set(job.id, cloud.name)
         mark_latest(cloud, job.id, wanted.image_id, versions, sleep=job.sleep)
-        with suppress(NameTaken):
-            result_files.write_latest(job.id, wanted.image_id)
+        if job.record is None or job.record.target_on(cloud.name).place == 0:
+            with suppress(NameTaken):
+                result_files.write_latest(job.id, wanted.image_id)
     if cloud.dialect.deprecates:
         for one in replaced:
             deprecate(cloud, one.image_id, now=tools.clocks.now)
@@ -83,7 +85,10 @@ def rolled_back_record(
         )
         for one in target.images
     )
-    target = replace(target, images=tuple(images), fingerprint="")
-    targets = (target if one.cloud == version.cloud else one for one in record.targets)
-    record = replace(record, targets=tuple(targets))
-    return replace(record, state="done", since=now, error=None) if record.state == "withdrawn" else record
+    if target not in record.targets:
+        return record
+    record = record.with_target(replace(target, images=tuple(images), fingerprint=""))
+    seen = seen_from(record, version.cloud)
+    if seen.state == "withdrawn":
+        seen = replace(seen, state="done", since=now, error=None)
+    return combine(seen)

@@ -6,6 +6,7 @@ from pathlib import Path
 from uecwatchd.config.retention import RetentionRule
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.standing import seen_from
 from uecwatchd.types import SetId
 
 RuleOfFolder = Callable[[Path], RetentionRule]
@@ -18,8 +19,16 @@ def rule_of(set_id: SetId, cloud: str, ledger: Ledger, of_folder: RuleOfFolder) 
     return wishes.over(of_folder(Path(set_id.folder)))
 
 
-def obstacle_of(record: SetRecord | None) -> str:
-    """Return why nothing of a set may be removed now, empty if it may. A forgotten set has no record."""
-    if record is None or record.state == "done":
+def has_rule(set_id: SetId, ledger: Ledger, of_folder: RuleOfFolder) -> bool:
+    """Tell if something may have to be done with the older images of a set, on any cloud."""
+    versions = [one for one in ledger.versions.of_set(set_id) if one.is_in_cloud]
+    clouds = {one.cloud for one in versions if one.state != "current"}
+    return any(rule_of(set_id, cloud, ledger, of_folder).is_on for cloud in clouds)
+
+
+def obstacle_of(record: SetRecord | None, cloud: str) -> str:
+    """Return why nothing of a set may leave a cloud now, empty if it may. A forgotten set has no record."""
+    state = seen_from(record, cloud).state if record else "done"
+    if record is None or state == "done":
         return ""
-    return f"{record.name} is {record.state}: nothing leaves before the new image works"
+    return f"{record.name} is {state}: nothing leaves before the new image works"

@@ -5,7 +5,7 @@ its kernel and ramdisk if nothing else needs them. Each step can be repeated: af
 request is carried out again, and finds what is left.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -14,6 +14,7 @@ from uecwatchd.clouds.images import find_image
 from uecwatchd.errors import Rejected, problem
 from uecwatchd.events import Kind
 from uecwatchd.ledger.records import SetRecord, TargetRecord
+from uecwatchd.ledger.standing import combine, with_each
 from uecwatchd.ledger.versions import VersionRecord, VersionState
 from uecwatchd.outputs import result_files
 from uecwatchd.service.retire.context import Retirement, RetirementOutcome
@@ -28,14 +29,14 @@ def withdraw(job: Retirement) -> RetirementOutcome:
     current = [one for one in ledger.versions.of_set(job.id) if one.state == "current"]
     clouds = sorted({one.cloud for one in current} | _clouds_of(job.record))
     chosen = [name for name in clouds if cloud_name in ("", name)]
-    if job.record and (cloud_name in ("", job.record.target.cloud)):
-        result_files.remove_latest(job.id)
-        result_files.retract(job.record)
+    change = partial(withdrawn_record, clouds=chosen, now=job.tools.clocks.now())
+    if job.record:
+        if any(job.record.target_on(name).place == 0 for name in chosen):
+            result_files.remove_latest(job.id)
+        result_files.retract_undone(change(job.record))
     stays = tuple(sentence for name in chosen for sentence in _withdraw_from(job, name, current))
     for sentence in stays:
         job.tell(Kind.WITHDRAWN, sentence, level="warning")
-    rest = [name for name in clouds if name not in chosen]
-    change = partial(withdrawn_record, clouds=chosen, rest=rest, now=job.tools.clocks.now())
     return RetirementOutcome(change, stays)
 
 
@@ -44,12 +45,14 @@ def _clouds_of(record: SetRecord | None) -> set[str]:
     return {target.cloud for target in targets if any(image.image_id for image in target.images)}
 
 
-def withdrawn_record(record: SetRecord, *, clouds: list[str], rest: list[str], now: float) -> SetRecord:
-    """Return the record of a set without its images on some clouds. `rest` are those that still have one."""
+def withdrawn_record(record: SetRecord, *, clouds: Collection[str], now: float) -> SetRecord:
+    """Return the record of a set without its images on some clouds."""
     targets = tuple(_without_images(one) if one.cloud in clouds else one for one in record.targets)
-    record = replace(record, targets=targets)
-    if rest:
-        return record
+    there = [target.cloud for target in record.current if target.cloud in clouds]
+    return combine(with_each(replace(record, targets=targets), partial(_withdrawn, now=now), there))
+
+
+def _withdrawn(record: SetRecord, *, now: float) -> SetRecord:
     record = replace(record, state="withdrawn", since=now, stage="", next_retry=None, error=None)
     return replace(record, deferrals=0, first_failure=None)
 
