@@ -160,3 +160,44 @@ def test_a_set_waits_for_a_cloud_that_is_away_while_it_is_done_on_the_other(
         far.backend.faults.clear()
         host.ask("retry", "karmic")
         until(lambda: "karmic.emi" in id_files(host), "the set is done")
+
+
+# --- what becomes of the images ---------------------------------------------------------------------------
+
+
+def test_a_set_is_withdrawn_from_one_cloud_alone(
+    host: Host, far: Sandbox, drop: Callable[[str], None]
+) -> None:
+    drop(BOTH)
+    assert host.run("once").returncode == 0
+    before = id_files(host)
+    host.ask("withdraw", "karmic", "--cloud", "far", "--yes")
+    assert not far.images
+    assert len(host.cloud.images) == 3
+    assert id_files(host) == {name: before[name] for name in before if name.startswith("karmic.default.")}
+    report = host.report("karmic")
+    assert (report["state"], [one["state"] for one in report["clouds"]]) == ("partly", ["done", "withdrawn"])
+    host.ask("release", "karmic")
+    assert host.run("once").returncode == 0
+    assert {"karmic.emi", "karmic.far.emi"} <= id_files(host).keys()
+    assert len(far.images) == 3
+
+
+def test_each_cloud_keeps_its_own_older_images(
+    host: Host, far: Sandbox, small_set: RealSet, drop: Callable[[str], None]
+) -> None:
+    made: list[tuple[str, str]] = []
+    for number in range(3):
+        if number == 2:
+            far.backend.faults.arm("image-fails")
+        drop(f'{BOTH}version = "{number}"\nname = "karmic-{{version}}"\nretention = {{ keep = 2 }}\n')
+        host.run("once")
+        made.append(tuple(id_files(host).get(f"karmic.{cloud}.emi", "") for cloud in ("default", "far")))
+
+    def machines(cloud: Sandbox) -> set[str]:
+        return {one.id for one in cloud.images if one.type == "machine"}
+
+    assert {one for one, _ in made} == machines(host.cloud), "nothing leaves in a run with an error"
+    host.run("once")
+    assert machines(host.cloud) == {made[1][0], made[2][0]}, "the oldest has left"
+    assert {made[0][1], made[1][1]} <= machines(far), "where the newest has failed, nothing leaves"

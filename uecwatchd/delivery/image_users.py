@@ -10,6 +10,7 @@ from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.images import AVAILABLE, Image, list_images
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import BundleRecord, SetRecord
+from uecwatchd.ledger.standing import seen_from
 from uecwatchd.types import SetId
 
 
@@ -34,7 +35,7 @@ def _uses(record: SetRecord, bundle: BundleRecord) -> bool:
     image_id = target.image(bundle.role).image_id
     if image_id:
         return image_id == bundle.image_id
-    return record.state != "withdrawn" and member.digest == bundle.digest
+    return seen_from(record, bundle.cloud).state != "withdrawn" and member.digest == bundle.digest
 
 
 def bundles_booting(bundle: BundleRecord, ledger: Ledger) -> tuple[BundleRecord, ...]:
