@@ -31,6 +31,8 @@ RIGHTS_OF_S3 = {
 }
 # It is asked at a path that no cloud has, where nobody has rights.
 WITHOUT_RIGHT = {"ec2:DescribeRegions"}
+# The calls of the parameter store, whose client is no part of that of a cloud.
+RIGHTS_OF_PARAMETERS = {"ssm:GetParameter", "ssm:PutParameter"}
 
 
 @pytest.fixture(scope="module")
@@ -183,9 +185,10 @@ def test_fish_offers_the_values_of_an_option_and_the_options_before_a_verb(made:
 
 def test_the_least_account_has_the_rights_for_each_call_and_no_others() -> None:
     text = (ETC / "doc" / "administration.md").read_text()
-    (policy,) = (json.loads(one) for one in re.findall(r"```json\n(.+?)```", text, re.DOTALL))
-    granted = {right for one in policy["Statement"] for right in listed(one["Action"])}
-    assert granted == set(rights_of_calls()) - WITHOUT_RIGHT
+    blocks = [json.loads(one) for one in re.findall(r"```json\n(.+?)```", text, re.DOTALL)]
+    statements = [one for block in blocks for one in block.get("Statement", [block])]
+    granted = {right for one in statements for right in listed(one["Action"])}
+    assert granted == (set(rights_of_calls()) - WITHOUT_RIGHT) | RIGHTS_OF_PARAMETERS
 
 
 def listed(words: str | list[str]) -> list[str]:

@@ -27,7 +27,10 @@ def has_rule(set_id: SetId, ledger: Ledger, of_folder: RuleOfFolder) -> bool:
 
 
 def obstacle_of(record: SetRecord | None, cloud: str) -> str:
-    """Return why nothing of a set may leave a cloud now, empty if it may. A forgotten set has no record."""
+    """Return why nothing of a set may leave a cloud now, empty if it may.
+
+    A forgotten set has no record, and nothing against it.
+    """
     state = seen_from(record, cloud).state if record else "done"
     if record is None or state == "done":
         return ""
