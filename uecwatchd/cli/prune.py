@@ -65,7 +65,7 @@ def decisions_about(set_id: SetId, verb: ImageVerb) -> Iterator[RetireDecision]:
             rule_of(set_id, name, verb.ledger, verb.settings.retention_of),
             now=time.time(),
             can_deprecate=cloud.dialect.deprecates,
-            obstacle=obstacle_of(verb.ledger.set(set_id), name),
+            obstacle=obstacle_of(set_id, name, verb.ledger),
         )
 
 

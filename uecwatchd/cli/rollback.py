@@ -39,7 +39,7 @@ def rollback(arguments: argparse.Namespace) -> int:
         _check_settled(set_id, verb)
         steps = find_steps(set_id, arguments.cloud or "", verb)
         for step in steps:
-            say(f"{'Would use' if arguments.dry_run else 'Uses'} {step}.")
+            say(f"To be used again: {step}.")
         done = True
         if not arguments.dry_run:
             confirm(f"Go back, and hold {set_id.name}?", yes=arguments.yes, verb="rollback")

@@ -43,7 +43,7 @@ def withdraw(arguments: argparse.Namespace) -> int:
                 f"See: {command('history', set_id)}",
             )
         for image in found:
-            say(f"{'Would take' if arguments.dry_run else 'Takes'} back {image}.")
+            say(f"To be taken back: {image}.")
         if arguments.dry_run:
             return _report(set_id, found, verb, arguments, done=False)
         confirm(f"Take it back, and hold {set_id.name}?", yes=arguments.yes, verb="withdraw")

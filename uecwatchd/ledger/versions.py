@@ -32,7 +32,7 @@ class VersionRecord:
     published: float
     since: float  #: when the state began
     replaced: float | None = None  #: when another image became the current one
-    passed: bool = True  #: it has passed the checks before its publication
+    passed: bool = True  #: it has passed the checks before its publication, and nobody went back from it
     replaced_by: str = ""  #: id of the image that became current after it
     #: as its sidecar had it; the files may be gone by now
     retention: RetentionRule = field(default_factory=RetentionRule)

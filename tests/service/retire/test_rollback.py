@@ -89,6 +89,21 @@ def test_a_repeated_request_goes_back_no_further(host: Host) -> None:
     assert states(host) == {first: "older", second: "current", third: "older"}
 
 
+def test_an_image_that_was_gone_back_from_is_neither_kept_nor_used_again(host: Host) -> None:
+    first, second = publish_several(host, 2)
+    host.ask("rollback", "karmic", "--yes")
+    retain(host, "keep = 2")
+    drop(host, seed=7)
+    assert "karmic is held" in host.ask("prune", "--dry-run")[0]
+    host.ask("once")
+    assert images(host) == sorted((first, second)), "a set that is held keeps all of its images"
+    host.ask("release", "karmic")
+    host.ask("once")
+    newest = ids(host)["emi"]
+    assert images(host) == sorted((first, newest))
+    assert host.ask("rollback", "karmic", "--yes")[0] == f"{first}\n"
+
+
 def test_kernel_and_ramdisk_go_back_with_their_machine(host: Host, small_set: RealSet) -> None:
     host.drop_set(small_set)
     host.ask("once")
@@ -134,7 +149,7 @@ def test_after_a_withdrawal_the_image_before_is_used(host: Host) -> None:
 def test_a_trial_changes_nothing(host: Host) -> None:
     first, second = publish_several(host, 2)
     data, talk = host.ask("rollback", "karmic", "--dry-run", "--json")
-    assert f"Would use {first}" in talk
+    assert f"To be used again: {first}" in talk
     assert json.loads(data)["clouds"] == [{"cloud": "default", "from": second, "to": first}]
     assert ids(host)["emi"] == second
 

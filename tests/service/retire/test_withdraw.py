@@ -119,7 +119,7 @@ def test_a_terminal_is_asked(host: Host, answer: str, code: int) -> None:
 def test_a_trial_changes_nothing_and_says_what_would_be_done(host: Host) -> None:
     image_id = publish(host)
     data, talk = host.ask("withdraw", "karmic", "--dry-run", "--json")
-    assert f"Would take back machine {image_id} from cloud default" in talk
+    assert f"To be taken back: machine {image_id} from cloud default" in talk
     assert json.loads(data)["images"] == [
         {"cloud": "default", "role": "machine", "id": image_id, "gone": False}
     ]

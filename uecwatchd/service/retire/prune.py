@@ -52,7 +52,7 @@ def _decisions(job: Retirement, cloud: Cloud) -> tuple[RetireDecision, ...]:
         rule_of(job.id, cloud.name, ledger, tools.retention_of),
         now=tools.clocks.now(),
         can_deprecate=cloud.dialect.deprecates,
-        obstacle=obstacle_of(ledger.set(job.id), cloud.name),
+        obstacle=obstacle_of(job.id, cloud.name, ledger),
     )
 
 
@@ -78,7 +78,7 @@ def _take(job: Retirement, cloud: Cloud, step: RetireDecision) -> None:
 def _remove_unused_boot(job: Retirement, cloud: Cloud) -> None:
     """Remove the kernels and ramdisks of the set that no image of it starts with any more."""
     ledger = job.tools.ledger
-    if obstacle_of(ledger.set(job.id), cloud.name):
+    if obstacle_of(job.id, cloud.name, ledger):
         return
     current = {image.image_id for image in job.record.target_on(cloud.name).images} if job.record else set()
     unused = [one for one in boot_bundles(job, cloud.name) if one.image_id not in current]

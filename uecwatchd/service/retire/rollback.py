@@ -40,7 +40,11 @@ def roll_back(job: Retirement) -> RetirementOutcome:
     _move(job, cloud, wanted, replaced)
     changes = [replace(wanted, state="current", since=now, replaced=None, replaced_by="")]
     state: VersionState = "deprecated" if cloud.dialect.deprecates else "older"
-    changes += [replace(one, state=state, since=now, replaced=now, replaced_by=image_id) for one in replaced]
+    changes += [
+        # A person has judged it: it is no image to go back to, and none that has to stay.
+        replace(one, state=state, since=now, passed=False, replaced=now, replaced_by=image_id)
+        for one in replaced
+    ]
     versions.put_versions(changes)
     before = ", ".join(one.image_id for one in replaced) or "nothing"
     fields = {ID_WORDS[wanted.role]: image_id, "cloud": name}

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from uecwatchd.config.retention import RetentionRule
 from uecwatchd.ledger.api import Ledger
-from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.standing import seen_from
 from uecwatchd.types import SetId
 
@@ -26,11 +25,14 @@ def has_rule(set_id: SetId, ledger: Ledger, of_folder: RuleOfFolder) -> bool:
     return any(rule_of(set_id, cloud, ledger, of_folder).is_on for cloud in clouds)
 
 
-def obstacle_of(record: SetRecord | None, cloud: str) -> str:
+def obstacle_of(set_id: SetId, cloud: str, ledger: Ledger) -> str:
     """Return why nothing of a set may leave a cloud now, empty if it may.
 
-    A forgotten set has no record, and nothing against it.
+    A set that is gone has no record, and nothing against it.
     """
+    if set_id in ledger.holds():
+        return f"{set_id.name} is held"
+    record = ledger.set(set_id)
     state = seen_from(record, cloud).state if record else "done"
     if record is None or state == "done":
         return ""
