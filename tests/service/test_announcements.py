@@ -71,6 +71,22 @@ def test_each_outcome_is_announced_once() -> None:
     assert told.of(record("rejected", since=BEGUN + 8)) == ["rejected karmic"]
 
 
+def test_a_withdrawal_is_announced_and_so_is_the_next_publication() -> None:
+    told = Told()
+    assert told.of(record("done")) == ["done karmic"]
+    assert told.of(record("withdrawn", since=BEGUN + 5)) == ["withdrawn karmic"]
+    assert told.of(record("withdrawn", since=BEGUN + 5)) == []
+    assert told.of(record("done", since=BEGUN + 7)) == ["recovered karmic"]
+    facts = Told().facts(record("withdrawn"))
+    assert facts["sentence"] == "karmic is withdrawn: its image was taken back from cloud default"
+
+
+def test_a_set_that_is_withdrawn_because_its_files_are_gone_is_not_announced() -> None:
+    told = Told()
+    assert told.of(record("done")) == ["done karmic"]
+    assert told.of(record("withdrawn", since=BEGUN + 5, reason=GONE)) == []
+
+
 def test_what_was_so_before_anybody_was_to_be_told_is_not_announced() -> None:
     told = Told()
     told.announced.clear()

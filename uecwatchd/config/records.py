@@ -42,7 +42,7 @@ Closable = Literal["public", "share", "bucket", "on_existing", "clouds", "test",
 Compression = Literal["fast", "small"]
 # What a message can be about. "partly": done on some of its clouds, and failed on another. "stale": nothing
 # new for longer than `fresh` allows.
-Outcome = Literal["done", "partly", "rejected", "deferred", "halted", "recovered", "stale"]
+Outcome = Literal["done", "partly", "rejected", "deferred", "halted", "recovered", "stale", "withdrawn"]
 
 
 # --- validation of values ---------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from uecwatchd.outputs.notify.facts import (
     complete,
     done_facts,
     failure_facts,
+    withdrawn_facts,
 )
 from uecwatchd.outputs.overview import known_successes
 from uecwatchd.service.freshness import Freshness, is_about
@@ -135,6 +136,9 @@ def _of_set(
         after = before.outcome if before and before.outcome != "done" else ""
         after = after or ("stale" if is_renewed else "")
         yield News("recovered" if after else "done", record.id, since, done_facts(record, after=after))
+    elif record.state == "withdrawn":
+        entries[record.id] = Announced("withdrawn", since)
+        yield News("withdrawn", record.id, since, withdrawn_facts(record))
     elif record.state == "rejected" or _is_stuck(record, before, settings):
         entries[record.id] = Announced(record.state, since)
         outcome = PARTLY if shown_state(record) == PARTLY else record.state

@@ -57,6 +57,15 @@ def failure_facts(record: SetRecord) -> Facts:
     return {"sentence": sentence, **_of_set(record), **event.fields}
 
 
+def withdrawn_facts(record: SetRecord) -> Facts:
+    """Return the facts of a set without its image, which was taken back from the cloud."""
+    return {
+        "sentence": f"{record.name} is withdrawn: its image was taken back from cloud {record.target.cloud}",
+        "hint": f"What was done: {command('log', record.id)}",
+        **_of_set(record),
+    }
+
+
 def _of_set(record: SetRecord) -> Facts:
     return {
         "set": record.name,

@@ -26,6 +26,7 @@ MARKS: Mapping[str, Literal["success", "warning", "failure", "info"]] = {
     "recovered": "success",
     "deferred": "warning",
     "stale": "warning",
+    "withdrawn": "warning",
     "rejected": "failure",
     "halted": "failure",
 }
