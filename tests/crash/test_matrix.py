@@ -32,7 +32,8 @@ MUST_BE_CROSSED = (
     "note set working: publish",
     "note bundle planned", "put part", "put manifest", "note bundle uploaded", "note bundle registering",
     "RegisterImage", "note bundle registered", "empty the ledger's log", "CreateTags", "append to .uec.log",
-    "write .uec.json", "place .uec.json", "place .eki", "place .eri", "place .emi", "note set done",
+    "write .uec.json", "place .uec.json", "place .eki", "place .eri", "place .emi",
+    "note the published version", "note set done",
 )  # fmt: skip
 
 

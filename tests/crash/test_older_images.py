@@ -128,3 +128,41 @@ def test_a_set_goes_back_once_at_each_point_of_death(retaining: Scene, killer: K
         if found := list(what_is_wrong(made)):
             wrong[gap] = found
     assert not wrong
+
+
+def test_an_image_becomes_the_latest_at_each_point_of_death(retaining: Scene, killer: Killer) -> None:
+    scene = retaining
+
+    def begin() -> str:
+        """Publish one image, and drop the next one in its place; return the first one's id."""
+        scene.begin_again(())
+        drop_image(scene.host.spool, "tiny", bytes(4096), sidecar=KEEP)
+        assert killer.run(scene.host, "once") == 0, scene.said()
+        drop_image(scene.host.spool, "tiny", b"1" * 4096, sidecar=KEEP)
+        return (scene.host.spool / "tiny.emi").read_text().strip()
+
+    def what_is_wrong(first: str) -> Iterator[str]:
+        (newest,) = {image_id for _, image_id in scene.images()} - {first}
+        ids = [(scene.host.spool / f"tiny{ending}").read_text().strip() for ending in (".emi", ".latest")]
+        if ids != [newest, newest]:
+            yield f"ids: {ids}"
+        if states(scene) != {first: "older", newest: "current"}:
+            yield f"versions: {states(scene)}"
+        marked = [one.resource for one in scene.host.cloud.backend.registry.tags() if one.key == "latest"]
+        if marked != [newest]:
+            yield f"marked as the latest: {marked}"
+
+    first = begin()
+    assert killer.run(scene.host, "once") == 0, scene.said()
+    assert list(what_is_wrong(first)) == []
+    places = gaps(scene, "place .emi")
+    effects = {name.partition(" ")[2] for gap in places for name in gap}
+    assert {"note the published version", "CreateTags", "DeleteTags", "place .latest"} <= effects
+    wrong = {}
+    for gap in places:
+        first = begin()
+        assert killer.run(scene.host, "once", at=(*gap, 1)) == KILLED, gap
+        killer.run(scene.host, "once")
+        if found := list(what_is_wrong(first)):
+            wrong[gap] = found
+    assert not wrong
