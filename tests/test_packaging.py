@@ -104,6 +104,13 @@ def test_maintainer_scripts_are_scripts(script: Path) -> None:
     assert subprocess.run(["sh", "-n", script], check=False).returncode == 0
 
 
+def test_dpkg_asks_nothing_about_what_setup_writes() -> None:
+    (listed,) = re.findall(r"(?m)^CONFFILES = (.+)", (PACKAGING / "build_deb.py").read_text())
+    assert "uecwatchd.toml" not in listed
+    postrm = (PACKAGING / "debian" / "postrm").read_text()
+    assert "rm -f /etc/uecwatchd/uecwatchd.toml" in postrm
+
+
 @pytest.mark.parametrize(
     "name", ["systemd/uecwatchd.service", "etc/uecwatchd.toml", "etc/doc/administration.md", "README.md"]
 )

@@ -33,7 +33,7 @@ ONCE = UNITS / "uecwatchd-once.service.d"
 REVISION = "1"
 
 # What is installed as it is, from the checkout to the package. All of it can be read by everybody; postinst
-# closes the configuration, when there is a group that may read it.
+# makes the configuration from its example, when there is a group that may read it.
 FILES = (
     ("systemd/uecwatchd.service", UNITS / "uecwatchd.service"),
     ("systemd/uecwatchd-once.service", UNITS / "uecwatchd-once.service"),
@@ -43,7 +43,7 @@ FILES = (
     ("systemd/uecwatchd.sysusers", Path("usr/lib/sysusers.d/uecwatchd.conf")),
     ("systemd/uecwatchd.tmpfiles", Path("usr/lib/tmpfiles.d/uecwatchd.conf")),
     ("systemd/uecwatchd.catalog", Path("usr/lib/systemd/catalog/uecwatchd.catalog")),
-    ("etc/uecwatchd.toml", Path("etc/uecwatchd/uecwatchd.toml")),
+    ("etc/uecwatchd.toml", Path("usr/share/uecwatchd/uecwatchd.toml")),
     ("etc/packaging/uecadm.sudoers", Path("etc/sudoers.d/uecwatchd")),
     ("etc/packaging/debian/copyright", DOC / "copyright"),
     ("etc/doc/administration.md", DOC / "administration.md"),
@@ -61,7 +61,9 @@ MANUAL = {
     "uecwatchd.fish": Path("usr/share/fish/vendor_completions.d/uecwatchd.fish"),
 }
 COMPRESSED = (("CHANGELOG.md", DOC / "changelog.gz"), ("README.md", DOC / "README.md.gz"))
-CONFFILES = ("/etc/uecwatchd/uecwatchd.toml", "/etc/sudoers.d/uecwatchd")
+# Not the configuration: `uecwatchd setup` writes into it, so that dpkg would ask what to keep at each
+# upgrade with a new comment, and fail where nobody answers, while the service is stopped.
+CONFFILES = ("/etc/sudoers.d/uecwatchd",)
 SCRIPTS = ("postinst", "prerm", "postrm")
 
 # -P and -s: the folder of the caller, and the packages in a user's home, are not ours.

@@ -71,14 +71,16 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def newer(package: Path, folder: Path) -> Path:
-    """Return the package again, with a higher version."""
-    control, made = folder / "control", folder / "newer.deb"
-    subprocess.run(["dpkg-deb", "--control", package, control], check=True)
-    text = (control / "control").read_text()
-    (control / "control").write_text(re.sub(r"(?m)^Version: .*-1$", r"\g<0>.1", text))
-    subprocess.run(["tar", "--create", "--file", folder / "control.tar", "-C", control, "."], check=True)
-    shutil.copy(package, made)
-    subprocess.run(["ar", "r", made, folder / "control.tar"], check=True, capture_output=True)
+    """Return the package again, with a higher version, and a new comment in its configuration."""
+    tree, made = folder / "tree", folder / "newer.deb"
+    subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
+    control = tree / "DEBIAN/control"
+    control.write_text(re.sub(r"(?m)^Version: .*-1$", r"\g<0>.1", control.read_text()))
+    (configuration,) = tree.rglob("uecwatchd.toml")
+    configuration.write_text(f"{configuration.read_text()}# a new comment\n")
+    build = ("dpkg-deb", "-Znone", "--root-owner-group", "--build", tree, made)
+    subprocess.run(build, check=True, stdout=subprocess.PIPE)
+    shutil.rmtree(tree)
     return made
 
 
