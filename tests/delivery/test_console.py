@@ -1,9 +1,12 @@
 """A console is judged by fixed patterns, and shown without what it could do to a terminal."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uecwatchd.clouds.instances import CONSOLE_CHARACTERS
 from uecwatchd.delivery.console import FAILURES, judge_console, last_lines, new_text
 
 # As kernels, ramdisks, boot loaders and getties have written them.
@@ -63,6 +66,17 @@ def test_the_last_lines_are_printable_and_short() -> None:
 )
 def test_new_text_is_found_also_if_the_cloud_keeps_only_the_end(before: str, now: str, news: str) -> None:
     assert new_text(before, now) == news
+
+
+@pytest.mark.parametrize(
+    "piece", ["cloud-init v.", "login", "\x1b]", "\x1b[1;", "blocked for more than 9", "(initramfs", "\r"]
+)
+def test_a_hostile_console_takes_no_long_time(piece: str) -> None:
+    text = piece * (CONSOLE_CHARACTERS // len(piece))
+    began = time.process_time()
+    judge_console(text, expect="x")
+    last_lines(text)
+    assert time.process_time() - began < 2
 
 
 @given(st.text())

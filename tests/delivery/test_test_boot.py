@@ -19,6 +19,7 @@ from tests.support.boots import drop_tested, living, quick_boots
 from tests.support.clock import Clocks
 from tests.support.daemon import daemon_thread, opened_service
 from tests.support.host import Host, cloud_host
+from tests.support.listener import Recorder
 from tests.support.site_programs import make_program
 from tests.support.waiting import until
 from uecwatchd.clouds.request_retry import RetryPolicy
@@ -184,6 +185,22 @@ def test_a_cloud_asks_for_a_test_and_a_sidecar_may_decline(host: Host) -> None:
     (host.spool / "lucid.toml").write_text('kernel = "none"\nconvert = "keep"\n')
     host.ask("once")
     assert len(host.cloud.instances) == 1
+
+
+def test_one_instance_runs_on_a_cloud_at_a_time(host: Host) -> None:
+    quick_boots(host)
+    for number in range(4):
+        drop_tested(host, f"set{number}", data=bytes([number]) * 4096)
+    alive: list[int] = []
+
+    class Census(Recorder):
+        def progress(self, progress: Progress) -> None:
+            alive.append(len(living(host.cloud)))
+
+    with opened_service(host, Census(), patience=QUICK) as service:
+        assert {record.state for record in service.once()} == {"done"}
+    assert max(alive) == 1
+    assert len(host.cloud.instances) == 4
 
 
 def test_a_folder_may_close_tests_to_sidecars(host: Host) -> None:

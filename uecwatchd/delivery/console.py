@@ -19,10 +19,9 @@ LINE_CHARACTERS = 200
 SEQUENCES = re.compile(
     r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[()][0-9A-B]|[=>78cDEHM])"
 )
-LINE_ENDS = re.compile(r"\r*\n|\r")
 
 # A getty's prompt, which kernel messages may follow, and the last word of cloud-init.
-UP = re.compile(r"(?<!last )\blogin:(?=\s|$)|\bcloud-init v\. ?\S+ finished\b", re.IGNORECASE)
+UP = re.compile(r"(?<!last )\blogin:(?=\s|$)|\bcloud-init v\. ?\S{1,60} finished\b", re.IGNORECASE)
 FAILURES: Mapping[str, re.Pattern[str]] = {
     "its kernel panics": re.compile(r"Kernel panic - not syncing"),
     "its kernel cannot mount the root file system": re.compile(r"Unable to mount root fs"),
@@ -81,7 +80,7 @@ def new_text(before: str, now: str) -> str:
 
 def without_sequences(text: str) -> str:
     """Return a console's text with plain line ends, and without what controls a terminal."""
-    return LINE_ENDS.sub("\n", SEQUENCES.sub("", text))
+    return SEQUENCES.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _line_at(plain: str, place: int) -> str:

@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,16 +12,20 @@ from uecwatchd.errors import Halted
 class Database:
     """A connection that request threads share in turn."""
 
-    def __init__(self, path: Path, *, schema: str, version: int) -> None:
+    def __init__(
+        self, path: Path, *, schema: str, version: int, upgrades: Mapping[int, str] | None = None
+    ) -> None:
         """Open the file. `schema` is a script of CREATE statements for a new one.
 
-        Raises `Halted`: if the file has another version.
+        `upgrades` are scripts from a version to the next one. Raises `Halted`: if the file has another
+        version.
         """
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._connection.row_factory = sqlite3.Row
         try:
-            found = _prepare(self._connection, schema=schema, version=version)
+            scripts = {**(upgrades or {}), 0: schema}
+            found = _prepare(self._connection, scripts=scripts, version=version)
         except sqlite3.Error as error:
             self._connection.close()
             raise _unusable(path, str(error)) from error
@@ -46,14 +50,16 @@ class Database:
             self._connection.close()
 
 
-def _prepare(connection: sqlite3.Connection, *, schema: str, version: int) -> int:
-    """Run the schema on a new file, and return the file's version."""
+def _prepare(connection: sqlite3.Connection, *, scripts: Mapping[int, str], version: int) -> int:
+    """Run the schema on a new file, or the upgrades of an older one, and return the file's version."""
     connection.execute("PRAGMA foreign_keys = ON")
     # Losing the last second in a power cut is all right for a test cloud; waiting for the disk is not.
     connection.execute("PRAGMA synchronous = OFF")
-    if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-        connection.executescript(f"BEGIN; {schema}; PRAGMA user_version = {version}; COMMIT;")
     found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    while found < version and found in scripts:
+        reached = found + 1 if found else version
+        connection.executescript(f"BEGIN; {scripts[found]}; PRAGMA user_version = {reached}; COMMIT;")
+        found = reached
     return found
 
 

@@ -71,6 +71,20 @@ CREATE TABLE instance (
 )
 """
 
+# Instances had no more than a row until version 3, and ran for ever.
+UPGRADES = {
+    2: """
+        ALTER TABLE instance ADD COLUMN token TEXT NOT NULL DEFAULT '';
+        ALTER TABLE instance ADD COLUMN request TEXT NOT NULL DEFAULT '';
+        ALTER TABLE instance ADD COLUMN script TEXT NOT NULL DEFAULT 'boots';
+        ALTER TABLE instance ADD COLUMN looks INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE instance ADD COLUMN reads INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE instance ADD COLUMN address TEXT NOT NULL DEFAULT '';
+        ALTER TABLE instance ADD COLUMN reason TEXT NOT NULL DEFAULT '';
+        UPDATE instance SET state = 'terminated'
+    """
+}
+
 ID_DIGITS = 8  # of instances and reservations
 
 
@@ -122,7 +136,8 @@ class Registry:
     """Images, launch permissions, tags and instances in one database."""
 
     def __init__(self, folder: Path) -> None:
-        self._database = Database(folder / "registry.sqlite", schema=SCHEMA, version=VERSION)
+        path = folder / "registry.sqlite"
+        self._database = Database(path, schema=SCHEMA, version=VERSION, upgrades=UPGRADES)
         self.marks = ImageMarks(folder)
 
     def close(self) -> None:

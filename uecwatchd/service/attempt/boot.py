@@ -21,6 +21,8 @@ from uecwatchd.service.attempt.trial import refuse
 from uecwatchd.types import SetId
 
 BOOT_STAGE = "boot it once"
+# Of one look at the console: a guest that writes without end must not fill the disk.
+MOST_LINES_IN_LOG = 200
 REMEDY = "Correct the image. The last lines of its console are in the report, and all that came in the log."
 
 
@@ -149,5 +151,6 @@ def _boot_tools(job: Job, tools: AttemptTools) -> BootTools:
 def _show(job: Job, lines: Sequence[str], last: str) -> None:
     """Show new lines of the console in the log of the set, and its last line as progress."""
     if lines:
-        LogFile(job.found.id).add_lines([f"console: {line}" for line in lines])
+        shown = lines[-MOST_LINES_IN_LOG:]
+        LogFile(job.found.id).add_lines([f"console: {line}" for line in shown])
     job.listener.progress(Progress(job.found.id, job.record.stage, last, 0, 0))
