@@ -58,6 +58,9 @@ def decisions_about(set_id: SetId, verb: ImageVerb) -> Iterator[RetireDecision]:
     """Yield the decisions about the versions of a set on each cloud. Raises the errors of the clouds."""
     known = verb.ledger.versions.of_set(set_id)
     for name in sorted({one.cloud for one in known if one.is_in_cloud}):
+        if name not in verb.settings.clouds:
+            say(f"{set_id.name}: its images in cloud {name} are left alone, which is not configured.")
+            continue
         cloud = verb.connect(name)
         versions = [one for one in known if one.cloud == name]
         yield from decide(

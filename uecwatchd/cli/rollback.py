@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from uecwatchd.cli.output import put, put_json, say
 from uecwatchd.cli.published_images import ImageVerb, confirm, image_verb
 from uecwatchd.clouds.images import AVAILABLE, find_image
+from uecwatchd.delivery.version_facts import current_owner, is_of_another
 from uecwatchd.errors import Rejected
 from uecwatchd.ledger.records import Request
 from uecwatchd.ledger.versions import VersionRecord
@@ -86,7 +87,11 @@ def _step(set_id: SetId, cloud: str, versions: list[VersionRecord], verb: ImageV
     now = next((one for one in versions if one.state == "current"), None)
     older = [one for one in versions if one.is_in_cloud and one.passed and one != now]
     before = [one for one in older if now is None or one.published <= now.published]
+    owner = current_owner(versions, verb.ledger)
     for one in before:
+        bundle = verb.ledger.bundle_of(cloud, one.image_id)
+        if bundle and is_of_another(bundle, owner):
+            continue
         image = find_image(verb.connect(cloud), one.image_id)
         if image and image.state == AVAILABLE:
             return RollbackStep(cloud, now, one)

@@ -50,6 +50,7 @@ class CloudAccess:
         self._clients = ConnectedClouds(
             clouds, uploads=uploads, before=before or {}, on_detected=on_detected, stop=stop
         )
+        self._names = frozenset(clouds)
         self._bucket = bucket
         self._on_suspend = on_suspend
         self._on_halt = on_halt
@@ -64,8 +65,8 @@ class CloudAccess:
             return self._client(name) or self._clients.connect(name)
 
     def is_configured(self, name: str) -> bool:
-        """Tell if there is a cloud of this name."""
-        return name in self._clients.dialects()
+        """Tell if there is a cloud of this name. A set may have gone to one that was removed since."""
+        return name in self._names
 
     def is_same_account(self, one: str, other: str) -> bool:
         """Tell if two names in the configuration are for one account on one cloud. Asks no cloud.

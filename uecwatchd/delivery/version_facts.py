@@ -10,9 +10,11 @@ from uecwatchd.delivery.image_users import users_of
 from uecwatchd.delivery.own_images import LEAVING_STATE, reason_not_ours
 from uecwatchd.delivery.retire import VersionFacts
 from uecwatchd.ledger.api import Ledger
+from uecwatchd.ledger.records import BundleRecord
 from uecwatchd.ledger.versions import VersionRecord
 
 UNKNOWN = "the ledger does not know its bundle"
+OF_ANOTHER = "it belongs to another owner, who had this name before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +39,46 @@ def read_facts(
 ) -> tuple[VersionFacts, ...]:
     """Read what is known about the versions of one set on one cloud. Raises the errors of the cloud."""
     there = [version for version in versions if version.is_in_cloud]
+    owner = current_owner(there, ledger)
     listed = {image.id: image for image in list_images(cloud)}
     use = read_use(cloud, (one.image_id for one in there if one.image_id in listed))
-    return tuple(_facts(one, listed.get(one.image_id), cloud, ledger, host=host, use=use) for one in there)
+    return tuple(
+        _facts(one, listed.get(one.image_id), cloud, ledger, host=host, use=use, owner=owner) for one in there
+    )
+
+
+def current_owner(versions: Iterable[VersionRecord], ledger: Ledger) -> int | None:
+    """Return the owner of the image in use; None if it is not known, or if users trust each other."""
+    current = next((one for one in versions if one.state == "current"), None)
+    bundle = ledger.bundle_of(current.cloud, current.image_id) if current else None
+    return bundle.owner if bundle else None
+
+
+def is_of_another(bundle: BundleRecord, owner: int | None) -> bool:
+    """Tell if an image was made for another owner.
+
+    A name can have a new owner once its files are gone.
+    """
+    return owner is not None and bundle.owner not in (None, owner)
 
 
 def _facts(
-    version: VersionRecord, image: Image | None, cloud: Cloud, ledger: Ledger, *, host: str, use: AccountUse
+    version: VersionRecord,
+    image: Image | None,
+    cloud: Cloud,
+    ledger: Ledger,
+    *,
+    host: str,
+    use: AccountUse,
+    owner: int | None,
 ) -> VersionFacts:
     bundle = ledger.bundle_of(version.cloud, version.image_id)
     users = use.of(version.image_id)
     if bundle:
         users = (*users, *users_of(bundle, cloud, ledger, but=version.set_id).words)
     not_ours = reason_not_ours(bundle, image, cloud, host=host) if bundle else UNKNOWN
+    if bundle and is_of_another(bundle, owner):
+        not_ours = OF_ANOTHER
     return VersionFacts(
         version,
         is_listed=image is not None and image.state != LEAVING_STATE,

@@ -188,7 +188,7 @@ class Spooler:
         return has_ended
 
     def _ask_to_prune(self, sets: Iterable[SetId] | None) -> None:
-        """Have the older images of these sets, or of all, looked at where there is a rule for them."""
+        """Have the older images of some sets looked at, or of all, where there is a rule."""
         tools = self._setup.tools
         with contextlib.suppress(UecError):  # an unusable ledger is reported by the sets
             asked = tools.ledger.versions.sets() if sets is None else sets

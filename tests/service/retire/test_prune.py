@@ -211,6 +211,31 @@ def test_what_strangers_have_tagged_stays(host: Host, key: str, value: str) -> N
     assert f"its tag {key} is" in decisions(host)[made[0]][1]
 
 
+def test_an_image_of_another_owner_of_the_name_stays(host: Host) -> None:
+    made = publish_several(host, 4)
+    with closing(open_ledger(host.state)) as book:
+        for image_id, owner in zip(made, (1001, 1002, 1002, 1002), strict=True):
+            bundle = book.bundle_of("default", image_id)
+            assert bundle
+            book.put_bundle(replace(bundle, owner=owner))
+    retain(host, "keep = 2")
+    assert decisions(host)[made[0]] == ("stay", "it belongs to another owner, who had this name before")
+    host.ask("once")
+    assert images(host) == sorted([made[0], *made[2:]])
+
+
+def test_images_in_a_cloud_that_is_not_configured_any_more_are_left_alone(host: Host) -> None:
+    made = publish_several(host, 3)
+    text = host.config.read_text().replace("[cloud.default]", "[cloud.other]")
+    host.configure(text)
+    retain(host, "keep = 2")
+    _, talk = host.ask("prune")
+    assert "its images in cloud default are left alone, which is not configured" in talk
+    _, talk = host.ask("withdraw", "karmic", "--yes", code=65)
+    assert "stays in cloud default, which is not configured" in talk
+    assert images(host) == sorted(made)
+
+
 def test_an_image_that_was_removed_by_hand_loses_its_bundle_when_it_is_due(host: Host) -> None:
     made = publish_several(host, 4)
     host.cloud.backend.registry.remove_image(made[0])

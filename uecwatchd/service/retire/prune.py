@@ -27,7 +27,9 @@ def prune(job: Retirement) -> RetirementOutcome:
     versions = ledger.versions.of_set(job.id)
     clouds = sorted({one.cloud for one in versions if one.is_in_cloud})
     for name in clouds:
-        if job.request.cloud not in ("", name) or not rule_of(job.id, name, ledger, tools.retention_of).is_on:
+        if job.request.cloud not in ("", name) or not tools.clouds.is_configured(name):
+            continue
+        if not rule_of(job.id, name, ledger, tools.retention_of).is_on:
             continue
         if any(one.state != "current" and one.is_in_cloud for one in versions if one.cloud == name):
             _prune_on(job, tools.clouds.enter(name))

@@ -29,6 +29,8 @@ def roll_back(job: Retirement) -> RetirementOutcome:
     tools, name, image_id = job.tools, job.request.cloud, job.request.image_id
     versions, now = tools.ledger.versions, tools.clocks.now()
     tools.ledger.put_hold(job.id, since=now)
+    if not tools.clouds.is_configured(name):
+        raise Rejected(f"{job.id.name}: cannot go back", f"cloud {name} is not configured", "Configure it.")
     cloud = tools.clouds.enter(name)
     known = versions.of_set(job.id, name)
     wanted = next((one for one in known if one.image_id == image_id and one.is_in_cloud), None)

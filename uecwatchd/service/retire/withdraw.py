@@ -28,13 +28,18 @@ def withdraw(job: Retirement) -> RetirementOutcome:
         ledger.put_hold(job.id, since=job.tools.clocks.now())
     current = [one for one in ledger.versions.of_set(job.id) if one.state == "current"]
     clouds = sorted({one.cloud for one in current} | _clouds_of(job.record))
-    chosen = [name for name in clouds if cloud_name in ("", name)]
+    wanted = [name for name in clouds if cloud_name in ("", name)]
+    chosen = [name for name in wanted if job.tools.clouds.is_configured(name)]
     change = partial(withdrawn_record, clouds=chosen, now=job.tools.clocks.now())
     if job.record:
         if any(job.record.target_on(name).place == 0 for name in chosen):
             result_files.remove_latest(job.id)
         result_files.retract_undone(change(job.record))
-    stays = tuple(sentence for name in chosen for sentence in _withdraw_from(job, name, current))
+    unknown = (
+        f"the image stays in cloud {name}, which is not configured" for name in wanted if name not in chosen
+    )
+    taken = (sentence for name in chosen for sentence in _withdraw_from(job, name, current))
+    stays = (*taken, *unknown)
     for sentence in stays:
         job.tell(Kind.WITHDRAWN, sentence, level="warning")
     return RetirementOutcome(change, stays)
