@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
@@ -89,6 +90,7 @@ def test_an_older_image_leaves_whole_at_each_point_of_death(retaining: Scene, ki
         killer.run(scene.host, "once")
         if found := list(what_is_wrong(made)):
             wrong[gap] = found
+    sys.stdout.write(f"killed at {len(places)} places\n")
     assert not wrong
 
 
@@ -127,6 +129,7 @@ def test_a_set_goes_back_once_at_each_point_of_death(retaining: Scene, killer: K
             killer.run(scene.host, "rollback", "tiny", "--yes")
         if found := list(what_is_wrong(made)):
             wrong[gap] = found
+    sys.stdout.write(f"killed at {len(places)} places\n")
     assert not wrong
 
 
@@ -165,4 +168,5 @@ def test_an_image_becomes_the_latest_at_each_point_of_death(retaining: Scene, ki
         killer.run(scene.host, "once")
         if found := list(what_is_wrong(first)):
             wrong[gap] = found
+    sys.stdout.write(f"killed at {len(places)} places\n")
     assert not wrong

@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
@@ -76,4 +77,5 @@ def test_an_image_is_taken_back_whole_at_each_point_of_death(scene: Scene, kille
             killer.run(scene.host, "withdraw", "tiny", "--yes")
         if found := list(what_is_wrong(scene)):
             wrong[gap] = found
+    sys.stdout.write(f"killed at {len(places)} places\n")
     assert not wrong
