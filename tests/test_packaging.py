@@ -111,6 +111,14 @@ def test_dpkg_asks_nothing_about_what_setup_writes() -> None:
     assert "rm -f /etc/uecwatchd/uecwatchd.toml" in postrm
 
 
+def test_a_purge_deletes_each_drop_in_that_the_program_writes_or_proposes() -> None:
+    setup, check = (ROOT / "uecwatchd/cli" / name for name in ("setup/host_facts.py", "check/unit.py"))
+    names = {re.findall(r"/((?:50|zz)-\w+\.conf)", file.read_text())[0] for file in (setup, check)}
+    assert names == {"50-setup.conf", "zz-paths.conf"}
+    postrm = (PACKAGING / "debian" / "postrm").read_text()
+    assert {name for name in names if name not in postrm} == set()
+
+
 @pytest.mark.parametrize(
     "name", ["systemd/uecwatchd.service", "etc/uecwatchd.toml", "etc/doc/administration.md", "README.md"]
 )

@@ -367,6 +367,7 @@ def test_setup_takes_back_what_it_did_and_leaves_the_data(host: Host) -> None:
 def test_a_purge_leaves_nothing_but_the_files_of_the_members(host: Host) -> None:
     host.setup("--eucarc=/root/creds/eucarc")
     host.run("runuser", "-u", "alice", "--", "touch", f"{SPOOL}/draft.txt")
+    host.machine.write("/etc/systemd/system/uecwatchd.service.d/zz-paths.conf", "[Service]\n")
     host.dpkg("--purge", "uecwatchd")
     left = host.shell(
         f"find /etc /usr /var /run -xdev -name '*uecwatchd*' -not -path '{SPOOL}*' -not -path '/var/log/*'"
