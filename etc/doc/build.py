@@ -21,7 +21,7 @@ CONFIGURATION = HERE.parent / "uecwatchd.toml"
 KEY = re.compile(r"#?(?P<key>[a-z0-9_]+) = (?P<value>.*)")
 # A sentence about the file as such.
 AS_A_PAGE = (
-    'A line that begins with "#" shows the default, and can be left out.',
+    'A line that begins with "#" shows the default, or an example, and can be left out.',
     "The values here are the defaults or examples.",
 )
 UNDERSCORES = re.compile(r"[\w~/.=]*__[\w=]*")  # Markdown would take them for emphasis

@@ -155,7 +155,8 @@ def test_a_full_removal_deletes_what_was_set_up_and_no_image(host: Instance, clo
     host.machine.run("uecwatchd", "setup", *options(cloud), "--secret-key-file=-", text=secret)
     host.machine.run("runuser", "-u", "alice", "--", "touch", f"{host.spool}/draft.txt")
     host.machine.run("uecwatchd", "setup", "--remove", "--purge")
-    there = [host.config, "/var/lib/uecwatchd", f"{UNIT}.d/50-setup.conf"]
+    once = UNIT.replace("uecwatchd.service", "uecwatchd-once.service")
+    there = [host.config, "/var/lib/uecwatchd", f"{UNIT}.d/50-setup.conf", f"{once}.d"]
     assert [path for path in there if host.machine.path(path).exists()] == []
     assert host.machine.shell(f"find {STORES} -type f 2>/dev/null || true").stdout == ""
     assert host.machine.path(f"{host.spool}/draft.txt").exists()

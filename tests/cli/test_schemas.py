@@ -67,6 +67,9 @@ def test_the_output_of_a_real_spool_has_the_promised_form(host: Host) -> None:
     for name in ("notes.txt", ".hidden"):
         (host.spool / name).write_text("x")
     host.ask("hold", "karmic")
+    rows = json.loads(host.ask("once", "--json", code=65)[0])
+    assert {row["name"]: row["state"] for row in rows}["karmic"] == "held"
+    check("once", rows)
     rows = json.loads(host.ask("status", "--json")[0])
     assert {row["state"] for row in rows} >= {"held", "rejected", "waiting", "misfit", "ignored"}
     check("status", rows)

@@ -49,7 +49,10 @@ def once(arguments: argparse.Namespace) -> int:
     unchanged = [r for r in records if before.get(r.id) == r]
     say(summed_up(changed, unchanged, holds=holds))
     if arguments.json:
-        found = [Row(r.id, shown_state(r), "", r) for r in records]
+        found = [
+            Row(r.id, "held" if r.id in holds else shown_state(r), "", r, held_since=holds.get(r.id))
+            for r in records
+        ]
         put_json([row_json(row) for row in found])
     return max((trouble.exit_code for trouble in service.troubles), default=exit_code(records, holds=holds))
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from grp import getgrnam
 from pathlib import Path
@@ -79,8 +80,16 @@ def carry_out(change: WriteText | StoreCredential | RunProgram | RemovePath) -> 
             shutil.rmtree(change.path)
         else:
             change.path.unlink(missing_ok=True)
+            _remove_if_empty(change.path.parent)
     except OSError as error:
         raise Halted(f"{error.filename or 'setup'}", f"{error.strerror}", AGAIN) from error
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Remove a folder of drop-ins that has none any more: nobody else would."""
+    if folder.suffix == ".d":
+        with suppress(OSError):  # there is another one
+            folder.rmdir()
 
 
 AGAIN = "Correct this, then repeat the command: what is done is kept."
