@@ -201,3 +201,20 @@ def test_each_cloud_keeps_its_own_older_images(
     host.run("once")
     assert machines(host.cloud) == {made[1][0], made[2][0]}, "the oldest has left"
     assert {made[0][1], made[1][1]} <= machines(far), "where the newest has failed, nothing leaves"
+
+
+def test_a_set_goes_back_on_one_cloud_while_another_has_refused_it(
+    host: Host, far: Sandbox, drop: Callable[[str], None]
+) -> None:
+    versions = []
+    for number in range(2):
+        if number:
+            far.backend.faults.arm("image-fails")
+        drop(f'{BOTH}version = "{number}"\nname = "karmic-{{version}}"\nretention = {{ keep = 2 }}\n')
+        host.run("once")
+        versions.append(id_files(host)["karmic.default.emi"])
+    host.ask("rollback", "karmic", "--yes", code=65)
+    host.ask("rollback", "karmic", "--cloud", "default", "--yes")
+    assert id_files(host)["karmic.default.emi"] == versions[0]
+    assert (host.spool / "karmic.latest").read_text().strip() == versions[0]
+    assert [one["state"] for one in host.report("karmic")["clouds"]] == ["done", "rejected"]

@@ -11,8 +11,9 @@ from uecwatchd.clouds.images import AVAILABLE, find_image
 from uecwatchd.delivery.version_facts import current_owner, is_of_another
 from uecwatchd.errors import Rejected
 from uecwatchd.ledger.records import Request
+from uecwatchd.ledger.standing import by_cloud
 from uecwatchd.ledger.versions import VersionRecord
-from uecwatchd.outputs.wording import command, moment
+from uecwatchd.outputs.wording import command, moment, on_cloud
 from uecwatchd.types import SetId
 
 # States of a set whose image can be exchanged: in any other an attempt is not over.
@@ -37,7 +38,7 @@ def rollback(arguments: argparse.Namespace) -> int:
     with image_verb("rollback", arguments.config) as verb:
         set_id = verb.set_named(arguments.set)
         verb.check_cloud(arguments.cloud or "")
-        _check_settled(set_id, verb)
+        _check_settled(set_id, arguments.cloud or "", verb)
         steps = find_steps(set_id, arguments.cloud or "", verb)
         for step in steps:
             say(f"To be used again: {step}.")
@@ -60,15 +61,16 @@ def rollback(arguments: argparse.Namespace) -> int:
         return os.EX_OK
 
 
-def _check_settled(set_id: SetId, verb: ImageVerb) -> None:
+def _check_settled(set_id: SetId, cloud: str, verb: ImageVerb) -> None:
+    """Raise Rejected while the set has still to be done on one of these clouds."""
     record = verb.ledger.set(set_id)
-    if record and record.state in SETTLED_STATES:
-        return
-    raise Rejected(
-        f"{set_id.name}: cannot go back",
-        f"it is {record.state}" if record else "its files were removed, and its record with them",
-        f"See: {command('status', set_id)}",
-    )
+    if record is None:
+        why = "its files were removed, and its record with them"
+        raise Rejected(f"{set_id.name}: cannot go back", why, f"See: {command('history', set_id)}")
+    seen = [one for one in by_cloud(record) if not one.cloud or cloud in ("", one.cloud)]
+    if open_one := next((one for one in seen if one.state not in SETTLED_STATES), None):
+        why = f"it is {open_one.state}{on_cloud(open_one)}"
+        raise Rejected(f"{set_id.name}: cannot go back", why, f"See: {command('status', set_id)}")
 
 
 def find_steps(set_id: SetId, cloud: str, verb: ImageVerb) -> list[RollbackStep]:
