@@ -11,6 +11,8 @@ from tests.crash.conftest import KILLED, Killer, Scene
 from tests.support.boots import living
 from uecwatchd.ledger.sqlite import open_ledger
 
+pytestmark = pytest.mark.exhaustive
+
 SIDECAR = 'kernel = "none"\nconvert = "keep"\ntest = true\n'
 # Each of these outlives the process.
 EFFECTS = ("note boot", "RunInstances", "note instance", "CreateTags of an instance", "TerminateInstances")

@@ -49,7 +49,7 @@ def truncate(path: Path) -> None:
 
 def spoil_row(path: Path) -> None:
     with closing(sqlite3.connect(path)) as raw, raw:
-        raw.execute("UPDATE sets SET idle = '[{'")
+        raw.execute("UPDATE sets SET error = '[{'")
 
 
 def take_away(path: Path) -> None:

@@ -14,6 +14,8 @@ from tests.support.spool_files import KEEP, drop_image
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.types import SetId
 
+pytestmark = pytest.mark.exhaustive
+
 # Without one of these the matrix would have a hole.
 OF_REMOVAL = ("DeregisterImage", "remove object", "forget bundle", "note versions")
 OF_ROLLBACK = (

@@ -126,7 +126,8 @@ def make(
         ("after note bundle uploaded", "before note bundle registering", 3),
         ("after note bundle registering", "before RegisterImage", 3),
         ("after RegisterImage", "before append to .uec.log", 3),
-        ("after place .emi", "before note set done", 1),
+        ("after place .emi", "before note the published version", 1),
+        ("after note the published version", "before note set done", 1),
     ],
     ids=lambda at: f"{at[0]} ({at[2]})",
 )

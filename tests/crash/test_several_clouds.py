@@ -9,10 +9,12 @@ import pytest
 from tests.crash.conftest import KILLED, KINDS, Crossing, Killer, Scene, sweep
 from uecwatchd.sandbox.server import Sandbox
 
+pytestmark = pytest.mark.exhaustive
+
 CLOUD = '[cloud.far]\ndialect = "sandbox"\neucarc = "{eucarc}"\n'
 BOTH = '[defaults]\nclouds = ["default", "far"]\n'
 # Effects on both sides of the place where an attempt has ended.
-AROUND = 5
+AROUND = 3
 
 
 @pytest.fixture

@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
 
+import pytest
+
 from tests.crash.conftest import BUCKET, KILLED, Killer, Scene
 from tests.support.spool_files import drop_image
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.types import SetId
+
+pytestmark = pytest.mark.exhaustive
 
 # Without one of these the matrix would have a hole.
 EFFECTS = (

@@ -144,7 +144,7 @@ def test_boots_survive_a_damaged_ledger(host: Host) -> None:
     ours = start(host, image_id)
     leave(host, a_boot(host, image_id, instance_id=ours))
     with closing(sqlite3.connect(host.state / "ledger.sqlite")) as book:
-        book.execute("UPDATE sets SET idle = 'nonsense'")
+        book.execute("UPDATE sets SET error = 'nonsense'")
         book.commit()
     host.ask("once")
     assert (living(host.cloud), boots(host)) == ([], ())

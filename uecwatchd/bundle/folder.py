@@ -229,11 +229,11 @@ def _temporary_file(folder: Path) -> Iterator[BinaryIO]:
     """Create a file in `folder`, removed afterwards unless `_publish` has given it a second name."""
     with _translate_errors(folder):
         path = folder / f".uecwatchd-{token_hex(8)}.part"
-        with open(path, "xb", opener=_open_private) as file:
-            try:
+        try:
+            with open(path, "xb", opener=_open_private) as file:
                 yield file
-            finally:
-                path.unlink()
+        finally:  # also if a signal came right behind `open`
+            path.unlink(missing_ok=True)
 
 
 def _open_private(path: str, flags: int) -> int:

@@ -8,6 +8,8 @@ from tests.support.host import cloud_host
 from tests.support.published_sets import retain
 from uecwatchd.demo.material import RealSet
 
+pytestmark = pytest.mark.exhaustive
+
 
 @pytest.mark.parametrize("dialect", ["uec", "euca3", "euca4", "euca5", "openstack"])
 def test_images_leave_by_retention_and_by_request(dialect: str, tmp_path: Path, small_set: RealSet) -> None:
