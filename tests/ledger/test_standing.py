@@ -11,6 +11,7 @@ from uecwatchd.ledger.standing import (
     combine,
     count_done,
     is_published,
+    leading_cloud,
     seen_from,
     shown_state,
     with_each,
@@ -96,3 +97,9 @@ def test_the_outcome_of_one_cloud_can_be_that_of_another() -> None:
     failed = seen_from(on("rejected", "queued"), "lab")
     both = with_each(failed, lambda one: with_state_of(one, failed), ["far"])
     assert [(one.state, one.error) for one in by_cloud(both)] == [("rejected", failed.error)] * 2
+
+
+def test_the_ids_of_a_set_are_those_of_its_first_required_cloud() -> None:
+    assert leading_cloud(on("done", "done", "done")) == "lab"
+    assert leading_cloud(on("done", "done", "done", optional=("lab",))) == "far"
+    assert leading_cloud(replace(ALONE, cloud="", targets=())) == ""

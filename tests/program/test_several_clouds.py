@@ -218,3 +218,31 @@ def test_a_set_goes_back_on_one_cloud_while_another_has_refused_it(
     assert id_files(host)["karmic.default.emi"] == versions[0]
     assert (host.spool / "karmic.latest").read_text().strip() == versions[0]
     assert [one["state"] for one in host.report("karmic")["clouds"]] == ["done", "rejected"]
+
+
+def test_no_image_of_another_name_of_the_account_is_an_orphan(
+    host: Host, small_set: RealSet, tmp_path: Path
+) -> None:
+    host.drop_set(small_set)
+    assert host.run("once").returncode == 0
+    before = id_files(host)
+    renamed = host.config.read_text().replace("[cloud.default]", "[cloud.renamed]")
+    host.configure(renamed.replace("[defaults]\n", '[defaults]\nclouds = ["renamed"]\n'))
+    assert json.loads(host.ask("orphans", "--cloud", "renamed", "--json")[0]) == []
+    host.ask("orphans", "--cloud", "renamed", "--remove", "--yes")
+    assert {one.id for one in host.cloud.images} == set(before.values())
+
+
+def test_a_best_effort_cloud_that_is_away_costs_the_set_no_id_of_its_own(
+    host: Host, far: Sandbox, drop: Callable[[str], None]
+) -> None:
+    drop(f'{BOTH}best_effort = ["far"]\n')
+    assert host.run("once").returncode == 0
+    ids = id_files(host)
+    far.backend.faults.arm("away")
+    host.ask("withdraw", "karmic", "--cloud", "far", "--yes", code=75)
+    assert {"karmic.emi", "karmic.default.emi"} <= id_files(host).keys() <= ids.keys()
+    far.backend.faults.clear()
+    host.run("once")
+    assert "karmic.far.emi" not in id_files(host)
+    assert id_files(host)["karmic.emi"] == ids["karmic.emi"]

@@ -23,6 +23,7 @@ from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.open import open_ledger
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.standing import by_cloud
 from uecwatchd.service.attempt.boot import boot_request
 from uecwatchd.system.signals import PATIENCE_SECONDS, Stop, handle_stop_signals
 from uecwatchd.system.text import shell_word
@@ -38,7 +39,8 @@ def boot(arguments: argparse.Namespace) -> int:
     ready = survey(settings, now=time.time()).ready
     with closing(open_ledger(settings.state)) as ledger:
         record = _find_set(arguments.set, ledger)
-        name = arguments.cloud or record.target.cloud
+        there = (one.cloud for one in by_cloud(record) if one.image_id("machine"))
+        name = arguments.cloud or next(there, record.target.cloud)
         expect = _expected(record, ready) if arguments.expect is None else arguments.expect
         configured = _configured(settings, name)
         image_id = record.target_on(name).image("machine").image_id

@@ -46,17 +46,25 @@ def _orphans_on(cloud: Cloud, verb: ImageVerb) -> tuple[Orphan, ...]:
     bundles = ledger.bundles(name)
     buckets = {one.bucket for one in bundles} | ledger.made_buckets(name)
     buckets.add(read_defaults(verb.settings.defaults).bucket)
-    account = read_account(cloud, bundles, frozenset(_in_use(name, verb)), buckets=buckets)
+    account = read_account(cloud, ledger.all_bundles(), frozenset(_in_use(name, verb)), buckets=buckets)
     use = read_use(cloud, (image.id for image in account.images if image.id))
     has_tags = bool(cloud.dialect.tag_limit)
     return find_orphans(account, use, host=socket.gethostname(), has_tags=has_tags, now=time.time())
 
 
 def _in_use(cloud: str, verb: ImageVerb) -> Iterator[str]:
-    """Yield the images that a set has, or that are a version of one."""
-    for record in verb.ledger.sets():
-        yield from (one.image_id or one.pending for one in record.target_on(cloud).images)
-    yield from (one.image_id for one in verb.ledger.versions.of_cloud(cloud) if one.is_in_cloud)
+    """Yield the images that a set has, or that are a version of one, and those known by another cloud.
+
+    The configuration may have renamed a cloud, or have one account under two names. Two clouds that use one
+    id by chance only keep an image too many.
+    """
+    ledger = verb.ledger
+    for record in ledger.sets():
+        yield from (one.image_id or one.pending for target in record.targets for one in target.images)
+    bundles = ledger.all_bundles()
+    for name in {cloud, *(one.cloud for one in bundles)}:
+        yield from (one.image_id for one in ledger.versions.of_cloud(name) if one.is_in_cloud)
+    yield from (one.image_id for one in bundles if one.cloud != cloud and one.image_id)
 
 
 def _remove_all(free: Sequence[tuple[str, Orphan]], verb: ImageVerb, gone: set[tuple[str, str]]) -> int:

@@ -46,7 +46,8 @@ def rollback(arguments: argparse.Namespace) -> int:
         if not arguments.dry_run:
             confirm(f"Go back, and hold {set_id.name}?", yes=arguments.yes, verb="rollback")
             verb.ledger.put_hold(set_id, since=time.time())
-            done = all(_carry_out(set_id, step, verb) for step in steps)
+            ends = [_carry_out(set_id, step, verb) for step in steps]  # each, also after a failure
+            done = all(ends)
         if arguments.json:
             put_json(_as_json(set_id, steps, done=done and not arguments.dry_run))
         elif done and not arguments.dry_run:
@@ -76,7 +77,10 @@ def _check_settled(set_id: SetId, cloud: str, verb: ImageVerb) -> None:
 def find_steps(set_id: SetId, cloud: str, verb: ImageVerb) -> list[RollbackStep]:
     """Return the step on each cloud. Raises Rejected if one of them has no older image."""
     versions = verb.ledger.versions.of_set(set_id)
-    names = sorted({one.cloud for one in versions if cloud in ("", one.cloud)})
+    record = verb.ledger.set(set_id)
+    current = {target.cloud for target in record.current} if record else set()
+    there = {one.cloud for one in versions if one.is_in_cloud}
+    names = sorted(there & (({cloud} if cloud else current) or there))
     steps = [_step(set_id, name, [one for one in versions if one.cloud == name], verb) for name in names]
     if not steps:
         why = "nothing was published" + (f" on cloud {cloud}" if cloud else "")

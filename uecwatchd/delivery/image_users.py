@@ -22,9 +22,17 @@ def sets_using(bundle: BundleRecord, ledger: Ledger, *, but: SetId) -> tuple[Set
         *ledger.sets_with_image(bundle.cloud, bundle.image_id),
     )
     used = {record.id for record in records if record.id != but and _uses(record, bundle)}
+    used |= {set_id for set_id in _sets_by_another_name(bundle, ledger) if set_id != but}
     versions = ledger.versions.of_image(bundle.cloud, bundle.image_id)
     used |= {version.set_id for version in versions if version.set_id != but and version.is_in_cloud}
     return tuple(sorted(used))
+
+
+def _sets_by_another_name(bundle: BundleRecord, ledger: Ledger) -> Iterator[SetId]:
+    """Yield the sets with this image on a cloud of another name: one account may be configured twice."""
+    for other in ledger.all_bundles():
+        if other.cloud != bundle.cloud and other.image_id and other.image_id == bundle.image_id:
+            yield from (one.id for one in ledger.sets_with_image(other.cloud, other.image_id))
 
 
 def _uses(record: SetRecord, bundle: BundleRecord) -> bool:

@@ -69,6 +69,11 @@ def combine(record: SetRecord) -> SetRecord:
     return min(undone, key=lambda one: _URGENCY.index(one.state)) if undone else required[0]
 
 
+def leading_cloud(record: SetRecord) -> str:
+    """Return the cloud whose ids are those of the set: the first required one of its list."""
+    return next((target.cloud for target in record.current if target.is_required), record.cloud)
+
+
 def is_published(record: SetRecord) -> bool:
     """Return True for a set that is done on every required cloud: its ids are promised."""
     return combine(record).state == "done"

@@ -26,7 +26,7 @@ from uecwatchd.events import Event, Progress
 from uecwatchd.images import digests
 from uecwatchd.intake.spool import output_files
 from uecwatchd.ledger.records import Failure, MemberRecord, SetRecord, TargetImage
-from uecwatchd.ledger.standing import by_cloud, combine, shown_state
+from uecwatchd.ledger.standing import by_cloud, combine, is_published, shown_state
 from uecwatchd.outputs.progress import ProgressTracker, Snapshot, seconds_left
 from uecwatchd.outputs.wording import failure_paragraphs, moment, request_id
 from uecwatchd.system.text import json_text, printable
@@ -81,7 +81,7 @@ def progress_in_report(tracker: ProgressTracker, record: SetRecord) -> Iterator[
     def write(snapshot: Snapshot) -> None:
         stem = output_files.output_stem(record.name)
         for tracked in snapshot:
-            report = as_json(record, progress_as_json(tracked.latest, tracked.speed))
+            report = as_json(combine(record), progress_as_json(tracked.latest, tracked.speed))
             with suppress(output_files.NameTaken):  # reported at the end of the stage
                 output_files.place(Path(record.folder), f"{stem}.uec.json", _encoded(report))
 
@@ -177,10 +177,10 @@ def retract(record: SetRecord) -> None:
 
 
 def retract_undone(record: SetRecord) -> None:
-    """Remove the ids of the set, and those on clouds without its present files."""
+    """Remove the ids of the set unless they still hold, and those on clouds without its present files."""
     done = {one.cloud for one in by_cloud(record) if one.state == "done"}
     undone = [cloud for cloud in _named_clouds(record) if cloud not in done]
-    _remove(record, [*_SET_IDS, *_suffixes_by_cloud(undone)])
+    _remove(record, [*(() if is_published(record) else _SET_IDS), *_suffixes_by_cloud(undone)])
 
 
 def write_latest(set_id: SetId, image_id: str) -> None:

@@ -14,6 +14,7 @@ from uecwatchd.events import Event, Kind
 from uecwatchd.intake.sets.records import FolderSets, Refused, Waiting, wait_for_writer
 from uecwatchd.intake.spool import writers
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.standing import count_done
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.wording import waiting_for
 from uecwatchd.service.attempt import context, run
@@ -154,7 +155,7 @@ class Notices:
         """Return the record of a refused set. Our own mistakes do not change a finished set."""
         now, requested = self._tools.clocks.now(), self._is_requested(notice.key)
         same = record if record and record.stamp == refused.stamp else None
-        if record and record.state == "done" and isinstance(refused.error, Halted):
+        if record and count_done(record)[0] and isinstance(refused.error, Halted):
             return None
         if same and not requested and not is_due_again(same, now):
             return None

@@ -10,12 +10,14 @@ from pathlib import PurePosixPath
 from uecwatchd.intake.spool.output_files import output_stem
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.standing import by_cloud
 from uecwatchd.service.policy import GONE
 
 
 def is_removed_by_owner(record: SetRecord, listing: Listing) -> bool:
     """Tell if a published set has just lost all its files, in a folder that is certainly the same one."""
-    is_published = record.state == "done" and any(image.image_id for image in record.target.images)
+    done = (one for one in by_cloud(record) if one.state == "done")
+    is_published = any(image.image_id for one in done for image in one.target.images)
     return is_published and record.reason != GONE and are_files_removed(record, listing)
 
 

@@ -12,6 +12,7 @@ from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError, words_of
 from uecwatchd.events import Event, Kind
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.standing import by_cloud
 from uecwatchd.service.attempt import context
 from uecwatchd.service.clock_jumps import ClockJumps
 from uecwatchd.service.cloud_reports import report_outages
@@ -243,8 +244,9 @@ class Spooler:
         """Leave the remaining waits as they are after the wall clock has jumped."""
         if jump := self._clock_jumps.seconds():
             running = self._parts.dispatcher.running
-            waits = [r for r in self._parts.states.records() if r.state in ("deferred", "waiting")]
-            self._parts.states.put_all(adjust_for_clock_jump(r, jump) for r in waits if r.id not in running)
+            idle = (one for one in self._parts.states.records() if one.id not in running)
+            waits = [one for one in idle if {each.state for each in by_cloud(one)} & {"deferred", "waiting"}]
+            self._parts.states.put_all(adjust_for_clock_jump(one, jump) for one in waits)
 
     @contextlib.contextmanager
     def _isolated(self, folder: Path) -> Iterator[None]:

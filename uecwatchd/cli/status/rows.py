@@ -175,8 +175,9 @@ def _answers_for(row: Row, path: str) -> bool:
 def begun_now(row: Row, now: float) -> bool:
     """Return True if a daemon would work on the set at this moment (seconds of the epoch)."""
     if row.state in ("deferred", PARTLY) and row.record:
-        times = (one.next_retry for one in by_cloud(row.record))
-        return any(moment is not None and moment <= now for moment in times)
+        seen = by_cloud(row.record)
+        is_waiting = any(one.state in ("queued", "working", "halted", "withdrawn") for one in seen)
+        return is_waiting or any(one.next_retry is not None and one.next_retry <= now for one in seen)
     fresh_refusal = row.record is None and row.state in ("rejected", "deferred")
     return fresh_refusal or row.state in ("new", "queued", "halted", "withdrawn")
 

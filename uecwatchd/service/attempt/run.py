@@ -122,7 +122,7 @@ def work(
 
 
 def _queued(record: SetRecord) -> SetRecord:
-    return replace(record, state="queued", error=None, next_retry=None)
+    return record if record.state == "done" else replace(record, state="queued", error=None, next_retry=None)
 
 
 def _has_failed_on_files(record: SetRecord, found: ImageSet) -> bool:

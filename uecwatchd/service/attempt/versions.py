@@ -4,9 +4,10 @@ from dataclasses import replace
 from functools import partial
 
 from uecwatchd.delivery.latest import mark_latest
-from uecwatchd.errors import UecError, problem
+from uecwatchd.errors import Stopped, UecError, problem
 from uecwatchd.events import Kind
 from uecwatchd.ledger.records import BundleRecord
+from uecwatchd.ledger.standing import leading_cloud
 from uecwatchd.ledger.versions import VersionRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.service.attempt.context import AttemptTools, Job, main_member, pause, stop_if_asked, tell
@@ -46,11 +47,13 @@ def _mark_latest(job: Job, image_id: str, tools: AttemptTools) -> None:
         pause(seconds, tools, partial(stop_if_asked, job, tools))
 
     steps = [partial(mark_latest, job.cloud, job.record.id, image_id, versions, sleep=sleep)]
-    if job.target.place == 0:
+    if job.target.cloud == leading_cloud(job.record):
         steps.append(partial(result_files.write_latest, job.record.id, image_id))
     for step in steps:
         try:
             step()
+        except Stopped:  # the stage is repeated
+            raise
         except UecError as error:
             tell(job, Kind.WORKING, f"it is not marked as the latest: {problem(error)}", level="warning")
 

@@ -16,7 +16,7 @@ from uecwatchd.errors import Rejected
 from uecwatchd.events import Kind
 from uecwatchd.intake.spool.output_files import NameTaken
 from uecwatchd.ledger.records import BundleRecord, SetRecord
-from uecwatchd.ledger.standing import combine, seen_from
+from uecwatchd.ledger.standing import combine, leading_cloud, seen_from
 from uecwatchd.ledger.versions import VersionRecord, VersionState
 from uecwatchd.outputs import result_files
 from uecwatchd.service.retire.context import Retirement, RetirementOutcome
@@ -65,7 +65,7 @@ def _move(job: Retirement, cloud: Cloud, wanted: VersionRecord, replaced: list[V
     if rule_of(job.id, cloud.name, ledger, tools.retention_of).is_on:
         versions = ledger.versions.of_set(job.id, cloud.name)
         mark_latest(cloud, job.id, wanted.image_id, versions, sleep=job.sleep)
-        if job.record is None or job.record.target_on(cloud.name).place == 0:
+        if job.record is None or leading_cloud(job.record) in ("", cloud.name):
             with suppress(NameTaken):
                 result_files.write_latest(job.id, wanted.image_id)
     if cloud.dialect.deprecates:

@@ -11,10 +11,10 @@ from functools import partial
 
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.images import find_image
-from uecwatchd.errors import Rejected, problem
+from uecwatchd.errors import Rejected, Stopped, UecError, problem
 from uecwatchd.events import Kind
 from uecwatchd.ledger.records import SetRecord, TargetRecord
-from uecwatchd.ledger.standing import combine, with_each
+from uecwatchd.ledger.standing import combine, leading_cloud, with_each
 from uecwatchd.ledger.versions import VersionRecord, VersionState
 from uecwatchd.outputs import result_files
 from uecwatchd.service.retire.context import Retirement, RetirementOutcome
@@ -32,14 +32,13 @@ def withdraw(job: Retirement) -> RetirementOutcome:
     chosen = [name for name in wanted if job.tools.clouds.is_configured(name)]
     change = partial(withdrawn_record, clouds=chosen, now=job.tools.clocks.now())
     if job.record:
-        if any(job.record.target_on(name).place == 0 for name in chosen):
+        if leading_cloud(job.record) in ("", *chosen):
             result_files.remove_latest(job.id)
         result_files.retract_undone(change(job.record))
     unknown = (
         f"the image stays in cloud {name}, which is not configured" for name in wanted if name not in chosen
     )
-    taken = (sentence for name in chosen for sentence in _withdraw_from(job, name, current))
-    stays = (*taken, *unknown)
+    stays = (*_withdraw_from_each(job, chosen, current), *unknown)
     for sentence in stays:
         job.tell(Kind.WITHDRAWN, sentence, level="warning")
     return RetirementOutcome(change, stays)
@@ -68,6 +67,24 @@ def _without_images(target: TargetRecord) -> TargetRecord:
         for image in target.images
     )
     return replace(target, images=tuple(images), fingerprint="", remarks=())
+
+
+def _withdraw_from_each(job: Retirement, clouds: list[str], current: list[VersionRecord]) -> list[str]:
+    """Take the images back from these clouds; return a sentence for each one that stays.
+
+    A cloud that is away keeps no image in another one. Raises the first error in the end.
+    """
+    stays, failures = list[str](), list[UecError]()
+    for name in clouds:
+        try:
+            stays += _withdraw_from(job, name, current)
+        except Stopped:
+            raise
+        except UecError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return stays
 
 
 def _withdraw_from(job: Retirement, name: str, current: list[VersionRecord]) -> Iterator[str]:
