@@ -121,7 +121,9 @@ def test_a_stop_in_any_stage_is_soon_and_loses_nothing(host: Host, real_set: Rea
         host.cloud.faults.arm(moment.fault, moment.value)
         until(lambda: in_stage(moment.stage)(host) and moment.now(host), moment.stage, pause=LOOK_SECONDS)
         stop(process)
-    assert (reported(host, "state"), reported(host, "stage")) == ("queued", moment.stage)
+    assert reported(host, "state") == "queued"
+    if moment.stage != "read the files":  # a busy machine may have read them before the stop arrives
+        assert reported(host, "stage") == moment.stage
     host.cloud.faults.clear()
     ended = host.run("once")
     assert ended.returncode == 0, ended.stderr
