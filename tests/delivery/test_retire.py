@@ -15,7 +15,7 @@ from uecwatchd.types import SetId
 KARMIC = SetId("/srv/a", "karmic")
 DAY = 86400.0
 NOW = 1000 * DAY
-OFTEN = settings(max_examples=200, deadline=None)
+OFTEN = settings(max_examples=1000, deadline=None)
 
 AGES = st.sampled_from([0.0, 1.0, DAY, 7 * DAY, 30 * DAY, 400 * DAY])
 RULES = st.builds(

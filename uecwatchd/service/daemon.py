@@ -23,7 +23,7 @@ from uecwatchd.service.loop import LEAST_SCAN_PAUSE_SECONDS, Loop
 from uecwatchd.service.messages import Messages
 from uecwatchd.service.overviews import Overviews, OverviewSources
 from uecwatchd.service.probing import ProbeThread
-from uecwatchd.service.reaper import Reaper
+from uecwatchd.service.reaper import reaper_of
 from uecwatchd.service.reporting import report_to
 from uecwatchd.service.service_context import Shared
 from uecwatchd.service.set_states import SetStates
@@ -75,16 +75,7 @@ class Service:
             resumed=self._resumed,
             conditions=conditions,
         )
-        self._reaper = Reaper(
-            self._tools.clouds,
-            ledger=ledger,
-            listener=reporting.listener,
-            conditions=conditions,
-            clocks=clocks,
-            stopping=self._shared.signals.stopping,
-            state_folder=settings.state.dir,
-            host=self._tools.host,
-        )
+        self._reaper = reaper_of(self._shared, self._tools)
         self._messages = Messages(settings.notify, self._shared)
         self._spooler = Spooler(
             settings,

@@ -15,7 +15,9 @@ from uecwatchd.delivery.test_boot import token_mark
 from uecwatchd.errors import Deferred, Stopped, UecError
 from uecwatchd.events import Event, Kind, Listener
 from uecwatchd.ledger.api import Ledger
+from uecwatchd.service.attempt.context import AttemptTools
 from uecwatchd.service.conditions import Conditions
+from uecwatchd.service.service_context import Shared
 from uecwatchd.system.clocks import Clocks
 from uecwatchd.system.lockfile import LockTaken
 from uecwatchd.system.signals import Stop
@@ -112,3 +114,17 @@ class Reaper:
     def _sleep(self, seconds: float) -> None:
         if self._stopping.wait(seconds):
             raise Stopped("ending left instances", "a stop was asked for", "It continues at the next start.")
+
+
+def reaper_of(shared: Shared, tools: AttemptTools) -> Reaper:
+    """Make the reaper of a service."""
+    return Reaper(
+        tools.clouds,
+        ledger=shared.ledger,
+        listener=shared.reporting.listener,
+        conditions=shared.conditions,
+        clocks=shared.clocks,
+        stopping=shared.signals.stopping,
+        state_folder=shared.state_folder,
+        host=tools.host,
+    )
