@@ -14,7 +14,7 @@ pytestmark = pytest.mark.exhaustive
 CLOUD = '[cloud.far]\ndialect = "sandbox"\neucarc = "{eucarc}"\n'
 BOTH = '[defaults]\nclouds = ["default", "far"]\n'
 # Effects on both sides of the place where an attempt has ended.
-AROUND = 3
+AROUND = 5
 
 
 @pytest.fixture
