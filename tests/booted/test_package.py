@@ -360,7 +360,8 @@ def test_a_removal_stops_the_service_and_a_new_installation_starts_it_again(
 def test_setup_takes_back_what_it_did_and_leaves_the_data(host: Host) -> None:
     host.setup("--remove")
     assert (host.state("ActiveState"), host.state("UnitFileState")) == ("inactive", "disabled")
-    assert host.shell(f"find {CREDENTIALS} /etc/systemd/system/uecwatchd.service.d -type f").stdout == ""
+    assert host.shell(f"find {CREDENTIALS} -type f").stdout == ""
+    assert not host.machine.path("/etc/systemd/system/uecwatchd.service.d").exists()
     assert host.machine.path("/var/lib/uecwatchd/ledger.sqlite").exists()
 
 
