@@ -1,10 +1,9 @@
 """Clouds that a set goes to now: at its first attempt, for its retries, and by request."""
 
 from dataclasses import replace
-from pathlib import Path
 
+from tests.support.image_set import FOUND as ONE_SET
 from uecwatchd.errors import CloudAway
-from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.ledger.records import SetRecord, TargetRecord
 from uecwatchd.ledger.standing import combine, seen_from
@@ -20,21 +19,7 @@ from uecwatchd.service.policy import (
 from uecwatchd.types import SetId
 
 CLOUDS = ("lab", "far", "aws")
-FOUND = ImageSet(
-    name="karmic",
-    folder=Path("/s"),
-    form="stem",
-    members=(),
-    left_out=(),
-    kernel_id=None,
-    ramdisk_id=None,
-    virtualization=None,
-    arch="x86_64",
-    sidecar=Sidecar(clouds=CLOUDS, best_effort=("lab",)),
-    checksums={},
-    files=(),
-    stamp="stamp",
-)
+FOUND = replace(ONE_SET, sidecar=Sidecar(clouds=CLOUDS, best_effort=("lab",)))
 AWAY = CloudAway("a", "b", "c")
 
 
