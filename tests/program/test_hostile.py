@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ import pytest
 
 from tests.support.host import NOBODY, Host, open_way
 from tests.support.sizes import MIB
+from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.errors import Deferred, Rejected, UecError
 from uecwatchd.images.file_facts import Facts
 from uecwatchd.intake.sidecar import Sidecar
@@ -270,9 +271,10 @@ def swapping(script: str, *arguments: str | Path) -> Iterator[None]:
         process.wait()
 
 
-def _for_a_while() -> Iterator[int]:
-    end, turn = time.monotonic() + 0.7, 0
-    while time.monotonic() < end:
+def _for_a_while(met: Collection[object] = ("nothing",)) -> Iterator[int]:
+    """Yield for a part of a second, and until something is in `met`, but not for ever."""
+    began, turn = time.monotonic(), 0
+    while (took := time.monotonic() - began) < 0.7 or (took < PATIENCE_SECONDS and not met):
         yield (turn := turn + 1)
 
 
@@ -337,15 +339,14 @@ def test_a_link_swapped_in_between_the_scan_and_the_opening_is_not_followed(
         (tmp_path / "kept").mkdir()
         (tmp_path / "kept" / "a.img").write_bytes(mine)
         scripts = [SWAP_FOLDER, at, tmp_path / "kept", outside]
-    seen = 0
+    met: list[bytes] = []
     with swapping(str(scripts[0]), *scripts[1:]):
-        for _ in _for_a_while():
+        for _ in _for_a_while(met):
             listing = scan.scan(place, now=1.0)
             with suppress(UecError), safe_open.open_member(place, path) as file:
-                assert file.read() == mine
-                seen += 1
+                met.append(file.read())
             assert_mine(listing, path)
-    assert seen, "some turns must have met the file itself"
+    assert set(met) == {mine}, "some turns must have met the file itself"
 
 
 def assert_mine(listing: scan.Listing, path: str) -> None:
