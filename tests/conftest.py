@@ -1,5 +1,6 @@
 """Fixtures of several wings: a real kernel and set, an embedded cloud, the program itself."""
 
+import compileall
 import fcntl
 import gc
 import os
@@ -10,12 +11,22 @@ from pathlib import Path
 
 import pytest
 
+import uecwatchd
 from tests.support.cloud_keys import with_keys
 from tests.support.host import NOBODY, Host, open_way
 from tests.support.listener import Recorder
 from tests.support.small_set import make_small_set
 from uecwatchd.demo.material import DebianKernel, RealSet, kernel, make_set
 from uecwatchd.sandbox.server import Sandbox
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the package once, before the workers start, also where Python is told to write no bytecode.
+
+    Otherwise each of some thousand runs of the program compiles what it imports.
+    """
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(Path(uecwatchd.__file__).parent, quiet=1, workers=0)
 
 
 def pytest_collection_finish() -> None:
