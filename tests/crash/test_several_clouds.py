@@ -1,5 +1,6 @@
-"""A set for two clouds whose service is killed at the end of either attempt is on each of them once."""
+"""A set for two clouds whose service is killed, at the end of either attempt or while parts are shared."""
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -61,6 +62,40 @@ def test_a_set_is_on_each_cloud_once_whenever_its_service_dies(
         assert killer.run(scene.host, "once") == 0, scene.said()
         wrong[at] = [*wrong.get(at, []), *what_is_wrong(scene, far)]
     assert not {at: found for at, found in wrong.items() if found}
+
+
+@pytest.mark.parametrize(
+    ("at", "is_shared"),
+    [
+        (("after put part", "before put part", 2), True),
+        (("after note bundle uploaded", "before note bundle registering", 3), False),
+        (("after put part", "before put part", 3), True),
+        (("after put part", "before put part", 4), True),
+        (("after note bundle uploaded", "before note bundle registering", 6), True),
+    ],
+    ids=["first upload", "before its image", "second upload", "its last part", "before its image too"],
+)
+def test_no_upload_mixes_two_bundles_whenever_the_service_dies(
+    scene: Scene, killer: Killer, far: Sandbox, at: Crossing, *, is_shared: bool
+) -> None:
+    begin_again(scene, far)
+    asked = len(far.requests)
+    assert killer.run(scene.host, "once", at=at) == KILLED
+    assert not [path for path in (scene.host.state / "work").rglob("*") if path.is_file()]
+    assert killer.run(scene.host, "once") == 0, scene.said()
+    assert not list(what_is_wrong(scene, far))
+    seen = (one for one in far.requests[asked:] if one.action == "PutObject" and not one.code)
+    keys = Counter(one.path for one in seen if ".part." in one.path)
+    assert set(keys.values()) == {1}
+    assert set(scene.puts().values()) == {1}
+    # The copy is gone if the first cloud had all parts before: then the second has a bundle of its own.
+    assert (machine_parts(far) == machine_parts(scene.host.cloud)) == is_shared
+    scene.host.ask("verify", "tiny")
+
+
+def machine_parts(cloud: Sandbox) -> list[str]:
+    objects = sorted(cloud.backend.store.objects("uec-images"), key=lambda one: one.key)
+    return [one.etag for one in objects if one.key.startswith("tiny-") and ".part." in one.key]
 
 
 def what_is_wrong(scene: Scene, far: Sandbox) -> Iterator[str]:

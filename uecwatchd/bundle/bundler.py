@@ -214,7 +214,11 @@ def add_padding(stream: Iterable[bytes]) -> Iterator[bytes]:
     yield bytes([fill]) * fill
 
 
+def max_bundled_bytes(size: int) -> int:
+    """Return the maximum size of the bundle of an image of `size` bytes, if nothing can be compressed."""
+    return deflate.max_deflated_bytes(size + TAR_BYTES, block=BLOCK_BYTES) + AES_BLOCK_BYTES
+
+
 def max_parts(size: int) -> int:
-    """Return the maximum number of parts for an image of `size` bytes, if nothing can be compressed."""
-    deflated = deflate.max_deflated_bytes(size + TAR_BYTES, block=BLOCK_BYTES)
-    return -(-(deflated + AES_BLOCK_BYTES) // PART_SIZE)
+    """Return the maximum number of parts for an image of `size` bytes."""
+    return -(-max_bundled_bytes(size) // PART_SIZE)

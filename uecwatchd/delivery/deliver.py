@@ -133,7 +133,7 @@ def _bring_to_bucket(
         listed = tuple(image for image in listed if image.id != there.id)
     failed = images.failed_at(tools.cloud, listed, bundle.location)
     if failed:  # no image could be made of it: with another key each of its parts is sent again
-        known, bundle = None, ledger.put_bundle(plan_bundle(request, tools, identity))
+        known, bundle = None, ledger.put_bundle(plan_bundle(request, tools, identity, is_new=True))
         deregister_failed(request, tools, failed)
         listed = tuple(image for image in listed if image not in failed)
     elif bundle.state == "registered":  # it was taken out of the cloud since: the whole way again
@@ -182,9 +182,15 @@ def _check_bundle(request: UploadRequest, bundle: BundleRecord, tools: UploadToo
             _open_again(request, bundle, tools)
         except Rejected as error:
             # The ETags were right, what is fetched is not: made again, with another key, each part is sent.
-            tools.ledger.drop_bundle(bundle)
+            _drop(request, bundle, tools)
             hint = "It is bundled and sent again; if that goes on, suspect the server's disk."
             raise Deferred(error.what, error.why, hint) from error
+
+
+def _drop(request: UploadRequest, bundle: BundleRecord, tools: UploadTools) -> None:
+    """Forget a bundle that was not opened, so that neither this cloud nor the next gets the same parts."""
+    tools.ledger.drop_bundle(bundle)
+    tools.kept.drop(request.content)
 
 
 def _open_again(request: UploadRequest, bundle: BundleRecord, tools: UploadTools) -> None:
@@ -218,7 +224,7 @@ def _register(request: UploadRequest, bundle: BundleRecord, tools: UploadTools) 
         answer = _ask_to_register(request, bundle, tools)
     except BundleRefused:
         # What the bucket says of its parts cannot be believed: with another key each of them is sent again.
-        tools.ledger.drop_bundle(bundle)
+        _drop(request, bundle, tools)
         raise
     except Rejected:
         # Somebody may have damaged a part: the next attempt looks at each of them again.

@@ -89,9 +89,15 @@ def separate(request: UploadRequest) -> UploadRequest:
     return replace(request, machine=replace(machine, name=name, name_traits=name_traits))
 
 
-def plan_bundle(request: UploadRequest, tools: UploadTools, identity: str) -> BundleRecord:
-    """Return the record of a bundle that is not begun yet, with new keys."""
-    secret = Secret.random()
+def plan_bundle(
+    request: UploadRequest, tools: UploadTools, identity: str, *, is_new: bool = False
+) -> BundleRecord:
+    """Return the record of a bundle that is not begun yet.
+
+    It has the keys of the bundle that was made for another cloud, if there is one, unless it `is_new`.
+    """
+    kept = None if is_new else tools.kept.find(request.content)
+    secret = kept.secret if kept else Secret.random()
     return BundleRecord(
         cloud=tools.cloud.name,
         bucket=request.bucket,
@@ -104,7 +110,16 @@ def plan_bundle(request: UploadRequest, tools: UploadTools, identity: str) -> Bu
         secret_iv=secret.iv,
         made_for=request.made_for,
         owner=request.owner,
+        archive_name=kept.name if kept else _archive_name(request),
     )
+
+
+def _archive_name(request: UploadRequest) -> str:
+    """Return the name of the image in the archive, of its content alone: parts with it suit every cloud.
+
+    No account is in it, not even in a digest, because one cloud is not to learn of another.
+    """
+    return _prefix(request, hashlib.sha256(request.digest.encode()).hexdigest())
 
 
 def _prefix(request: UploadRequest, identity: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from uecwatchd.bundle.kept_bundles import Content, KeptBundles
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.request_retry import RetryPolicy
@@ -57,6 +58,11 @@ class UploadRequest:
     waited: Mapping[str, float]  #: seconds that the set has waited for pending images, by their ids
     machine: MachineTraits = field(default_factory=MachineTraits)
 
+    @property
+    def content(self) -> Content:
+        """The key of its bundle among those that are kept for other clouds."""
+        return self.member.role, self.digest
+
 
 @dataclass(frozen=True, slots=True)
 class UploadTools:
@@ -73,6 +79,7 @@ class UploadTools:
     sleep: Callable[[float], None]  #: for seconds; raises what `check_stop` does
     note_parts: Callable[[Role, int], None]  #: called with the number of parts in the bucket
     clocks: Clocks
+    kept: KeptBundles  #: for the next clouds of the set
     on_trial: bool = False  #: a test boot or a hook may withdraw what is registered
 
 

@@ -1,13 +1,27 @@
-"""Upload a bundle: made while it is sent, without a copy on disk, and without parts that the bucket has."""
+"""Upload a bundle: made while it is sent, without a copy on disk, and without parts that the bucket has.
+
+Only for a set that goes to several clouds its parts are kept on the disk as well, and sent to the next ones
+from there: see `uecwatchd.bundle.kept_bundles`.
+"""
 
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import takewhile
 
-from uecwatchd.bundle.bundler import PART_SIZE, Bundling, PartData, Secret, Totals, max_parts
+from uecwatchd.bundle.bundler import (
+    PART_SIZE,
+    Bundling,
+    PartData,
+    Secret,
+    Totals,
+    max_bundled_bytes,
+    max_parts,
+)
 from uecwatchd.bundle.folder import BundleCredentials, ImageProperties, make_manifest
+from uecwatchd.bundle.kept_bundles import KeptBundle, KeptParts, UnreadableParts
 from uecwatchd.bundle.manifest import Manifest, write_manifest
 from uecwatchd.bundle.names import manifest_name, part_name, parts_prefix
 from uecwatchd.bundle.upload_slots import store_parts
@@ -15,7 +29,7 @@ from uecwatchd.clouds.credentials.account import bundle_user, sealed_with, seali
 from uecwatchd.clouds.objects import is_same_object, list_objects, put_object
 from uecwatchd.clouds.request_retry import retry
 from uecwatchd.delivery.request import UploadRequest, UploadTools, arch_word
-from uecwatchd.errors import Rejected
+from uecwatchd.errors import Rejected, UecError, problem
 from uecwatchd.events import Event, Fields, Kind, Progress
 from uecwatchd.images.block_source import BlockSource
 from uecwatchd.images.digests import digest_like
@@ -24,6 +38,8 @@ from uecwatchd.ledger.records import BundleRecord
 from uecwatchd.system import failpoints
 from uecwatchd.system.text import format_size
 from uecwatchd.types import StoredObject
+
+Sent = tuple[Totals, tuple[StoredObject, ...]]  # a bundle, and its parts in the bucket in order
 
 
 def send(
@@ -36,9 +52,11 @@ def send(
     secret = Secret(bundle.secret_key or b"", bundle.secret_iv or b"")
     began = time.monotonic()
     there = _find_parts(request, bundle, tools) if resuming else {}
-    totals, parts = _send_parts(request, bundle, secret, source, tools, there=there)
-    _check_what_was_read(request, source, totals, tools)
-    _tell_bundled(request, totals, tools)
+    kept = tools.kept.find(request.content)
+    if kept and (kept.secret, kept.name) == (secret, bundle.name_inside):
+        totals, parts = _send_kept(request, bundle, kept, source, tools, there=there)
+    else:
+        totals, parts = _bundle_and_send(request, bundle, secret, source, tools, there=there)
     account = tools.cloud.account
     manifest = write_manifest(_manifest(request, bundle, totals, secret, tools), key=account.user_key)
     _check_manifest_size(request, manifest, totals, tools)
@@ -78,7 +96,7 @@ def _check_manifest_size(request: UploadRequest, manifest: bytes, totals: Totals
         )
 
 
-def _send_parts(
+def _bundle_and_send(
     request: UploadRequest,
     bundle: BundleRecord,
     secret: Secret,
@@ -86,7 +104,59 @@ def _send_parts(
     tools: UploadTools,
     *,
     there: Mapping[str, StoredObject],
-) -> tuple[Totals, tuple[StoredObject, ...]]:
+) -> Sent:
+    """Bundle an image while it is sent, and keep the parts if the set goes to another cloud next."""
+    most = max_bundled_bytes(source.stored_bytes if tools.work.sparse else source.size)
+    keeping = tools.kept.keeping(
+        request.content, cloud=tools.cloud.name, name=bundle.name_inside, secret=secret, needs_bytes=most
+    )
+    with keeping as keeper:
+        begin = partial(_bundling, request, bundle, secret, source, tools)
+        totals, stored = _send_parts(request, bundle, begin, tools, there=there, keep=keeper.keep)
+        _check_what_was_read(request, source, totals, tools)
+        keeper.finish(totals)
+    _tell_bundled(request, totals, tools)
+    if keeper.problem:
+        _tell_not_kept(request, keeper.problem, tools)
+    return totals, stored
+
+
+def _send_kept(
+    request: UploadRequest,
+    bundle: BundleRecord,
+    kept: KeptBundle,
+    source: BlockSource,
+    tools: UploadTools,
+    *,
+    there: Mapping[str, StoredObject],
+) -> Sent:
+    """Send what was bundled for another cloud."""
+    _tell_kept(request, kept, tools)
+    try:
+        totals, stored = _send_parts(
+            request, bundle, partial(KeptParts, kept, bundle.prefix), tools, there=there
+        )
+    except UnreadableParts:
+        tools.kept.drop(request.content)
+        raise
+    _check_what_was_read(request, source, totals, tools)
+    return totals, stored
+
+
+def _send_parts(
+    request: UploadRequest,
+    bundle: BundleRecord,
+    begin: Callable[[Callable[[int], None]], Bundling | KeptParts],
+    tools: UploadTools,
+    *,
+    there: Mapping[str, StoredObject],
+    keep: Callable[[PartData], None] = lambda _piece: None,
+) -> Sent:
+    """Send the parts that the bucket does not have.
+
+    `begin` begins to yield all of them, and takes a function for the number of bytes of the image that are
+    done. `keep` is called with each part, in the thread that sends it.
+    """
     member, ready = request.member, 0
     stored: dict[int, StoredObject] = {}
 
@@ -95,6 +165,7 @@ def _send_parts(
         tools.listener.progress(Progress(request.made_for, stage, member.name, done, member.size, ready + 1))
 
     def send_one(piece: PartData) -> None:
+        keep(piece)
         known = there.get(piece.part.name)
         if known is None or not is_same_object(known, piece.data):
             known = _put(tools, "put part", bundle.bucket, piece.part.name, piece.data)
@@ -106,10 +177,10 @@ def _send_parts(
         ready += 1
         tools.check_stop()
 
-    bundling = _bundling(request, bundle, secret, source, tools, progress)
-    with closing(bundling):
-        store_parts(bundling, send_one, slots=tools.slots, check=check, done=bundling.release)
-    return bundling.totals, tuple(stored[index] for index in sorted(stored))
+    pieces = begin(progress)
+    with closing(pieces):
+        store_parts(pieces, send_one, slots=tools.slots, check=check, done=pieces.release)
+    return pieces.totals, tuple(stored[index] for index in sorted(stored))
 
 
 def _bundling(
@@ -123,7 +194,7 @@ def _bundling(
     """Begin the bundle of a member as the configuration asks for it."""
     return Bundling(
         source,
-        name=bundle.prefix,
+        name=bundle.name_inside,
         prefix=bundle.prefix,
         secret=secret,
         sparse=tools.work.sparse,
@@ -176,7 +247,7 @@ def _manifest(
     credentials = BundleCredentials(
         bundle_user(account), account.user_key, account.user_cert, sealing_certificate(account)
     )
-    return make_manifest(bundle.prefix, totals, secret, properties, credentials)
+    return make_manifest(bundle.name_inside, totals, secret, properties, credentials)
 
 
 def _parts(totals: Totals) -> str:
@@ -190,6 +261,22 @@ def _tell_bundled(request: UploadRequest, totals: Totals, tools: UploadTools) ->
     )
     fields: Fields = {"file": request.member.path, "bytes": totals.bundled_size}
     tools.listener.tell(Event(Kind.BUNDLED, what, request.made_for, "debug", fields))
+
+
+def _tell_kept(request: UploadRequest, kept: KeptBundle, tools: UploadTools) -> None:
+    cloud = tools.cloud.name
+    what = f"{request.member.name} is sent to cloud {cloud} as it was bundled for cloud {kept.cloud}"
+    fields: Fields = {"file": request.member.path, "cloud": cloud}
+    event = Event(Kind.WORKING, f"{request.made_for.name}: {what}", request.made_for, "debug", fields)
+    tools.listener.tell(event)
+
+
+def _tell_not_kept(request: UploadRequest, why: UecError, tools: UploadTools) -> None:
+    what = f"{request.member.name} is bundled again for the next cloud: {problem(why)}"
+    fields: Fields = {"file": request.member.path}
+    tools.listener.tell(
+        Event(Kind.WORKING, f"{request.made_for.name}: {what}", request.made_for, fields=fields)
+    )
 
 
 def _tell_uploaded(

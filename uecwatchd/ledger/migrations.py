@@ -230,4 +230,8 @@ MIGRATIONS = (
         cloud TEXT NOT NULL, bucket TEXT NOT NULL, PRIMARY KEY (cloud, bucket)
     ) STRICT;
     """,
+    # The name of the image in the archive of its bundle: the keys differ between clouds, and it does not.
+    """
+    ALTER TABLE bundles ADD COLUMN archive_name TEXT NOT NULL DEFAULT '';
+    """,
 )

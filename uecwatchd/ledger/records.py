@@ -199,10 +199,12 @@ class BundleRecord:
     `made_for` is the folder and name of the set that started it, or later of the one that registered it.
     `registered` is in seconds of the epoch, None if it was found in the cloud. `objects` are the objects sent
     to the bucket; `boot` are the ids of kernel and ramdisk in the manifest; `sealed` is a digest of the
-    certificates and the key that were used. While it is `registering`, `image_id` is that of a pending image;
-    while it is `uploaded`, that of an image to be deregistered before a second registration. `renewed` is
-    True after this was done. `owner` is the uid of its set's owner, None if unknown. `on_trial` is True from
-    the registration until its set is published, if a test boot or a hook may withdraw the image.
+    certificates and the key that were used; `archive_name` is that of the image in the archive, the same for
+    all clouds of a set, and empty in records of older versions. While it is `registering`, `image_id` is that
+    of a pending image; while it is `uploaded`, that of an image to be deregistered before a second
+    registration. `renewed` is True after this was done. `owner` is the uid of its set's owner, None if
+    unknown. `on_trial` is True from the registration until its set is published, if a test boot or a hook may
+    withdraw the image.
     """
 
     cloud: str
@@ -225,9 +227,15 @@ class BundleRecord:
     renewed: bool = False
     owner: int | None = None
     on_trial: bool = False
+    archive_name: str = ""
 
     def __repr__(self) -> str:
         return f"BundleRecord({self.cloud}, {self.bucket}/{self.prefix}, {self.state}, {self.image_id})"
+
+    @property
+    def name_inside(self) -> str:
+        """The name of the image in the archive, which older versions took from the keys."""
+        return self.archive_name or self.prefix
 
     @property
     def location(self) -> str:

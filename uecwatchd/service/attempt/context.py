@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from uecwatchd.bundle.kept_bundles import KeptBundles
 from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.client import Cloud
@@ -86,6 +87,7 @@ class Job:
     record: SetRecord
     listener: Listener
     notes: AttemptNotes  #: for the history; they are one of the listeners
+    kept: KeptBundles  #: for the next clouds of the set
     connected: Cloud | None = None
     fresh_until: float | None = None  #: when the files stop being fresh, from an earlier attempt
     uploaded: UploadedParts = field(default_factory=UploadedParts)

@@ -155,6 +155,7 @@ def _upload_tools(job: Job, tools: AttemptTools) -> UploadTools:
         sleep=lambda seconds: pause(seconds, tools, check_stop),
         note_parts=job.uploaded.note,
         clocks=tools.clocks,
+        kept=job.kept,
         on_trial=is_on_trial(job.found, tools),
     )
 

@@ -5,10 +5,11 @@ so that an interrupted job continues where it was.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 
+from uecwatchd.bundle.kept_bundles import KeptBundles
 from uecwatchd.errors import (
     CloudAway,
     Halted,
@@ -106,14 +107,16 @@ def work(
     """
     record = before
     rest = list(clouds or found.clouds[:1])
-    while rest:
-        cloud = rest.pop(0)
-        record = _work_on(found.on(cloud), seen_from(record, cloud) if record else None, tools)
-        if _has_failed_on_files(seen_from(record, cloud), found):
-            break
-        if rest and (tools.stopping.is_set() or tools.interrupts.reason(found.id)):
-            record = combine(with_each(record, _queued, rest))
-            break
+    with closing(KeptBundles(tools.work_folder)) as kept:
+        while rest:
+            cloud = rest.pop(0)
+            kept.is_wanted = bool(rest)
+            record = _work_on(found.on(cloud), seen_from(record, cloud) if record else None, tools, kept)
+            if _has_failed_on_files(seen_from(record, cloud), found):
+                break
+            if rest and (tools.stopping.is_set() or tools.interrupts.reason(found.id)):
+                record = combine(with_each(record, _queued, rest))
+                break
     assert record is not None, "there is at least one cloud"  # noqa: S101 (the type of the list does not say so)
     if all(one.state in FINAL_STATES for one in by_cloud(record)):
         with suppress(UecError):  # the next scan removes it, and reports why that fails
@@ -132,10 +135,10 @@ def _has_failed_on_files(record: SetRecord, found: ImageSet) -> bool:
     return record.stage in {"", *(name for name, _ in (*making_stages(found), *file_stages(found)))}
 
 
-def _work_on(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> SetRecord:
+def _work_on(found: ImageSet, before: SetRecord | None, tools: AttemptTools, kept: KeptBundles) -> SetRecord:
     if waiting := check_pending(found, before, tools):
         return combine(waiting)
-    job = _begin(found, before, tools)
+    job = _begin(found, before, tools, kept)
     try:
         with progress_in_ledger(tools.reporting.tracker, tools.ledger, job.record.id, now=tools.clocks.now):
             return _attempt(job, before, tools)
@@ -189,7 +192,7 @@ def _run_stage(stage: Stage, job: Job, tools: AttemptTools) -> Job:
     return stage(job, tools)
 
 
-def _begin(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> Job:
+def _begin(found: ImageSet, before: SetRecord | None, tools: AttemptTools, kept: KeptBundles) -> Job:
     same = (
         adjust_for_downtime(before, started=tools.started) if before and before.stamp == found.stamp else None
     )
@@ -208,7 +211,7 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> Jo
     listener = Tee((result_files.LogFile(found.id), notes, tools.reporting.listener))
     fresh_until = same.next_retry if same and same.state == "waiting" and not same.awaits_cloud else None
     waited = seconds_waited(same, now=tools.clocks.now())
-    job = Job(found, record, listener, notes, fresh_until=fresh_until, waited=waited, before=before)
+    job = Job(found, record, listener, notes, kept, fresh_until=fresh_until, waited=waited, before=before)
     return with_members(job, found)
 
 
