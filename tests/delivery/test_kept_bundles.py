@@ -165,6 +165,20 @@ def test_a_shared_upload_that_was_broken_off_continues_from_the_image_with_the_s
     assert parts(far) == parts(host.cloud)
 
 
+def test_clouds_that_were_away_together_share_a_bundle_once_they_are_back(
+    host: Host, far: Sandbox, turn: Turn, listener: Recorder
+) -> None:
+    for cloud in (host.cloud, far):
+        cloud.faults.arm("put-503", 9)
+    assert turn() == {"default": "deferred", "far": "deferred"}
+    for cloud in (host.cloud, far):
+        cloud.faults.clear()
+    before = bundled(listener)
+    assert turn(1) == {"default": "done", "far": "done"}
+    assert bundled(listener) - before == 1
+    assert parts(far) == parts(host.cloud)
+
+
 def test_without_room_the_bundle_is_made_for_each_cloud_and_the_log_says_why(
     host: Host, far: Sandbox, turn: Turn, listener: Recorder, small_disk: Path
 ) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from uecwatchd.bundle.bundler import Secret
+from uecwatchd.bundle.kept_bundles import KeptBundle
 from uecwatchd.bundle.names import STEM_LIMIT, bundle_prefix, manifest_name, portable_name
 from uecwatchd.clouds import images
 from uecwatchd.delivery.request import BootFiles, UploadRequest, UploadTools
@@ -96,9 +97,8 @@ def plan_bundle(
 
     It has the keys of the bundle that was made for another cloud, if there is one, unless it `is_new`.
     """
-    kept = None if is_new else tools.kept.find(request.content)
-    secret = kept.secret if kept else Secret.random()
-    return BundleRecord(
+    secret = Secret.random()
+    plan = BundleRecord(
         cloud=tools.cloud.name,
         bucket=request.bucket,
         identity=identity,
@@ -110,8 +110,16 @@ def plan_bundle(
         secret_iv=secret.iv,
         made_for=request.made_for,
         owner=request.owner,
-        archive_name=kept.name if kept else _archive_name(request),
+        archive_name=_archive_name(request),
     )
+    kept = None if is_new else tools.kept.find(request.content)
+    return with_keys_of(plan, kept) if kept else plan
+
+
+def with_keys_of(bundle: BundleRecord, kept: KeptBundle) -> BundleRecord:
+    """Return the record of a bundle with the same parts as one that was made for another cloud."""
+    secret = kept.secret
+    return replace(bundle, secret_key=secret.key, secret_iv=secret.iv, archive_name=kept.name)
 
 
 def _archive_name(request: UploadRequest) -> str:

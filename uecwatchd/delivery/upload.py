@@ -28,6 +28,7 @@ from uecwatchd.bundle.upload_slots import store_parts
 from uecwatchd.clouds.credentials.account import bundle_user, sealed_with, sealing_certificate
 from uecwatchd.clouds.objects import is_same_object, list_objects, put_object
 from uecwatchd.clouds.request_retry import retry
+from uecwatchd.delivery.identity import with_keys_of
 from uecwatchd.delivery.request import UploadRequest, UploadTools, arch_word
 from uecwatchd.errors import Rejected, UecError, problem
 from uecwatchd.events import Event, Fields, Kind, Progress
@@ -49,10 +50,12 @@ def send(
 
     The same key and IV make the same parts, so `resuming` sends only those that are not there yet.
     """
-    secret = Secret(bundle.secret_key or b"", bundle.secret_iv or b"")
     began = time.monotonic()
     there = _find_parts(request, bundle, tools) if resuming else {}
     kept = tools.kept.find(request.content)
+    if kept and resuming and not there and bundle.state == "planned":  # no part has come through yet
+        bundle = tools.ledger.put_bundle(with_keys_of(bundle, kept))
+    secret = Secret(bundle.secret_key or b"", bundle.secret_iv or b"")
     if kept and (kept.secret, kept.name) == (secret, bundle.name_inside):
         totals, parts = _send_kept(request, bundle, kept, source, tools, there=there)
     else:
