@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -139,6 +140,24 @@ def test_a_set_for_one_cloud_is_not_written_to_the_disk(
     assert turn() == {"default": "done"}
     assert bundled(listener) == 1
     assert not (host.state / "work").exists()
+
+
+def test_an_upload_that_an_older_version_began_keeps_the_name_in_its_archive(
+    host: Host, far: Sandbox, turn: Turn
+) -> None:
+    (host.spool / "karmic.toml").write_text(ALONE)
+    host.cloud.faults.arm("put-503", 9)
+    assert turn() == {"default": "deferred"}
+    with closing(open_ledger(host.state)) as book:
+        (begun,) = book.bundles("default")
+        book.put_bundle(replace(begun, archive_name=""))
+    host.cloud.faults.clear()
+    host.cloud.faults.arm("put-503", 9, spare=1)
+    assert turn(1) == {"default": "deferred"}
+    host.cloud.faults.clear()
+    assert turn(3) == {"default": "done"}
+    assert f"<name>{begun.prefix}</name>" in manifest(host.cloud)
+    assert sorted(sent(host.cloud)) == ["0", "1"]
 
 
 def test_a_cloud_that_fails_in_the_middle_leaves_nothing_for_the_next(

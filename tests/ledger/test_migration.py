@@ -83,11 +83,12 @@ def test_a_deferred_set_keeps_its_clock(migrated: SqliteLedger) -> None:
     assert (closed.next_retry, closed.deferrals, closed.first_failure) == (1700000100.0, 3, 1700000000.0)
 
 
-def test_an_unfinished_bundle_resumes_with_its_key(migrated: SqliteLedger) -> None:
+def test_an_unfinished_bundle_resumes_with_its_key_and_its_name(migrated: SqliteLedger) -> None:
     (half,) = migrated.unfinished("default", made_for=SetId("/spool", "half"), role="machine")
     assert half.state == "planned"
     assert half.secret_key
     assert half.secret_iv
+    assert half.name_inside == half.prefix
     assert half.digest == record(migrated, "half").members[2].digest
     assert record(migrated, "half").stage == "deliver the machine image"
 
