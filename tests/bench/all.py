@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tests.bench.clouds import clouds
 from tests.bench.containers import containers
 from tests.bench.drops import drops
 from tests.bench.holes import holes
@@ -35,7 +36,7 @@ within this one run. Do not compare the seconds of two runs.
 
 
 TABLES = (
-    "throughput", "links", "primitives", "drops", "holes", "containers",
+    "throughput", "links", "primitives", "drops", "clouds", "holes", "containers",
     "packed", "memory", "resident", "startup", "sets", "files",
 )  # fmt: skip
 
@@ -87,6 +88,7 @@ def tables(
     yield "links", lambda: links(images)
     yield "primitives", lambda: primitives(dense, cores)
     yield "drops", lambda: drops(images, folder, cores)
+    yield "clouds", lambda: clouds(images, folder)
     yield "holes", lambda: holes(dense, folder)
     yield "containers", lambda: containers(dense, folder, cores)
     yield "packed", lambda: packed(dense, folder)
