@@ -2,16 +2,19 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from tests.support.cloud_keys import with_keys
 from tests.support.daemon import daemon_process, wait_for_line
-from tests.support.host import Host
+from tests.support.host import Host, cloud_host
+from tests.support.scanned_folder import MBR
+from tests.support.spool_files import drop_image
 from tests.support.waiting import until
 from uecwatchd.demo.material import RealSet
+from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 
 CLOUD = '\n[cloud.{name}]\ndialect = "sandbox"\neucarc = "{eucarc}"\n'
@@ -160,6 +163,32 @@ def test_a_set_waits_for_a_cloud_that_is_away_while_it_is_done_on_the_other(
         far.backend.faults.clear()
         host.ask("retry", "karmic")
         until(lambda: "karmic.emi" in id_files(host), "the set is done")
+
+
+def test_a_cloud_that_was_never_identified_keeps_no_disk_from_the_other(tmp_path: Path) -> None:
+    with cloud_host(tmp_path, "euca4") as host, Sandbox(with_keys(tmp_path / "far"), dialect="uec") as far:
+        table = CLOUD.format(name="far", eucarc=far.eucarc).replace("sandbox", "auto")
+        host.configure(host.config.read_text() + table)
+        far.backend.faults.arm("away")
+        drop_image(host.spool, "karmic", MBR, sidecar=BOTH)
+        host.run("once")
+        assert set(id_files(host)) == {"karmic.default.emi"}
+        report = host.report("karmic")
+        assert (report["state"], [one["state"] for one in report["clouds"]]) == (
+            "partly",
+            ["done", "waiting"],
+        )
+        assert report["clouds"][1]["waiting_for"].startswith("cloud far to tell what it wants")
+        assert "far waiting: for cloud far to tell what it wants" in host.ask("status", "karmic")[0]
+        far.backend.faults.clear()
+        host.run("once")
+        assert not far.images, "it cannot boot a disk alone"
+        assert "a kernel: " in host.report("karmic")["clouds"][1]["waiting_for"]
+        assert "karmic.default.emi" in id_files(host)
+        host.ask("retry", "karmic")
+        host.run("once")
+        with closing(open_ledger(host.state)) as book:
+            assert book.requests() == (), "there is nothing to be tried"
 
 
 # --- what becomes of the images ---------------------------------------------------------------------------

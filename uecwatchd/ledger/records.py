@@ -11,6 +11,8 @@ State = Literal["waiting", "queued", "working", "done", "rejected", "deferred", 
 BundleState = Literal["planned", "uploaded", "registering", "registered"]
 Removal = Literal["archive", "delete"]
 Verb = Literal["retry", "forget", "withdraw", "rollback", "prune"]
+# The first stage that a cloud has a part in.
+CONNECT_STAGE = "connect to the cloud"
 # The stage in which the ids appear beside the image, a moment before the ledger has the set as done.
 LAST_STAGE = "publish"
 NOT_READ = ContentDigest("")
@@ -161,11 +163,16 @@ class SetRecord:
 
     @property
     def awaits_cloud(self) -> bool:
-        """True if there is nothing to do until the cloud has finished an image.
+        """True if the set waits for something in its cloud; it goes on with the stage that it has reached.
 
-        `since` is then when it became pending.
+        `since` is then when the wait began.
         """
-        return self.state == "waiting" and any(image.pending for image in self.target.images)
+        return self.state == "waiting" and self.stage != ""
+
+    @property
+    def awaits_requirements(self) -> bool:
+        """True if its cloud needs more than the set has, or has not been identified."""
+        return self.awaits_cloud and self.stage == CONNECT_STAGE
 
     @property
     def target(self) -> TargetRecord:

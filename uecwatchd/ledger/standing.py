@@ -4,11 +4,11 @@ Its record has the state on one cloud in its own fields, and the states on the o
 look at it from another cloud, the two change places. So what is written for one cloud works for each.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any, Final
 
-from uecwatchd.ledger.records import SetRecord, State, TargetStatus
+from uecwatchd.ledger.records import CONNECT_STAGE, SetRecord, State, TargetStatus
 
 # The states of an unfinished set, the most urgent first: work to do, a person to act, then time to pass.
 _URGENCY: tuple[State, ...] = (
@@ -79,10 +79,35 @@ def is_published(record: SetRecord) -> bool:
     return combine(record).state == "done"
 
 
+def clouds_done(record: SetRecord) -> tuple[str, ...]:
+    """Return the clouds that a set is finished on."""
+    return tuple(one.cloud for one in by_cloud(record) if one.state == "done")
+
+
 def count_done(record: SetRecord) -> tuple[int, int]:
     """Return the number of finished clouds of a set, and of all."""
-    states = [one.state for one in by_cloud(record)]
-    return states.count("done"), len(states)
+    every = by_cloud(record)
+    return sum(one.state == "done" for one in every), len(every)
+
+
+def with_waits(record: SetRecord, waits: Mapping[str, str], *, now: float) -> SetRecord:
+    """Return the record with the clouds that a set does not go to yet as waiting, each with its reason.
+
+    One that it waited for, and that is no longer among them, is queued. What an attempt has found stays.
+    """
+
+    def change(one: SetRecord) -> SetRecord:
+        reason = waits.get(one.cloud, "")
+        if not one.awaits_requirements and (not reason or one.state not in ("queued", "waiting")):
+            return one
+        if one.awaits_requirements and reason == one.reason:
+            return one
+        if not reason:
+            return replace(one, state="queued", since=now, stage="", reason="")
+        return replace(one, state="waiting", since=now, stage=CONNECT_STAGE, reason=reason, next_retry=None)
+
+    clouds = [one.cloud for one in by_cloud(record) if one.awaits_requirements or one.cloud in waits]
+    return with_each(record, change, clouds)
 
 
 def shown_state(record: SetRecord) -> str:

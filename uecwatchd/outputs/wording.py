@@ -3,7 +3,7 @@
 The journal, the files beside an image, `status` and the other verbs say the same thing in the same words.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from uecwatchd.errors import UecError, problem
@@ -139,6 +139,16 @@ def failure_in_a_row(
 
 def waiting_for(record: SetRecord) -> str:
     return f"waiting for {record.reason}"
+
+
+def wait_events(before: SetRecord | None, after: SetRecord) -> Iterator[Event]:
+    """Yield an event for each cloud that a set waits for now with a new reason."""
+    seen = by_cloud(before) if before else ()
+    known = {(one.cloud, one.reason) for one in seen if one.awaits_requirements}
+    for one in by_cloud(after):
+        if one.awaits_requirements and (one.cloud, one.reason) not in known:
+            what = f"{one.name}: {waiting_for(one)}{on_cloud(one)}"
+            yield Event(Kind.WAITING, what, one.id, fields={"cloud": one.cloud})
 
 
 def request_id(text: str) -> str:

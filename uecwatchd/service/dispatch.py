@@ -104,12 +104,12 @@ class Dispatcher:
             found, record = each.found, self._states.get(each.found.id)
             suspended = tools.clouds.availability.suspended()
             clouds = self._clouds(found, record, now=tools.clocks.now(), suspended=suspended)
-            if not clouds and record and record.stamp == found.stamp:
+            if not clouds:
                 continue  # its cloud was suspended since the scan; the next one queues it when it is due
             if record and (named := self._requests.asked_clouds(found.id)):
                 asked = asked_clouds(record, found, named)
                 record = with_each(record, with_fresh_retries, asked)
-            work = partial(run.work, found, before=record, tools=tools, clouds=clouds or found.clouds)
+            work = partial(run.work, found, before=record, tools=tools, clouds=clouds)
             requests = self._requests.open.of(found.id, "retry")
             self._workers.start(found, size=each.candidate.size, work=work, requests=requests)
 

@@ -10,7 +10,7 @@ from uecwatchd.errors import UecError, problem
 from uecwatchd.intake import sidecar
 from uecwatchd.intake.sets.records import FolderSets, ImageSet, Rules
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.ledger.standing import by_cloud, is_published, seen_from, shown_state
+from uecwatchd.ledger.standing import by_cloud, count_done, is_published, seen_from, shown_state
 from uecwatchd.service.queue import DueSet
 from uecwatchd.service.retry import is_retry_due
 from uecwatchd.service.work_folder import FINAL_STATES
@@ -82,13 +82,16 @@ def clouds_of(found: ImageSet, record: SetRecord | None) -> tuple[str, ...]:
 
 
 def in_order(seen: Iterable[tuple[str, SetRecord | None]], found: ImageSet) -> tuple[str, ...]:
-    """Return these clouds in the order of attempts: required ones first, failed ones last."""
+    """Return these clouds in the order of attempts: required ones first, failed ones last.
+
+    Those are left out that the set does not go to yet.
+    """
 
     def rank(one: tuple[str, SetRecord | None]) -> tuple[bool, bool]:
         cloud, record = one
         return cloud in found.sidecar.best_effort, record is not None and record.error is not None
 
-    return tuple(cloud for cloud, _ in sorted(seen, key=rank))
+    return tuple(cloud for cloud, _ in sorted(seen, key=rank) if cloud not in found.waits)
 
 
 def _is_due(record: SetRecord, *, now: float, is_suspended: bool) -> bool:
@@ -136,7 +139,7 @@ def summarize(
 def to_due_set(found: ImageSet, record: SetRecord | None) -> DueSet:
     """Add what the queue has to know. `record` is of an earlier attempt at the same files."""
     seen = by_cloud(record) if record else ()
-    undone = [one for one in seen if one.state != "done"]
+    undone = [one for one in seen if one.state != "done" and not one.awaits_requirements]
     awaits = any(one.awaits_cloud for one in undone)
     # It is only looked at.
     sent = bool(undone) and all(one.awaits_cloud and one.target.images[-1].pending for one in undone)
@@ -157,6 +160,6 @@ def set_names(assembly: FolderSets) -> set[str]:
 
 
 def files_of_done_sets(records: Iterable[SetRecord]) -> dict[str, tuple[tuple[str, FileStamp], ...]]:
-    """Return the files of finished sets, path and stamp, by the names of the sets."""
-    done = (record for record in records if record.state == "done")
+    """Return the files of sets that are finished on some cloud, path and stamp, by the names of the sets."""
+    done = (record for record in records if count_done(record)[0])
     return {record.name: tuple((m.path, m.stamp) for m in record.members) for record in done}

@@ -4,13 +4,16 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from uecwatchd.errors import UecError
-from uecwatchd.intake.sets.records import FolderSets, defer_open_files
+from uecwatchd.intake.sets.records import FolderSets, ImageSet, defer_open_files
 from uecwatchd.intake.spool import writers
 from uecwatchd.ledger.records import Request, SetRecord
+from uecwatchd.ledger.standing import combine, with_waits
+from uecwatchd.outputs import result_files
+from uecwatchd.outputs.wording import wait_events
 from uecwatchd.service.file_removal import clear_vanished, files_to_retire, remove_leaving
 from uecwatchd.service.late_outputs import write_late_outputs
 from uecwatchd.service.leftover_files import report_leftover_files
-from uecwatchd.service.policy import GONE
+from uecwatchd.service.policy import GONE, asked_clouds
 from uecwatchd.service.removed_sets import are_files_removed, is_removed_by_owner
 from uecwatchd.service.scanner import FolderScan
 from uecwatchd.service.spooler_parts import ConfiguredParts, LastingParts
@@ -28,12 +31,13 @@ class Reconciler:
         folder, tools, conditions = scanned.folder, self.setup.tools, self.parts.conditions
         states, running = self.parts.states, self.parts.busy
         self._restore_returned(scanned)
+        scanned = self._note_waits(scanned)
         idle = [record for record in scanned.present() if record.id not in running]
         write_late_outputs(idle, scanned.listing, states=states, conditions=conditions)
         assembly = self._queue(scanned)
         self.setup.found.put(folder, assembly)
         self.setup.notices.replace_folder(folder, assembly, lambda path: scanned.listing.stamp(path).ctime_ns)
-        self.parts.requests.drop_impossible(folder, assembly, running)
+        self.parts.requests.drop_impossible(folder, assembly, running, self._can_be_tried)
         report_leftover_files(
             folder, assembly.unmatched, conditions=conditions, listener=tools.reporting.listener
         )
@@ -53,6 +57,28 @@ class Reconciler:
         gone = [(record, owner) for record, owner in back if record and record.reason == GONE]
         self.parts.states.put_all([replace(record, reason="", owner=owner) for record, owner in gone])
         self.parts.requests.drop_returned({record.id for record in scanned.present()})
+
+    def _note_waits(self, scanned: FolderScan) -> FolderScan:
+        """Note the clouds that sets do not go to yet, and report each reason once.
+
+        Return the scan with the changed records.
+        """
+        tools, states, news = self.setup.tools, self.parts.states, list[SetRecord]()
+        for found in scanned.assembly.ready:
+            record = scanned.records.get(found.name)
+            if record is None or record.stamp != found.stamp or record.id in self.parts.busy:
+                continue
+            noted = with_waits(record, found.waits, now=tools.clocks.now())
+            if noted != record:
+                news.append(combine(noted))
+                for event in wait_events(record, noted):
+                    tools.reporting.listener.tell(event)
+        states.put_all(news)
+        for record in news:
+            with self.parts.conditions.guard(("set", *record.id), record.name):
+                for taken in result_files.publish(record):
+                    raise taken
+        return replace(scanned, records=states.of_folder(scanned.folder)) if news else scanned
 
     def _queue(self, scanned: FolderScan) -> FolderSets:
         """Queue the due sets. Return all sets; a set with a file open for writing waits."""
@@ -74,6 +100,11 @@ class Reconciler:
         return defer_open_files(
             scanned.assembly, written, ready_at=self.setup.settled_at(self.parts.monotonic())
         )
+
+    def _can_be_tried(self, found: ImageSet) -> bool:
+        """Tell if a set goes to any of the clouds that it is asked for."""
+        asked = self.parts.requests.asked_clouds(found.id)
+        return bool(asked_clouds(self.parts.states.get(found.id), found, asked))
 
     def _withdraw_removed(self, scanned: FolderScan, vanished: list[SetRecord]) -> None:
         """Ask for the withdrawal of sets whose files have just been removed, if the configuration says so.

@@ -13,7 +13,7 @@ from pathlib import Path
 from uecwatchd.clouds.availability import CloudAvailability
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Listener
-from uecwatchd.intake.sets.records import FolderSets
+from uecwatchd.intake.sets.records import FolderSets, ImageSet
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import Request, SetRecord, Verb
 from uecwatchd.ledger.standing import by_cloud, with_each
@@ -125,7 +125,8 @@ class Requests:
         """
         suspended, named = availability.suspended(), self.asked_clouds(record.id)
         seen = [one for one in by_cloud(record) if one.state != "done" and named & {"", one.cloud}]
-        blocked = [one for one in seen if one.state in ("halted", "deferred") and one.cloud in suspended]
+        stuck = [one for one in seen if one.state in ("halted", "deferred") or one.awaits_requirements]
+        blocked = [one for one in stuck if one.cloud in suspended]
         for one in blocked:
             availability.probe_soon(one.cloud)
         if blocked:  # it is due as soon as its cloud resumes
@@ -176,9 +177,16 @@ class Requests:
         """Delete the requests made for removed files, of sets with files there again."""
         self.finish(one for one in self.open.requests if one.due is not None and one.set_id in names)
 
-    def drop_impossible(self, folder: Path, assembly: FolderSets, running: Collection[SetId]) -> None:
-        """Delete requests to retry sets that are held, waiting for a file, or absent."""
-        able = {found.name for found in assembly.ready} | {refused.name for refused in assembly.refused}
+    def drop_impossible(
+        self,
+        folder: Path,
+        assembly: FolderSets,
+        running: Collection[SetId],
+        can_be_tried: Callable[[ImageSet], bool],
+    ) -> None:
+        """Delete requests to retry sets that are held, waiting for a file or for clouds, or absent."""
+        able = {found.name for found in assembly.ready if can_be_tried(found)}
+        able |= {refused.name for refused in assembly.refused}
         able |= {waiting.name for waiting in assembly.waiting if waiting.ready_at is not None}
         able -= set(self.held_names(folder))
         for key in self.open.sets("retry"):

@@ -9,6 +9,7 @@ from uecwatchd.config.records import SpoolSettings
 from uecwatchd.intake.sets.records import FolderSets, FolderUsers, ImageSet, Refused, Rules, Waiting
 from uecwatchd.intake.spool import safe_open, scan
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.standing import clouds_done
 from uecwatchd.service.policy import GONE, files_of_done_sets
 from uecwatchd.types import FileStamp
 
@@ -30,12 +31,18 @@ class FolderHistory(TypedDict):
     taken: Mapping[str, Sequence[tuple[str, FileStamp]]]
     holders: Mapping[str, int]
     done: Mapping[str, str]
+    taken_on: Mapping[str, Collection[str]]
 
 
 def folder_history(records: Collection[SetRecord], users: FolderUsers | None) -> FolderHistory:
     """Collect what the rules have to know from the records of a folder."""
-    done = {record.name: record.stamp for record in records if record.state == "done"}
-    return FolderHistory(taken=files_of_done_sets(records), holders=_holders_of(records, users), done=done)
+    taken_on = {record.name: done for record in records if (done := clouds_done(record))}
+    return FolderHistory(
+        taken=files_of_done_sets(records),
+        holders=_holders_of(records, users),
+        done={record.name: record.stamp for record in records if record.name in taken_on},
+        taken_on=taken_on,
+    )
 
 
 def _holders_of(records: Iterable[SetRecord], users: FolderUsers | None) -> dict[str, int]:

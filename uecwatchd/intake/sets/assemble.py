@@ -1,7 +1,7 @@
 """Assembly of sets from a listing: each candidate is a complete set, waits for something, or is refused."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 
 from uecwatchd.errors import UecError, words_of
 from uecwatchd.intake.sets.candidates import SetCandidate, as_spelled, find_candidates, find_claims, own_paths
@@ -36,27 +36,38 @@ def assemble(
     taken: FilesOfSets | None = None,
     holders: Mapping[str, int] | None = None,
     done: Mapping[str, str] | None = None,
+    taken_on: Mapping[str, Collection[str]] | None = None,
     progressed: Callable[[], None] = lambda: None,
 ) -> FolderSets:
     """Decide about every name in a listing.
 
     `taken` has the members of finished sets, by name of the set: a loose kernel stays with the image it was
     registered with if another image arrives later. `holders` are the uids that own names, while their sets
-    exist. `done` are the stamps of finished sets, which a later policy does not undo. `progressed` is called
-    for each name and each set, as a sign of life.
+    exist. `done` are the stamps of finished sets, which a later policy does not undo. `taken_on` are the
+    clouds that sets are finished on. `progressed` is called for each name and each set, as a sign of life.
     """
     taken = taken or {}
+    history = SetHistory(taken, done or {}, taken_on or {})
     views, left_out = [OwnerView(listing)], dict[str, UnmatchedFile]()
     if rules.users is not None:
         views, left_out = views_of(listing, rules.users, holders=holders or {}, taken=taken)
-    return join_views([_decide_view(view, rules, taken, done or {}, progressed) for view in views], left_out)
+    return join_views([_decide_view(view, rules, history, progressed) for view in views], left_out)
+
+
+@dataclass(frozen=True, slots=True)
+class SetHistory:
+    """Earlier results for the sets of a folder; see `assemble`."""
+
+    taken: FilesOfSets
+    done: Mapping[str, str]
+    taken_on: Mapping[str, Collection[str]]
 
 
 def _decide_view(
-    view: OwnerView, rules: Rules, taken: FilesOfSets, done: Mapping[str, str], progressed: Callable[[], None]
+    view: OwnerView, rules: Rules, history: SetHistory, progressed: Callable[[], None]
 ) -> ViewDecisions:
     """Decide about the sets that belong to a view."""
-    taken = {name: files for name, files in taken.items() if view.decides(name)}
+    taken = {name: files for name, files in history.taken.items() if view.decides(name)}
     listing = as_spelled(view.listing)
     view = replace(view, listing=listing)
     candidates = find_candidates(listing)
@@ -72,6 +83,7 @@ def _decide_view(
         boot_folders(listing, candidates),
         unread_sidecar(listing),
         find_boot_folders(listing),
+        history.taken_on,
     )
     outcomes: list[ImageSet | Waiting | Refused] = []
     read = set[str]()
@@ -81,7 +93,7 @@ def _decide_view(
         if not owned and candidate.form != "folder" and _is_for_others(listing, candidate, folder.near):
             continue
         read.update(candidate.sidecars)
-        outcomes.append(_decide_candidate(folder, candidate, owned, taken.get(candidate.name), done))
+        outcomes.append(_decide_candidate(folder, candidate, owned, taken.get(candidate.name), history.done))
     used = {path for outcome in outcomes for path in outcome.files}
     ready = tuple(one for one in outcomes if isinstance(one, ImageSet))
     waiting = tuple(one for one in outcomes if isinstance(one, Waiting))

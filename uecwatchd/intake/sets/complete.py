@@ -1,7 +1,7 @@
 """The complete set of a candidate: its files by role, each check that it must pass, and the result."""
 
-from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 
 from uecwatchd.errors import UecError
 from uecwatchd.intake.sets.architecture import arch_of
@@ -14,6 +14,7 @@ from uecwatchd.intake.sets.checks import (
     check_readable,
     check_settled,
 )
+from uecwatchd.intake.sets.cloud_waits import all_roles, judged_by, waits_of
 from uecwatchd.intake.sets.declared_sums import ChecksumLists, DeclaredSums, find_declared_sums
 from uecwatchd.intake.sets.lone_sidecars import check_unnamed
 from uecwatchd.intake.sets.loose_pairs import LoosePair, add_loose_pair
@@ -28,6 +29,7 @@ from uecwatchd.intake.sets.requirements import (
     check_configured,
     check_identified,
     check_whole_disk,
+    unidentified,
 )
 from uecwatchd.intake.sets.roles import roles_of
 from uecwatchd.intake.sets.stamp import set_stamp
@@ -57,6 +59,7 @@ class FolderContents:
     folders: Sequence[str] = ()
     late: str | None = None  #: a sidecar that has not been read yet
     boot: BootFolders = BootFolders()  # noqa: RUF009 (it is frozen)
+    taken_on: Mapping[str, Collection[str]] = field(default_factory=dict)  #: clouds, by finished set
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class ChosenFiles:
 
     candidate: SetCandidate  #: with the form "loose" if a loose kernel was added
     roles: Mapping[Role, str]
+    judged: Sidecar  #: with the clouds that decide if it is complete
     alone: bool  #: the disk boots by itself
     is_finished: bool  #: the set is registered with these very files
 
@@ -95,14 +99,16 @@ def complete_set(
     check_settled(listing, [*sums.files, *folder.boot.files_of(candidate)], rules.settle)
     # Existing files are checked first: a truncated disk is more important than a missing kernel.
     members = members_of(listing, chosen.roles, sidecar)
-    windows_boot, from_image = _plan_missing_files(folder, chosen, sidecar, members)
+    windows_boot, from_image = _plan_missing_files(folder, chosen, members)
     _check_has_own_files(view, candidate, [] if "machine" in chosen.roles else paths)
     check_compatible(candidate, sidecar, members)
     unread = (*unused_nearby(listing, folder.near, candidate, paths), *sums.remarks)
     found = _image_set(
         view, candidate, sidecar, members, sums, alone=chosen.alone, unread=unread, boot=folder.boot
     )
-    found = replace(found, windows_boot=windows_boot)
+    there = all_roles(chosen.roles, windows_boot, from_image)
+    waits = waits_of(listing, candidate, sidecar, chosen.judged, there, rules, alone=chosen.alone)
+    found = replace(found, windows_boot=windows_boot, waits=waits)
     return found if from_image is None else _asking_image(view, found, from_image)
 
 
@@ -118,21 +124,23 @@ def _choose_files(
     roles = roles_of(listing, candidate, sidecar, owned, folder.near.there)
     _check_has_own_files(view, candidate, [roles["machine"]] if "machine" in roles else [])
     is_finished = {(path, listing.entries[path].stamp) for path in roles.values()} <= set(taken or ())
+    judged = judged_by(sidecar, rules, folder.taken_on.get(candidate.name, ()) if is_finished else ())
     own = {role: path for role, path in roles.items() if path not in candidate.shared_boot_files}
-    if boots_alone(listing, sidecar, own, rules):
-        return ChosenFiles(candidate, own, alone=True, is_finished=is_finished)
-    candidate, roles = add_loose_pair(candidate, roles, sidecar, folder.loose, rules)
-    return ChosenFiles(candidate, roles, alone=False, is_finished=is_finished)
+    if boots_alone(listing, judged, own, rules):
+        return ChosenFiles(candidate, own, judged, alone=True, is_finished=is_finished)
+    candidate, roles = add_loose_pair(candidate, roles, judged, folder.loose, rules)
+    return ChosenFiles(candidate, roles, judged, alone=False, is_finished=is_finished)
 
 
 def _plan_missing_files(
-    folder: FolderContents, chosen: ChosenFiles, sidecar: Sidecar, members: tuple[Member, ...]
+    folder: FolderContents, chosen: ChosenFiles, members: tuple[Member, ...]
 ) -> tuple[WindowsBoot | None, FromImage | None]:
     """Return the boot files to be made, and those to be taken out of the image."""
+    sidecar, candidate = chosen.judged, chosen.candidate
     if chosen.alone:
         check_whole_disk(sidecar, members)
         return None, None
-    listing, rules, candidate = folder.view.listing, folder.rules, chosen.candidate
+    listing, rules = folder.view.listing, folder.rules
     made = plan_windows_boot(listing, candidate, sidecar, chosen.roles, rules, folder.boot)
     there = {**chosen.roles, **(made.roles if made else {})}
     return made, check_complete(
@@ -165,7 +173,10 @@ def _archive_set(
     check_settled(listing, sums.files, rules.settle)
     unread = (*unused_nearby(listing, folder.near, candidate, [path]), *sums.remarks)
     found = _image_set(view, candidate, sidecar, (), sums, alone=False, unread=unread)
-    return replace(found, packed=packed_files(listing, candidate, rules))
+    # What is in it is not known: each cloud waits until it is known what it requires.
+    strange = [cloud for cloud in sidecar.clouds if cloud in rules.strange]
+    waits = {cloud: unidentified(cloud, rules).reason for cloud in strange}
+    return replace(found, packed=packed_files(listing, candidate, rules), waits=waits)
 
 
 def _checked_sidecar(

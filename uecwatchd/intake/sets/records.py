@@ -127,6 +127,7 @@ class ImageSet:
     the service for all. `unread` are sentences about files nearby that are not used. `files` are all paths of
     the set, with sidecar and sums. `stamp` changes whenever one of the files may have changed; `changed` is
     the time of the last change, in seconds of the epoch, by the clock of the host with the disk.
+    `waits` are the clouds that it does not go to yet, each with what is waited for there.
     `arch_known_by` is how `arch` is known. `owner` is a uid, None if members trust each other. `from_image`
     is what is taken out of the machine image once it has been looked into, and `windows_boot` what is made
     for it after that. `boot_folder` is the folder of its boot files, used or not. `cloud` is the one at hand
@@ -156,6 +157,7 @@ class ImageSet:
     windows_boot: WindowsBoot | None = None
     boot_folder: str = ""
     cloud: str = ""
+    waits: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> SetId:
@@ -169,7 +171,7 @@ class ImageSet:
     @property
     def target_cloud(self) -> str:
         """The cloud that is at hand."""
-        return self.cloud or self.clouds[0]
+        return self.cloud or next((cloud for cloud in self.clouds if cloud not in self.waits), self.clouds[0])
 
     def on(self, cloud: str) -> "ImageSet":
         """Return the set as it goes to one of its clouds."""

@@ -76,7 +76,7 @@ def check_complete(
         raise NotReady(_no_machine(candidate, sidecar, roles))
     lacking = missing_roles(sidecar, roles, rules)
     if unknown := next((cloud for cloud in sidecar.clouds if lacking and cloud in rules.strange), None):
-        raise _unidentified(unknown, rules)
+        raise unidentified(unknown, rules)
     asked = _asked_of_image(sidecar)
     # A kernel in the image brings its ramdisk, if it has one.
     both = frozenset(lacking if "ramdisk" in roles or sidecar.ramdisk else {*lacking, "ramdisk"})
@@ -84,15 +84,29 @@ def check_complete(
         return FromImage(both)
     if lacking <= asked:
         return FromImage(frozenset(lacking)) if lacking else None
-    if "kernel" not in lacking:
-        raise NotReady(_no_ramdisk(candidate, sidecar, roles, rules), lacking=lacking)
     alone = rules.disk_alone.issuperset(sidecar.clouds) and _is_disk(listing, roles)
-    reason = _no_kernel(candidate, sidecar, rules, alone=alone)
+    reason = lacking_reason(candidate, sidecar, roles, rules, alone=alone)
+    if "kernel" not in lacking:
+        raise NotReady(reason, lacking=lacking)
     elsewhere = _elsewhere(listing, candidate, folders)
     # Where other files may be meant for it, those of the image are not: its kernel is still being copied.
     if elsewhere or halves or "ramdisk" in roles or not _may_use_its_kernel(listing, roles, sidecar):
         raise NotReady(reason + elsewhere, lacking=lacking)
     return FromImage(both, reason)
+
+
+def lacking_reason(
+    candidate: SetCandidate,
+    sidecar: Sidecar,
+    roles: Mapping[Role, str],
+    rules: Rules,
+    *,
+    alone: bool = False,
+) -> str:
+    """Return what to add for the clouds of a set; `alone` is True if they would boot its disk alone."""
+    if missing_roles(sidecar, roles, rules) == {"ramdisk"}:
+        return _no_ramdisk(candidate, sidecar, roles, rules)
+    return _no_kernel(candidate, sidecar, rules, alone=alone)
 
 
 def _may_use_its_kernel(listing: Listing, roles: Mapping[Role, str], sidecar: Sidecar) -> bool:
@@ -128,13 +142,13 @@ def check_configured(candidate: SetCandidate, sidecar: Sidecar, rules: Rules) ->
 
 
 def check_identified(sidecar: Sidecar, rules: Rules) -> None:
-    """Raise NotReady if it is not known what a cloud of the set requires."""
-    for cloud in sidecar.clouds:
-        if cloud in rules.strange:
-            raise _unidentified(cloud, rules)
+    """Raise NotReady if it is known of no cloud of the set what it requires."""
+    if rules.strange.keys() >= set(sidecar.clouds):
+        raise unidentified(sidecar.clouds[0], rules)
 
 
-def _unidentified(cloud: str, rules: Rules) -> NotReady:
+def unidentified(cloud: str, rules: Rules) -> NotReady:
+    """Return the wait for a cloud with unknown requirements."""
     why = rules.strange[cloud]
     return NotReady(f"cloud {cloud} to tell what it wants{f' ({why})' if why else ''}")
 

@@ -29,6 +29,7 @@ from uecwatchd.ledger.records import (
     TargetImage,
     TargetRecord,
 )
+from uecwatchd.ledger.standing import with_waits
 from uecwatchd.outputs.wording import command
 from uecwatchd.service.attempt.notes import AttemptNotes
 from uecwatchd.service.interrupts import NEXT, Interrupts
@@ -165,7 +166,8 @@ def with_members(job: Job, found: ImageSet) -> Job:
     A sidecar in an archive may name other clouds than the one at hand: then the first of them is.
     """
     cloud = job.found.target_cloud
-    found = found.on(cloud if cloud in found.clouds else found.clouds[0])
+    found = found.on(cloud if cloud in found.clouds and cloud not in found.waits else "")
+    found = found.on(found.target_cloud)
     members = (
         MemberRecord(
             m.role,
@@ -185,6 +187,7 @@ def with_members(job: Job, found: ImageSet) -> Job:
         cloud=found.target_cloud,
         targets=_targets(found, job.before),
     )
+    record = with_waits(record, found.waits, now=job.record.since)
     return replace(job, found=found, record=record)
 
 

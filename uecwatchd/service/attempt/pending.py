@@ -20,13 +20,14 @@ from uecwatchd.service.retry import next_check_at
 
 def check_pending(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> SetRecord | None:
     """Check a set's pending images. Returns the record if it has to wait, None if there is work to do."""
-    if before is None or not before.awaits_cloud or before.stamp != found.stamp:
-        return None
     now = tools.clocks.now()
+    waited = seconds_waited(before, now=now)
+    if before is None or not waited or before.stamp != found.stamp:
+        return None
     waiting = now - before.since
     try:
         cloud = tools.clouds.enter(before.target.cloud)
-        listed = [find_image(cloud, image_id) for image_id in seconds_waited(before, now=now)]
+        listed = [find_image(cloud, image_id) for image_id in waited]
     except UecError:  # an attempt gets the same error, and reports it
         return None
     patience = WAIT_SECONDS if all(listed) else UNLISTED_SECONDS

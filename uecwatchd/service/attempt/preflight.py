@@ -109,6 +109,7 @@ def preflight(job: Job, tools: AttemptTools) -> Job:
     for member in job.found.members:
         _check_size(job, member)
     _check_kernel_and_ramdisk(job)
+    _check_boots_alone(job)
     _compare_versions(job)
     _check_share(job)
     job = _check_layout(job)
@@ -147,6 +148,20 @@ def _check_kernel_and_ramdisk(job: Job) -> None:
             "it is paravirtual, and this generation of cloud refuses those that lack one",
             'Add the file, name one that is registered ("eki-…", "eri-…"), or drop a disk that boots alone.',
         )
+
+
+def _check_boots_alone(job: Job) -> None:
+    """Raise Rejected for a disk without a kernel if the cloud has another generation than before."""
+    found, cloud = job.found, job.cloud
+    machine = found.member("machine")
+    has_kernel = found.member("kernel") or found.kernel_id or found.sidecar.kernel
+    if machine is None or found.virtualization != "hvm" or has_kernel or cloud.dialect.boots_disk_alone:
+        return
+    raise Rejected(
+        f"{machine.path}: cloud {cloud.name} boots no disk by itself",
+        "it is of a generation that starts each image with a kernel, and none is there",
+        "Add a kernel and a ramdisk, or take the cloud out of `clouds`.",
+    )
 
 
 def _compare_versions(job: Job) -> None:

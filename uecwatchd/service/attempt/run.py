@@ -23,11 +23,11 @@ from uecwatchd.errors import (
 )
 from uecwatchd.events import Event, Fields, Kind, Listener, Progress, Tee
 from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet, Member
-from uecwatchd.ledger.records import LAST_STAGE, SetRecord
+from uecwatchd.ledger.records import CONNECT_STAGE, LAST_STAGE, SetRecord
 from uecwatchd.ledger.standing import by_cloud, combine, seen_from, with_each, with_state_of
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.ledger_progress import progress_in_ledger
-from uecwatchd.outputs.wording import failure_event, waiting_for
+from uecwatchd.outputs.wording import failure_event, wait_events, waiting_for
 from uecwatchd.service.attempt.boot import BOOT_STAGE, boot_once
 from uecwatchd.service.attempt.context import (
     AttemptTools,
@@ -83,7 +83,7 @@ def cloud_stages(found: ImageSet, tools: AttemptTools) -> tuple[tuple[str, Stage
     booted = ((BOOT_STAGE, boot_once),) if is_tested(found, tools.cloud_settings) else ()
     after = (("ask the hook about what is registered", ask_about_registered),) if hooks.registered else ()
     return (
-        ("connect to the cloud", connect),
+        (CONNECT_STAGE, connect),
         ("name the image", check_name),
         ("check what the cloud accepts", preflight),
         *before,
@@ -244,6 +244,8 @@ def _announce(job: Job, before: SetRecord | None, tools: AttemptTools) -> None:
         tell(job, Kind.WORKING, f"{unused} left out: cloud {cloud} boots the disk by itself")
     for sentence in found.unread:
         tell(job, Kind.WORKING, sentence, level="warning")
+    for event in wait_events(before, record):
+        job.listener.tell(event)
 
 
 def _describe_size(member: Member) -> str:
