@@ -496,6 +496,16 @@ def test_a_hold_keeps_the_time_of_the_first(ledger: Ledger) -> None:
     assert ledger.holds() == {LUCID: 7.0}
 
 
+def test_a_hold_on_one_cloud_is_none_on_the_whole_set(ledger: Ledger) -> None:
+    ledger.put_hold(KARMIC, since=5.0, cloud="near")
+    ledger.put_hold(KARMIC, since=9.0, cloud="near")
+    ledger.put_hold(KARMIC, since=7.0, cloud="far")
+    assert (ledger.holds(), ledger.cloud_holds()) == ({}, {KARMIC: {"far": 7.0, "near": 5.0}})
+    ledger.drop_hold(KARMIC)
+    ledger.drop_hold(KARMIC, cloud="near")
+    assert ledger.cloud_holds() == {KARMIC: {"far": 7.0}}
+
+
 def test_only_the_last_progress_of_a_set_is_kept(ledger: Ledger) -> None:
     first = ProgressRecord(KARMIC, "upload", "karmic.img", 1, 1 << 40, 1, 5.0, 6.0)
     ledger.put_progress(first)
@@ -744,6 +754,24 @@ def test_versions_that_are_gone_are_limited_and_others_are_not(ledger: Ledger) -
     ledger.versions.publish_version(replace(VERSION, image_id="new"))
     left = {one.image_id for one in ledger.versions.of_set(KARMIC)}
     assert left == {"older", "new", *(one.image_id for one in gone[5:])}
+
+
+def test_versions_are_counted_by_cloud_and_state(ledger: Ledger) -> None:
+    older = replace(VERSION, image_id="emi-0", state="older")
+    others = (replace(one, set_id=LUCID, image_id=f"{one.image_id}-2") for one in (VERSION, older))
+    ledger.versions.put_versions([VERSION, older, *others, replace(VERSION, cloud="far")])
+    assert ledger.versions.count() == {
+        ("far", "current"): 1,
+        ("near", "current"): 2,
+        ("near", "older"): 2,
+    }
+
+
+def test_versions_of_one_cloud_are_dropped_alone(ledger: Ledger) -> None:
+    elsewhere = replace(VERSION, cloud="far")
+    ledger.versions.put_versions([VERSION, elsewhere])
+    ledger.versions.drop_versions(KARMIC, "near")
+    assert ledger.versions.of_set(KARMIC) == (elsewhere,)
 
 
 def test_versions_that_are_dropped_are_gone(ledger: Ledger) -> None:

@@ -12,10 +12,12 @@ from uecwatchd.ledger.standing import (
     count_done,
     is_published,
     leading_cloud,
+    of_these_files,
     seen_from,
     shown_state,
     with_each,
     with_state_of,
+    with_waits,
 )
 from uecwatchd.types import SetId
 
@@ -103,3 +105,26 @@ def test_the_ids_of_a_set_are_those_of_its_first_required_cloud() -> None:
     assert leading_cloud(on("done", "done", "done")) == "lab"
     assert leading_cloud(on("done", "done", "done", optional=("lab",))) == "far"
     assert leading_cloud(replace(ALONE, cloud="", targets=())) == ""
+
+
+def states(record: SetRecord) -> list[str]:
+    return [one.state for one in by_cloud(record)]
+
+
+def test_a_cloud_that_a_set_does_not_go_to_waits_with_its_own_reason_until_it_does() -> None:
+    before = on("done", "deferred", "rejected")
+    waiting = with_waits(before, {"lab": "x", "far": "its release", "aws": "x"}, now=9.0)
+    assert states(waiting) == ["done", "waiting", "rejected"], "an outcome for good stays"
+    far = seen_from(waiting, "far")
+    assert (far.reason, far.since, far.error, far.awaits_requirements) == ("its release", 9.0, None, True)
+    assert with_waits(waiting, {"far": "its release"}, now=99.0) == waiting
+    assert seen_from(with_waits(waiting, {"far": "a kernel"}, now=99.0), "far").reason == "a kernel"
+    assert states(with_waits(waiting, {}, now=99.0)) == ["done", "queued", "rejected"]
+
+
+def test_no_cloud_has_a_state_yet_for_other_files() -> None:
+    before = on("done", "rejected")
+    assert of_these_files(before, "stamp") == before
+    after = of_these_files(before, "other")
+    assert (after.stamp, set(states(after))) == ("other", {"working", "queued"})
+    assert [one.cloud for one in after.current] == ["lab", "far"]

@@ -184,11 +184,14 @@ class Ledger(Protocol):
     def holds(self) -> Mapping[SetId, float]:
         """Return the sets on hold, each with the time of its hold in seconds of the epoch."""
 
-    def put_hold(self, set_id: SetId, *, since: float) -> None:
-        """Hold a set. A hold that is there already keeps its time."""
+    def cloud_holds(self) -> Mapping[SetId, Mapping[str, float]]:
+        """Return the sets on hold for some clouds alone, each with these clouds and the times."""
 
-    def drop_hold(self, set_id: SetId) -> None:
-        """Remove a hold, if it is there."""
+    def put_hold(self, set_id: SetId, *, since: float, cloud: str = "") -> None:
+        """Hold a set, or keep it from one cloud. A hold that is there already keeps its time."""
+
+    def drop_hold(self, set_id: SetId, *, cloud: str = "") -> None:
+        """Remove a hold, if it is there: that of the whole set, or the one for a cloud."""
 
     # --- buckets -----------------------------------------------------------------------------------------
 

@@ -234,4 +234,11 @@ MIGRATIONS = (
     """
     ALTER TABLE bundles ADD COLUMN archive_name TEXT NOT NULL DEFAULT '';
     """,
+    # Holds on one cloud of a set.
+    """
+    CREATE TABLE cloud_holds (
+        folder TEXT NOT NULL, name TEXT NOT NULL, cloud TEXT NOT NULL, since REAL NOT NULL,
+        PRIMARY KEY (folder, name, cloud)
+    ) STRICT;
+    """,
 )

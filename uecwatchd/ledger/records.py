@@ -10,7 +10,8 @@ from uecwatchd.types import ContentDigest, FileStamp, Reading, Role, SetId, Stor
 State = Literal["waiting", "queued", "working", "done", "rejected", "deferred", "halted", "withdrawn"]
 BundleState = Literal["planned", "uploaded", "registering", "registered"]
 Removal = Literal["archive", "delete"]
-Verb = Literal["retry", "forget", "withdraw", "rollback", "prune"]
+# `mark` is asked for by the service itself: to mark the image in use as the latest.
+Verb = Literal["retry", "forget", "withdraw", "rollback", "prune", "mark"]
 # The first stage that a cloud has a part in.
 CONNECT_STAGE = "connect to the cloud"
 # The stage in which the ids appear beside the image, a moment before the ledger has the set as done.
@@ -167,7 +168,8 @@ class SetRecord:
 
         `since` is then when the wait began.
         """
-        return self.state == "waiting" and self.stage != ""
+        is_pending = any(image.pending for image in self.target.images)
+        return self.state == "waiting" and (self.stage != "" or is_pending)
 
     @property
     def awaits_requirements(self) -> bool:

@@ -21,7 +21,7 @@ from uecwatchd.system import failpoints, lockfile
 
 # Files of SQLite beside its database. They are renamed first: an old log would be read into the new file.
 COMPANIONS = ("-wal", "-shm")
-COPIED_TABLES = ("requests", "holds", "boots", "booted")
+COPIED_TABLES = ("requests", "holds", "cloud_holds", "boots", "booted")
 
 
 def is_gone(folder: Path) -> bool:

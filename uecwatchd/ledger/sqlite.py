@@ -252,11 +252,24 @@ class SqliteLedger:
             SetId(row["folder"], row["name"]): row["since"] for row in self._store.read("SELECT * FROM holds")
         }
 
-    def put_hold(self, set_id: SetId, *, since: float) -> None:
-        self._store.write("note hold", "INSERT OR IGNORE INTO holds VALUES (?, ?, ?)", *set_id, since)
+    def cloud_holds(self) -> Mapping[SetId, Mapping[str, float]]:
+        found: dict[SetId, dict[str, float]] = {}
+        for row in self._store.read("SELECT * FROM cloud_holds ORDER BY cloud"):
+            found.setdefault(SetId(row["folder"], row["name"]), {})[row["cloud"]] = row["since"]
+        return found
 
-    def drop_hold(self, set_id: SetId) -> None:
-        self._store.write("forget hold", f"DELETE FROM holds WHERE {OF_SET}", *set_id)  # noqa: S608 (constant)
+    def put_hold(self, set_id: SetId, *, since: float, cloud: str = "") -> None:
+        table, key = ("cloud_holds", (*set_id, cloud)) if cloud else ("holds", tuple(set_id))
+        marks = ", ".join("?" * (len(key) + 1))
+        statement = f"INSERT OR IGNORE INTO {table} VALUES ({marks})"  # noqa: S608 (constants)
+        self._store.write("note hold", statement, *key, since)
+
+    def drop_hold(self, set_id: SetId, *, cloud: str = "") -> None:
+        if cloud:
+            statement = f"DELETE FROM cloud_holds WHERE {OF_SET} AND cloud = ?"  # noqa: S608 (constant)
+            self._store.write("forget hold", statement, *set_id, cloud)
+        else:
+            self._store.write("forget hold", f"DELETE FROM holds WHERE {OF_SET}", *set_id)  # noqa: S608 (constant)
 
     def progress(self) -> Mapping[SetId, ProgressRecord]:
         return {one.set_id: one for one in self._store.records(progress_from, "SELECT * FROM advances")}

@@ -2,14 +2,14 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from uecwatchd.config.retention import RetentionRule
 from uecwatchd.ledger.rows import OF_SET, replace_rows
 from uecwatchd.ledger.sqlite_store import SqliteStore
-from uecwatchd.ledger.versions import IN_CLOUD, MOST_GONE, VersionRecord
+from uecwatchd.ledger.versions import IN_CLOUD, MOST_GONE, VersionRecord, VersionState
 from uecwatchd.types import SetId
 
 NEWEST_FIRST = "published DESC, image_id"
@@ -40,6 +40,10 @@ class SqliteVersions:
         )
         return tuple(SetId(row["folder"], row["name"]) for row in rows)
 
+    def count(self) -> Mapping[tuple[str, VersionState], int]:
+        rows = self._store.read("SELECT cloud, state, count(*) AS number FROM versions GROUP BY cloud, state")
+        return {(row["cloud"], row["state"]): row["number"] for row in rows}
+
     def publish_version(self, version: VersionRecord) -> None:
         key = (*version.set_id, version.cloud)
         with self._store.writing("note the published version") as connection:
@@ -62,8 +66,9 @@ class SqliteVersions:
             with self._store.writing("note versions") as connection:
                 replace_rows(connection, "versions", rows)
 
-    def drop_versions(self, set_id: SetId) -> None:
-        self._store.write("forget versions", f"DELETE FROM versions WHERE {OF_SET}", *set_id)  # noqa: S608 (constant)
+    def drop_versions(self, set_id: SetId, cloud: str | None = None) -> None:
+        where = "folder = ?1 AND name = ?2 AND (?3 IS NULL OR cloud = ?3)"
+        self._store.write("forget versions", f"DELETE FROM versions WHERE {where}", *set_id, cloud)  # noqa: S608 (constant)
 
     def _found(self, rest: str, *values: object) -> tuple[VersionRecord, ...]:
         return self._store.records(_version_from, f"SELECT * FROM versions {rest}", *values)  # noqa: S608 (constants)

@@ -14,6 +14,8 @@ from uecwatchd.ledger.records import CONNECT_STAGE, SetRecord, State, TargetStat
 _URGENCY: tuple[State, ...] = (
     *("working", "queued", "halted", "rejected", "deferred", "withdrawn", "waiting", "done"),
 )
+# On a cloud that a set does not go to now, these have no meaning.
+UNSETTLED: frozenset[State] = frozenset({"queued", "waiting", "deferred", "halted"})
 # The state of a set that is done on some of its clouds, as people see it.
 PARTLY: Final = "partly"
 
@@ -93,21 +95,30 @@ def count_done(record: SetRecord) -> tuple[int, int]:
 def with_waits(record: SetRecord, waits: Mapping[str, str], *, now: float) -> SetRecord:
     """Return the record with the clouds that a set does not go to yet as waiting, each with its reason.
 
-    One that it waited for, and that is no longer among them, is queued. What an attempt has found stays.
+    One that it waited for, and that is no longer among them, is queued. An outcome for good stays.
     """
 
     def change(one: SetRecord) -> SetRecord:
         reason = waits.get(one.cloud, "")
-        if not one.awaits_requirements and (not reason or one.state not in ("queued", "waiting")):
+        if not one.awaits_requirements and (not reason or one.state not in UNSETTLED):
             return one
         if one.awaits_requirements and reason == one.reason:
             return one
         if not reason:
             return replace(one, state="queued", since=now, stage="", reason="")
-        return replace(one, state="waiting", since=now, stage=CONNECT_STAGE, reason=reason, next_retry=None)
+        waiting = replace(one, state="waiting", since=now, stage=CONNECT_STAGE, reason=reason)
+        return replace(waiting, next_retry=None, error=None, deferrals=0, first_failure=None)
 
     clouds = [one.cloud for one in by_cloud(record) if one.awaits_requirements or one.cloud in waits]
     return with_each(record, change, clouds)
+
+
+def of_these_files(record: SetRecord, stamp: str) -> SetRecord:
+    """Return the record for files with this stamp: if it is of others, no cloud has a state yet."""
+    if record.stamp == stamp:
+        return record
+    targets = tuple(replace(one, status=None) for one in record.targets)
+    return replace(record, stamp=stamp, state="working", targets=targets, deferrals=0, first_failure=None)
 
 
 def shown_state(record: SetRecord) -> str:

@@ -5,7 +5,7 @@ is published, so an image without a version was never given to anybody. Rows of 
 the history of the set, up to a limit.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -57,6 +57,9 @@ class Versions(Protocol):
     def sets(self) -> tuple[SetId, ...]:
         """Return the sets with more than one version in a cloud, ordered."""
 
+    def count(self) -> Mapping[tuple[str, VersionState], int]:
+        """Return the number of versions by cloud and state."""
+
     def publish_version(self, version: VersionRecord) -> None:
         """Write the current version of its set on its cloud. The one before it becomes an older one.
 
@@ -66,5 +69,5 @@ class Versions(Protocol):
     def put_versions(self, versions: Iterable[VersionRecord]) -> None:
         """Write these versions, all or none, in place of what is known about them."""
 
-    def drop_versions(self, set_id: SetId) -> None:
-        """Remove all versions of a set."""
+    def drop_versions(self, set_id: SetId, cloud: str | None = None) -> None:
+        """Remove all versions of a set, on one cloud or on all."""
