@@ -13,6 +13,7 @@ The class decides if the work is retried. The code that raises an error chooses 
         NotPermitted    the system denies us access
       NotYet            not a failure: the files may not be complete
       Pending           not a failure: the cloud has not finished an image
+      Booting           not a failure: a test boot is under way on the cloud
       Stopped           not a failure: the service was asked to stop
 
 Other modules define subclasses where they need to catch them.
@@ -112,6 +113,17 @@ class Pending(UecError):
         what = " and ".join(images.values())
         super().__init__(what, "not finished yet", "It is checked again automatically.")
         self.images = images
+
+
+class Booting(UecError):
+    """Not a failure: the set waits for a test boot on its cloud, its own or another one, its `reason`."""
+
+    kind = "waiting"
+    exit_code = 75
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, "it is under way", "It goes on by itself when that is over.")
+        self.reason = reason
 
 
 class Halted(UecError):

@@ -21,6 +21,7 @@ from tests.support.daemon import daemon_thread, opened_service
 from tests.support.host import Host, cloud_host
 from tests.support.listener import Recorder
 from tests.support.site_programs import make_program
+from tests.support.spool_files import drop_image
 from tests.support.waiting import until
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.events import Event, Kind, Progress
@@ -55,7 +56,7 @@ CASES = [
     Case("boot-pending", "deferred", "the instance is still pending after 1 s", seconds=1.0),
     Case("boot-quota", "deferred", "it has no room for another instance"),
     Case("unknown type", "rejected", "no instance type of that name", instance_type="m9.huge"),
-    Case("image removed", "deferred", "the image is not there any more", kept=0),
+    Case("image removed", "done"),  # it is registered again, and that one is booted
 ]
 
 
@@ -124,7 +125,7 @@ def test_a_fault_has_its_outcome_and_no_instance_is_left(host: Host, case: Case)
     assert (host.spool / "karmic.emi").exists() == (case.state == "done")
     permissions = [host.cloud.backend.registry.permissions(one) for one in ids(host)]
     assert any(permissions) == (case.state == "done"), "nobody else may start what has not passed"
-    assert host.cloud.objects("uec-images") == () or case.kept or case.fault == "image removed"
+    assert host.cloud.objects("uec-images") == () or case.kept
 
 
 def test_a_failure_is_reported_with_the_end_of_the_console(host: Host) -> None:
@@ -201,6 +202,34 @@ def test_one_instance_runs_on_a_cloud_at_a_time(host: Host) -> None:
         assert {record.state for record in service.once()} == {"done"}
     assert max(alive) == 1
     assert len(host.cloud.instances) == 4
+
+
+def test_a_boot_and_the_wait_for_another_one_hold_no_worker(host: Host) -> None:
+    quick_boots(host, seconds=600.0)
+    host.configure(f"{host.config.read_text()}\n[work]\nsets = 1\n")
+    host.cloud.faults.arm("boot-never")
+    drop_tested(host, "first")
+    listener = Reaction("is running", lambda: None)
+    with opened_service(host, listener, patience=QUICK) as service, daemon_thread(service):
+        until(lambda: listener.done, "the instance to run")
+        drop_tested(host, "second", data=b"2" * 4096)
+        until(lambda: state_of(host, "second") == "waiting", "the other to wait")
+        drop_image(host.spool, "plain", b"3" * 4096)
+        until(lambda: (host.spool / "plain.emi").exists(), "a set that needs no boot")
+        assert state_of(host, "first") == "waiting"
+        until(lambda: "; console: " in host.ask("status", "first")[0], "the console in the ledger")
+        shown, _ = host.ask("status")
+        assert "for the test boot of emi-" in shown
+        assert "for another test boot on cloud default" in shown
+        host.cloud.faults.clear()
+        host.ask("hold", "first")
+        until(lambda: (host.spool / "second.emi").exists(), "its turn comes when the first one stops")
+    assert (living(host.cloud), ledger_boots(host)) == ([], 0)
+
+
+def state_of(host: Host, name: str) -> str:
+    report = host.spool / f"{name}.uec.json"
+    return str(host.report(name)["state"]) if report.exists() else ""
 
 
 def test_a_folder_may_close_tests_to_sidecars(host: Host) -> None:

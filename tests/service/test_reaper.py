@@ -10,7 +10,6 @@ from typing import Any
 
 from tests.support.boots import drop_tested, living, quick_boots
 from tests.support.host import Host, cloud_host
-from tests.support.waiting import no_stop
 from uecwatchd.clouds.client import make_cloud
 from uecwatchd.clouds.credentials.account import gather
 from uecwatchd.clouds.dialects import DIALECTS
@@ -122,7 +121,7 @@ def test_while_a_boot_is_under_way_its_instance_is_left_alone(host: Host) -> Non
     image_id = registered(host)
     ours = start(host, image_id)
     leave(host, a_boot(host, image_id, instance_id=ours))
-    with claim_boots(host.state, "default", check=no_stop):
+    with claim_boots(host.state, "default"):
         host.ask("once")
         assert living(host.cloud) == [ours]
     host.ask("once")

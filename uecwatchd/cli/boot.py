@@ -17,6 +17,7 @@ from uecwatchd.clouds.connect import connect
 from uecwatchd.clouds.images import Image, find_image
 from uecwatchd.config.load import load
 from uecwatchd.config.records import CloudSettings, Settings
+from uecwatchd.delivery.boot_lock import claim_boots
 from uecwatchd.delivery.test_boot import BootResult, BootTools, boot_image
 from uecwatchd.errors import Halted, Rejected, Stopped
 from uecwatchd.intake.sets.records import ImageSet
@@ -49,7 +50,8 @@ def boot(arguments: argparse.Namespace) -> int:
             raise Rejected(f"{record.name}: there is nothing to boot", why, "See: uecwatchd status.")
         tools = _tools(settings, name, ledger, stop, silent=arguments.json)
         image = _find_image(tools, image_id)
-        result = boot_image(boot_request(record.id, image, configured, expect=expect), tools)
+        with claim_boots(settings.state.dir, name):
+            result = boot_image(boot_request(record.id, image, configured, expect=expect), tools)
     return _report(record, image, configured, result, as_json=arguments.json)
 
 
@@ -96,7 +98,6 @@ def _tools(settings: Settings, name: str, ledger: Ledger, stop: Stop, *, silent:
         sleep=sleep,
         now=time.time,
         monotonic=time.monotonic,
-        is_patient=False,
     )
 
 

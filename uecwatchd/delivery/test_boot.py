@@ -30,7 +30,6 @@ from uecwatchd.clouds.instances import (
     terminate,
 )
 from uecwatchd.delivery.boot_judgement import BootSight, BootVerdict, PortState, judge_boot
-from uecwatchd.delivery.boot_lock import claim_boots
 from uecwatchd.delivery.console import judge_console, last_lines, new_text, without_sequences
 from uecwatchd.delivery.leftover_instances import BootCleaner, belongs_to, end_instance
 from uecwatchd.errors import CloudAway, Deferred, Stopped, UecError, problem
@@ -73,7 +72,6 @@ class BootTools:
     sleep: Callable[[float], None]  #: for seconds; raises what `check` does
     now: Callable[[], float]  #: wall clock, in seconds of the epoch
     monotonic: Callable[[], float]
-    is_patient: bool = True  #: waits for another boot on this cloud
 
     @property
     def mark(self) -> str:
@@ -104,27 +102,26 @@ def token_mark(host: str, state_folder: Path) -> str:
 
 
 def boot_image(request: BootRequest, tools: BootTools) -> BootResult:
-    """Boot an image once, and terminate its instance. Raises what the cloud raises to a launch.
+    """Boot an image once, by the holder of the claim on the cloud's boots, and terminate its instance.
 
     An image that has passed is noted before its instance is terminated, so that it is not booted again.
-    Raises Deferred while an instance does not end.
+    Raises what the cloud raises to a launch, and Deferred while an instance does not end.
     """
-    cloud, check = tools.cloud, tools.check if tools.is_patient else None
-    with claim_boots(tools.state_folder, cloud.name, check=check):
-        tools.cleaner.clean_up(with_unknown=True)
-        boot = _launch(request, tools)
-        try:
-            tools.boots.put(boot)
-            tools.tell(f"booting {boot.image_id} as {boot.instance_id}")
-            _tag(boot, tools)
-            result = _watch(request, boot, tools)
-            if result.has_passed:
-                tools.boots.put_passed(cloud.name, boot.image_id, tools.now())
-        except BaseException:
-            _ask_to_end(boot, tools)
-            raise
-        end_instance(boot, tools.cleaner)
-        return result
+    tools.check()
+    tools.cleaner.clean_up(with_unknown=True)
+    boot = _launch(request, tools)
+    try:
+        tools.boots.put(boot)
+        tools.tell(f"booting {boot.image_id} as {boot.instance_id}")
+        _tag(boot, tools)
+        result = _watch(request, boot, tools)
+        if result.has_passed:
+            tools.boots.put_passed(tools.cloud.name, boot.image_id, tools.now())
+    except BaseException:
+        _ask_to_end(boot, tools)
+        raise
+    end_instance(boot, tools.cleaner)
+    return result
 
 
 # --- the launch -------------------------------------------------------------------------------------------

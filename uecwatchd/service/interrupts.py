@@ -15,17 +15,20 @@ NEXT: Mapping[str, str] = {
 
 
 class Interrupts:
-    """Reasons to stop sets that are at work, `HELD` or `FORGOTTEN`. Shared by threads."""
+    """Reasons to stop sets that are at work, `HELD` or `FORGOTTEN`: on one cloud, or "" for all.
+
+    Shared by threads.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._reasons: Mapping[SetId, str] = {}
+        self._reasons: Mapping[tuple[SetId, str], str] = {}
 
-    def replace(self, reasons: Mapping[SetId, str]) -> None:
+    def replace(self, reasons: Mapping[tuple[SetId, str], str]) -> None:
         with self._lock:
             self._reasons = dict(reasons)
 
-    def reason(self, set_id: SetId) -> str:
-        """Return the reason to stop a set, empty if there is none."""
+    def reason(self, set_id: SetId, cloud: str = "") -> str:
+        """Return the reason to stop a set on a cloud, or everywhere, empty if there is none."""
         with self._lock:
-            return self._reasons.get(set_id, "")
+            return self._reasons.get((set_id, "")) or self._reasons.get((set_id, cloud), "")

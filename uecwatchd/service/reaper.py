@@ -96,7 +96,7 @@ class Reaper:
         yield from (name for name in names if name not in suspended and self.clouds.is_configured(name))
 
     def _reap(self, name: str) -> None:
-        with claim_boots(self._state_folder, name, check=None):
+        with claim_boots(self._state_folder, name):
             cleaner = BootCleaner(
                 self.clouds.enter(name),
                 self._ledger.boots,

@@ -12,6 +12,7 @@ from uecwatchd.config.records import Settings
 from uecwatchd.images.formats.open import DiskAccess
 from uecwatchd.ledger.api import Ledger, LedgerDamaged
 from uecwatchd.service.attempt import context
+from uecwatchd.service.boot_threads import BootThreads
 from uecwatchd.service.cloud_reports import CloudReports
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.interrupts import Interrupts
@@ -51,6 +52,7 @@ class Shared:
     state_folder: Path  #: the one of the start: another one in the configuration takes effect at a restart
     signals: Signals = field(default_factory=Signals)
     interrupts: Interrupts = field(default_factory=Interrupts)
+    boot_threads: BootThreads = field(default_factory=BootThreads)
 
     def check_ledger(self) -> None:
         """Raise LedgerDamaged if any thread has found damage: only a start can replace the ledger."""
@@ -85,6 +87,7 @@ class Shared:
             reporting=self.reporting,
             stopping=self.signals.stopping,
             interrupts=self.interrupts,
+            boot_threads=self.boot_threads,
             access=DiskAccess.limited_to(settings.work.max_disk_size),
             work=settings.work,
             slots=UploadSlots(settings.work.uploads),

@@ -11,6 +11,7 @@ from pathlib import Path
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError
 from uecwatchd.service.attempt import context
+from uecwatchd.service.boot_threads import BootThreads
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.dispatch import Dispatcher
 from uecwatchd.service.found_sets import FoundSets
@@ -30,13 +31,14 @@ class LastingParts:
     requests: Requests
     dispatcher: Dispatcher
     retiring: RetireThread
+    boots: BootThreads
     conditions: Conditions
     monotonic: Callable[[], float]
 
     @property
     def busy(self) -> frozenset[SetId]:
-        """Sets that are worked on, in a worker or because of a request about their images."""
-        return frozenset(self.dispatcher.running) | self.retiring.running
+        """Sets that are worked on: in a worker, in a test boot, or for a request about their images."""
+        return frozenset(self.dispatcher.running) | self.boots.sets | self.retiring.running
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,34 @@
 """The stage that boots a registered image once, before anybody else may start it.
 
-An image that has passed is not booted again: not after a restart in a later stage, and not for another set.
+No worker waits for a boot: the set waits in the ledger, and its next attempt finds the outcome. An image that
+has passed is not booted again: not after a restart in a later stage, and not for another set.
 If the image fails, what this set made is withdrawn. If the cloud cannot boot it, the image stays, on trial.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
 
 from uecwatchd.clouds.attributes import share
 from uecwatchd.clouds.images import Image, find_image
 from uecwatchd.clouds.instances import LaunchRequest
 from uecwatchd.config.records import CloudSettings
+from uecwatchd.delivery.boot_lock import acquire_boots, are_boots_claimed
 from uecwatchd.delivery.test_boot import BootRequest, BootResult, BootTools, boot_image
-from uecwatchd.errors import Deferred
-from uecwatchd.events import Fields, Kind, Progress
+from uecwatchd.errors import Booting, Deferred, Stopped
+from uecwatchd.events import Event, Fields, Kind, Progress
+from uecwatchd.intake.sets.records import ImageSet
+from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.standing import by_cloud, with_each
+from uecwatchd.outputs.ledger_progress import drop_progress, progress_in_ledger
 from uecwatchd.outputs.result_files import LogFile
-from uecwatchd.outputs.wording import moment
+from uecwatchd.outputs.wording import moment, waiting_for
 from uecwatchd.service.attempt.context import AttemptTools, Job, pause, stop_if_asked, tell
 from uecwatchd.service.attempt.trial import refuse
+from uecwatchd.service.boot_threads import BootKey, EndedBoot
+from uecwatchd.service.retry import next_check_at
+from uecwatchd.system.internal_errors import as_internal_error
+from uecwatchd.system.lockfile import LockTaken, release
 from uecwatchd.types import SetId
 
 BOOT_STAGE = "boot it once"
@@ -29,19 +40,18 @@ REMEDY = "Correct the image. The last lines of its console are in the report, an
 def boot_once(job: Job, tools: AttemptTools) -> Job:
     """Boot the machine image of a set, unless it has passed before.
 
-    Raises RefusedOnTrial if it fails, Rejected if it cannot be started as the configuration says, Deferred if
-    the cloud has no room or does not start it.
+    Raises Booting while that is under way, RefusedOnTrial if it fails, Rejected if it cannot be started as
+    the configuration says, Deferred if the cloud has no room or does not start it.
     """
     cloud, image_id = job.cloud, job.record.image_id("machine")
+    result = tools.boot_threads.take_outcome(BootKey(job.record.id, cloud.name, image_id))
     passed = tools.ledger.boots.passed(cloud.name, image_id)
-    if passed is not None:
+    if result is None and passed is not None:
         tell(job, Kind.WORKING, f"{image_id} has passed its test boot on {moment(passed)} UTC", level="debug")
         return _with_default_visibility(job)
-    image = _find(job, image_id)
-    _tell_unsent(job, tools)
-    if _is_ours_to_hide(job):
-        share(cloud, image_id, public=False, accounts=None)
-    result = boot_image(_request(job, image, tools), _boot_tools(job, tools))
+    if result is None:
+        _prepare(job, image_id, tools)
+        raise Booting(f"the test boot of {image_id} on cloud {cloud.name}")
     if result.verdict.outcome == "cloud":
         hint = "It is tried again. If that goes on, ask the cloud's administrator about the instance."
         raise Deferred(f"cloud {cloud.name}, booting {image_id}", result.verdict.why, hint)
@@ -57,6 +67,87 @@ def boot_once(job: Job, tools: AttemptTools) -> Job:
     tell(job, Kind.BOOTED, what, fields=fields)
     _find(job, image_id)  # somebody may have removed it in the meantime
     return _with_default_visibility(job)
+
+
+def check_boots(found: ImageSet, before: SetRecord | None, tools: AttemptTools) -> SetRecord | None:
+    """Return the record of a set with a wait for a test boot; None if there is work to do."""
+    if before is None or before.stamp != found.stamp or not awaits_boot(before):
+        return None
+    if not are_boots_claimed(tools.state_folder, before.cloud):
+        return None
+    return replace(before, next_retry=next_check_at(before.since, now=tools.clocks.now()))
+
+
+def awaits_boot(record: SetRecord) -> bool:
+    """Tell if a set waits for a test boot on the cloud that its record is seen from."""
+    return record.awaits_cloud and record.stage == BOOT_STAGE
+
+
+def after_boots(record: SetRecord, ended: Collection[EndedBoot], *, now: float) -> SetRecord:
+    """Return the record of a set after some test boots: due now, if it waits for their cloud.
+
+    It is queued if its own was stopped.
+    """
+    clouds = {one.key.cloud for one in ended}
+    stopped = {one.key.cloud for one in ended if one.was_stopped and one.key.set_id == record.id}
+
+    def change(one: SetRecord) -> SetRecord:
+        if one.cloud in stopped:
+            return replace(one, state="queued", since=now, reason="", next_retry=None)
+        return replace(one, next_retry=now)
+
+    there = [one.cloud for one in by_cloud(record) if awaits_boot(one) and one.cloud in clouds]
+    return with_each(record, change, there) if there else record
+
+
+def defer_booting(
+    job: Job, booting: Booting, tools: AttemptTools, *, before: SetRecord | None
+) -> tuple[SetRecord, Event]:
+    """Return the record of a set that waits for a test boot, and the event."""
+    now, record = tools.clocks.now(), job.reached()
+    is_same = before is not None and awaits_boot(before) and before.reason == booting.reason
+    since = before.since if before and is_same else now
+    retry = next_check_at(since, now=now)
+    record = replace(record, state="waiting", since=since, reason=booting.reason, next_retry=retry)
+    what, fields = f"{record.name}: {waiting_for(record)}", {"cloud": record.cloud}
+    return record, Event(Kind.WAITING, what, record.id, "debug" if is_same else "info", fields)
+
+
+def _prepare(job: Job, image_id: str, tools: AttemptTools) -> None:
+    """Have the boot started when this attempt has ended. Raises Booting if another one is under way."""
+    cloud = job.cloud
+    image = _find(job, image_id)
+    try:
+        claim = acquire_boots(tools.state_folder, cloud.name)
+    except LockTaken as error:
+        raise Booting(f"another test boot on cloud {cloud.name}") from error
+    try:
+        _tell_unsent(job, tools)
+        if _is_ours_to_hide(job):
+            share(cloud, image_id, public=False, accounts=None)
+    except BaseException:
+        release(claim)
+        raise
+    key = BootKey(job.record.id, cloud.name, image_id)
+    tools.boot_threads.prepare(key, partial(_boot, job, _request(job, image, tools), claim, tools))
+
+
+def _boot(job: Job, request: BootRequest, claim: int, tools: AttemptTools) -> BootResult:
+    """Boot an image, in a thread of its own, and release the claim."""
+    try:
+        progress = progress_in_ledger(
+            tools.reporting.tracker, tools.ledger, job.record.id, now=tools.clocks.now
+        )
+        with as_internal_error(job.found.name), progress:
+            return boot_image(request, _boot_tools(job, tools))
+    except Stopped as stopped:
+        kind = Kind.STOPPING if tools.stopping.is_set() else Kind.ASKED
+        job.listener.tell(Event(kind, str(stopped), job.record.id))
+        raise
+    finally:
+        release(claim)
+        tools.reporting.tracker.end(job.record.id)
+        drop_progress(tools.ledger, [job.record.id])
 
 
 def _find(job: Job, image_id: str) -> Image:
@@ -115,20 +206,25 @@ def boot_request(set_id: SetId, image: Image, settings: CloudSettings, *, expect
     """Return the boot of an image, as the configuration of its cloud says."""
     return BootRequest(
         set_id,
-        LaunchRequest(
-            image.id,
-            token="",
-            instance_type=settings.instance_type,
-            key_name=settings.key_name,
-            user_data=settings.user_data,
-            subnet=settings.subnet,
-            security_groups=settings.security_groups,
-            root_device=image.root_device,
-        ),
+        launch_request(image, settings),
         expect=expect,
         limit=settings.boot_seconds,
         every=settings.boot_every,
         port=settings.boot_port,
+    )
+
+
+def launch_request(image: Image, settings: CloudSettings) -> LaunchRequest:
+    """Return the launch of an image, as the configuration of its cloud says; it has no token."""
+    return LaunchRequest(
+        image.id,
+        token="",
+        instance_type=settings.instance_type,
+        key_name=settings.key_name,
+        user_data=settings.user_data,
+        subnet=settings.subnet,
+        security_groups=settings.security_groups,
+        root_device=image.root_device,
     )
 
 

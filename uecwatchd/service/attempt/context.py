@@ -32,6 +32,7 @@ from uecwatchd.ledger.records import (
 from uecwatchd.ledger.standing import with_waits
 from uecwatchd.outputs.wording import command
 from uecwatchd.service.attempt.notes import AttemptNotes
+from uecwatchd.service.boot_threads import BootThreads
 from uecwatchd.service.interrupts import NEXT, Interrupts
 from uecwatchd.service.reporting import Reporting
 from uecwatchd.service.work_folder import work_folder
@@ -51,6 +52,7 @@ class AttemptTools:
     work: WorkSettings
     slots: UploadSlots
     configured_bucket: str
+    boot_threads: BootThreads = field(default_factory=BootThreads)
     hooks: HookSettings = field(default_factory=HookSettings)
     cloud_settings: Mapping[str, CloudSettings] = field(default_factory=dict)
     work_folder: Path = StateSettings().work_folder  #: for files that are made for sets
@@ -133,7 +135,7 @@ def stop_if_asked(job: Job, tools: AttemptTools) -> None:
     what = f"{job.found.name}: stopped at: {job.record.stage or 'the beginning'}"
     if tools.stopping.is_set():
         raise Stopped(what, "the service was asked to stop", "It continues at the next start.")
-    if why := tools.interrupts.reason(job.record.id):
+    if why := tools.interrupts.reason(job.record.id, job.record.cloud):
         release = command("release", job.record.id)
         raise Stopped(what, why, NEXT[why].format(release=release))
 

@@ -11,6 +11,7 @@ from functools import partial
 
 from uecwatchd.bundle.kept_bundles import KeptBundles
 from uecwatchd.errors import (
+    Booting,
     CloudAway,
     Halted,
     NotYet,
@@ -28,7 +29,7 @@ from uecwatchd.ledger.standing import by_cloud, combine, seen_from, with_each, w
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.ledger_progress import progress_in_ledger
 from uecwatchd.outputs.wording import failure_event, wait_events, waiting_for
-from uecwatchd.service.attempt.boot import BOOT_STAGE, boot_once
+from uecwatchd.service.attempt.boot import BOOT_STAGE, boot_once, check_boots, defer_booting
 from uecwatchd.service.attempt.context import (
     AttemptTools,
     Job,
@@ -117,6 +118,8 @@ def work(
             if rest and (tools.stopping.is_set() or tools.interrupts.reason(found.id)):
                 record = combine(with_each(record, _queued, rest))
                 break
+            if rest:  # or the boot, with its claim on the cloud, would wait for an upload to another one
+                tools.boot_threads.start_for(found.id)
     assert record is not None, "there is at least one cloud"  # noqa: S101 (the type of the list does not say so)
     if all(one.state in FINAL_STATES for one in by_cloud(record)):
         with suppress(UecError):  # the next scan removes it, and reports why that fails
@@ -136,7 +139,7 @@ def _has_failed_on_files(record: SetRecord, found: ImageSet) -> bool:
 
 
 def _work_on(found: ImageSet, before: SetRecord | None, tools: AttemptTools, kept: KeptBundles) -> SetRecord:
-    if waiting := check_pending(found, before, tools):
+    if waiting := check_pending(found, before, tools) or check_boots(found, before, tools):
         return combine(waiting)
     job = _begin(found, before, tools, kept)
     try:
@@ -167,6 +170,9 @@ def _attempt(job: Job, before: SetRecord | None, tools: AttemptTools) -> SetReco
         return _defer_open_files(job, wait, tools)
     except Pending as pending:
         record, event = defer_pending(job, pending, tools)
+        return _end(job, record, tools, event)
+    except Booting as booting:
+        record, event = defer_booting(job, booting, tools, before=before)
         return _end(job, record, tools, event)
     except RefusedOnTrial as refused:
         return _fail(refused.job, refused, tools, before)
