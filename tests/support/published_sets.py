@@ -72,6 +72,11 @@ def tags(host: Host, image_id: str) -> dict[str, str]:
     return {one.key: one.value for one in found}
 
 
+def lose_ledger(host: Host) -> None:
+    for path in host.state.glob("ledger.sqlite*"):
+        path.unlink()
+
+
 def retain(host: Host, rule: str) -> None:
     """Add [retention] to the configuration."""
     host.configure(f"{host.config.read_text()}\n[retention]\n{rule}\n")

@@ -5,12 +5,15 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from uecwatchd.cli.output import put, put_json, say
 from uecwatchd.cli.published_images import ImageVerb, image_verb
 from uecwatchd.delivery.retire import RetireDecision, decide
 from uecwatchd.delivery.version_facts import read_facts
+from uecwatchd.errors import Stopped, UecError
 from uecwatchd.ledger.records import Request
+from uecwatchd.ledger.versions import VersionRecord
 from uecwatchd.outputs.result_files import instant
 from uecwatchd.outputs.wording import command
 from uecwatchd.service.retire.rules import obstacle_of, rule_of
@@ -19,9 +22,11 @@ from uecwatchd.types import SetId
 
 def prune(arguments: argparse.Namespace) -> int:
     with image_verb("prune", arguments.config) as verb:
+        verb.check_cloud(arguments.cloud or "")
         named = verb.set_named(arguments.set) if arguments.set else None
         sets = (named,) if named else verb.ledger.versions.sets()
-        found = [one for set_id in sets for one in decisions_about(set_id, verb)]
+        survey = PruneSurvey(verb, arguments.cloud or "")
+        found = [one for set_id in sets for one in survey.decisions_about(set_id)]
         if arguments.json:
             put_json([_as_json(one) for one in found])
         else:
@@ -29,22 +34,74 @@ def prune(arguments: argparse.Namespace) -> int:
                 version = one.version
                 where = f"{version.set_id}  {version.cloud}  {version.image_id}"
                 put(f"{where}  {one.step}: {one.why}")
-        due = [one for one in found if one.step != "stay"]
+        due = [one for one in found if one.step != "stay" and not survey.is_closed(one.version.cloud)]
         if arguments.dry_run or not due:
             say(f"{len(due)} of {len(found)} images are due." if found else "No set has an older image.")
-            return os.EX_OK
-        return _carry_out(due, verb)
+        else:
+            _carry_out(due, survey)
+        return next(iter(survey.failed.values()), os.EX_OK)
 
 
-def _carry_out(due: Sequence[RetireDecision], verb: ImageVerb) -> int:
-    """Take the steps of one set after the other, and stop at the first that is not done."""
-    for set_id in dict.fromkeys(one.version.set_id for one in due):
-        is_done = verb.carry_out(Request(set_id, "prune"))
-        left = [one for one in due if one.version.set_id == set_id and not _is_taken(one, verb)]
-        if left or not is_done:
-            say(f"Not all was done, and nothing more is removed now. See: {command('log', set_id)}")
-            return os.EX_TEMPFAIL
-    return os.EX_OK
+@dataclass(frozen=True, slots=True)
+class PruneSurvey:
+    """A look at the older images on one cloud, or on all; on each up to its first error.
+
+    `failed` are the clouds with an error, each with its exit code: nothing more is removed there, nor from
+    another name of the same account.
+    """
+
+    verb: ImageVerb
+    only: str = ""
+    failed: dict[str, int] = field(default_factory=dict)
+
+    def decisions_about(self, set_id: SetId) -> Iterator[RetireDecision]:
+        """Yield the decisions about the versions of a set on each cloud."""
+        known = self.verb.ledger.versions.of_set(set_id)
+        for name in sorted({one.cloud for one in known if one.is_in_cloud and self.only in ("", one.cloud)}):
+            if name not in self.verb.settings.clouds:
+                say(f"{set_id.name}: its images in cloud {name} are left alone, which is not configured.")
+                continue
+            if name in self.failed:
+                continue
+            try:
+                yield from self._on_cloud(set_id, name, [one for one in known if one.cloud == name])
+            except Stopped:
+                raise
+            except UecError as error:
+                say(str(error))
+                self.failed[name] = error.exit_code
+
+    def _on_cloud(
+        self, set_id: SetId, name: str, versions: Sequence[VersionRecord]
+    ) -> tuple[RetireDecision, ...]:
+        verb, cloud = self.verb, self.verb.connect(name)
+        return decide(
+            read_facts(versions, cloud, verb.ledger, host=socket.gethostname()),
+            rule_of(set_id, name, verb.ledger, verb.settings.retention_of),
+            now=time.time(),
+            can_deprecate=cloud.dialect.deprecates,
+            obstacle=obstacle_of(set_id, name, verb.ledger),
+        )
+
+    def is_closed(self, name: str) -> bool:
+        """Tell if nothing more is removed from a cloud, because of an error with its account."""
+        there = self.verb.clouds
+        known = (one for one in self.failed if one in there and name in there)
+        return name in self.failed or any(there[one].account.is_same_as(there[name].account) for one in known)
+
+
+def _carry_out(due: Sequence[RetireDecision], survey: PruneSurvey) -> None:
+    """Take the steps of one set after the other, on each cloud up to the first that is not done."""
+    verb = survey.verb
+    for set_id, cloud in dict.fromkeys((one.version.set_id, one.version.cloud) for one in due):
+        if survey.is_closed(cloud):
+            continue
+        steps = [one for one in due if (one.version.set_id, one.version.cloud) == (set_id, cloud)]
+        is_done = verb.carry_out(Request(set_id, "prune", cloud=cloud))
+        if not is_done or not all(_is_taken(one, verb) for one in steps):
+            why = f"Not all was done, and nothing more is removed now from cloud {cloud}."
+            say(f"{why} See: {command('log', set_id)}")
+            survey.failed[cloud] = os.EX_TEMPFAIL
 
 
 def _is_taken(one: RetireDecision, verb: ImageVerb) -> bool:
@@ -52,24 +109,6 @@ def _is_taken(one: RetireDecision, verb: ImageVerb) -> bool:
     now = verb.ledger.versions.of_set(version.set_id, version.cloud)
     states = {known.image_id: known.state for known in now}
     return states.get(version.image_id, "removed") in ("removed", "withdrawn", "deprecated")
-
-
-def decisions_about(set_id: SetId, verb: ImageVerb) -> Iterator[RetireDecision]:
-    """Yield the decisions about the versions of a set on each cloud. Raises the errors of the clouds."""
-    known = verb.ledger.versions.of_set(set_id)
-    for name in sorted({one.cloud for one in known if one.is_in_cloud}):
-        if name not in verb.settings.clouds:
-            say(f"{set_id.name}: its images in cloud {name} are left alone, which is not configured.")
-            continue
-        cloud = verb.connect(name)
-        versions = [one for one in known if one.cloud == name]
-        yield from decide(
-            read_facts(versions, cloud, verb.ledger, host=socket.gethostname()),
-            rule_of(set_id, name, verb.ledger, verb.settings.retention_of),
-            now=time.time(),
-            can_deprecate=cloud.dialect.deprecates,
-            obstacle=obstacle_of(set_id, name, verb.ledger),
-        )
 
 
 def _as_json(one: RetireDecision) -> dict[str, object]:

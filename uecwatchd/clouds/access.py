@@ -74,11 +74,9 @@ class CloudAccess:
         Unusable credentials are nobody's account: the attempt on their cloud reports them.
         """
         try:
-            mine, theirs = self._clients.account(one), self._clients.account(other)
+            return self._clients.account(one).is_same_as(self._clients.account(other))
         except Halted:
             return False
-        places = ((each.ec2_url, each.region, each.access_key) for each in (mine, theirs))
-        return len(set(places)) == 1
 
     def dialects(self) -> Mapping[str, Dialect]:
         """Return the generation of each cloud, presumed where it is not known yet."""

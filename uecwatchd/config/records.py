@@ -42,7 +42,9 @@ Closable = Literal["public", "share", "bucket", "on_existing", "clouds", "test",
 Compression = Literal["fast", "small"]
 # What a message can be about. "partly": done on some of its clouds, and failed on another. "stale": nothing
 # new for longer than `fresh` allows.
-Outcome = Literal["done", "partly", "rejected", "deferred", "halted", "recovered", "stale", "withdrawn"]
+# Outcomes that states show, and those that only a request leaves behind.
+StateOutcome = Literal["done", "partly", "rejected", "deferred", "halted", "recovered", "stale", "withdrawn"]
+Outcome = Literal[StateOutcome, "rolled-back", "pruned"]
 
 
 # --- validation of values ---------------------------------------------------------------------------------

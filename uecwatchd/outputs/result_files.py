@@ -108,6 +108,12 @@ def publish(record: SetRecord) -> tuple[output_files.NameTaken, ...]:
     return tuple(taken)
 
 
+def publish_report(record: SetRecord) -> None:
+    """Update `NAME.uec.json` alone. Raises NameTaken."""
+    stem = output_files.output_stem(record.name)
+    output_files.place(Path(record.folder), f"{stem}.uec.json", write_report(combine(record)))
+
+
 def _writing(record: SetRecord) -> Iterator[Callable[[], None]]:
     folder, stem = Path(record.folder), output_files.output_stem(record.name)
     failed = [one for one in by_cloud(record) if one.error and (one.target.is_required or not one.cloud)]

@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 
-from uecwatchd.config.records import NotifySettings
+from uecwatchd.config.records import NotifySettings, Outcome
 from uecwatchd.errors import UecError
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.outbox import NO_SET, Message
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.outputs.notify.facts import Facts, complete
 from uecwatchd.outputs.notify.ways import ways_of
 from uecwatchd.service.announcements import Announcements, Circumstances, announcements
 from uecwatchd.service.conditions import Conditions
@@ -79,6 +80,16 @@ class Announcer:
             with self._lock:
                 self._resumed -= set(situation.resumed)  # others may have been noted since
             return announced
+        return False
+
+    def tell(self, about: SetId, outcome: Outcome, facts: Facts) -> bool:
+        """Announce something that no state of a set shows later. Return True if there is a message."""
+        if not self._settings.is_on or outcome not in self._settings.outcomes:
+            return False
+        now = self._clocks.now()
+        whole = complete(facts, about=about, outcome=outcome, since=now, now=now)
+        with suppress(UecError):
+            return self._announce(Announcements(((about, outcome, whole),), {}))
         return False
 
     def _end(self) -> None:

@@ -1,9 +1,11 @@
 """Cleanup of everything that a set leaves beside its record, when it is forgotten."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from uecwatchd.ledger.api import Ledger
-from uecwatchd.ledger.records import BundleRecord, SetRecord
+from uecwatchd.ledger.records import BundleRecord, SetRecord, TargetRecord
+from uecwatchd.ledger.standing import combine, leading_cloud, seen_from
 from uecwatchd.outputs import result_files
 from uecwatchd.types import SetId
 
@@ -17,11 +19,41 @@ def clear_traces(record: SetRecord, ledger: Ledger) -> None:
     for member in record.members:
         ledger.drop_digests(member.stamp)
     for target in record.targets:
-        for bundle in ledger.unfinished(target.cloud, made_for=record.id):
-            others = [other for other in ledger.sets_with_content(bundle.digest) if other.id != record.id]
-            if is_used_only_by(bundle, record, others):
-                ledger.drop_bundle(bundle)
+        _drop_unfinished(record, target.cloud, ledger)
     ledger.drop_progress(record.id)
+
+
+def forget_on_cloud(record: SetRecord, cloud: str, ledger: Ledger) -> SetRecord:
+    """Forget what is known of a set on one cloud: its state and ids, versions, and unfinished bundles.
+
+    Return the record without them: if the set still goes there, it begins there again. Its images stay in the
+    cloud. Raises errors of the disks.
+    """
+    known = record.target_on(cloud)
+    if known not in record.targets:
+        return record
+    seen = [one for one in record.current if one.cloud != cloud] or [known]
+    fresh = TargetRecord(cloud, is_current=known.is_current, place=known.place, is_required=known.is_required)
+    left = seen_from(record, seen[0].cloud).with_target(fresh)
+    if record.cloud == cloud == left.cloud:
+        left = replace(left, state="queued", stage="", error=None, next_retry=None, reason="")
+        left = replace(left, deferrals=0, first_failure=None)
+    left = combine(left)
+    result_files.retract_undone(left)
+    if leading_cloud(left) == cloud:
+        result_files.remove_latest(record.id)
+    _drop_unfinished(record, cloud, ledger)
+    ledger.versions.drop_versions(record.id, cloud)
+    result_files.publish(left)
+    return left
+
+
+def _drop_unfinished(record: SetRecord, cloud: str, ledger: Ledger) -> None:
+    """Remove the bundles that only this set began on a cloud, and that are not registered."""
+    for bundle in ledger.unfinished(cloud, made_for=record.id):
+        others = [other for other in ledger.sets_with_content(bundle.digest) if other.id != record.id]
+        if is_used_only_by(bundle, record, others):
+            ledger.drop_bundle(bundle)
 
 
 def clear_history(set_id: SetId, ledger: Ledger) -> None:

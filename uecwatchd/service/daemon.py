@@ -14,6 +14,7 @@ from uecwatchd.ledger.state_folder import lock_state
 from uecwatchd.outputs.ledger_progress import drop_progress
 from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.outputs.systemd import Notifier
+from uecwatchd.service.boot_threads import BootThreads
 from uecwatchd.service.cloud_reports import HALTED
 from uecwatchd.service.conditions import FAULT, Conditions, Key
 from uecwatchd.service.folder_watch import FolderWatch
@@ -25,7 +26,7 @@ from uecwatchd.service.overviews import Overviews, OverviewSources
 from uecwatchd.service.probing import ProbeThread
 from uecwatchd.service.reaper import reaper_of
 from uecwatchd.service.reporting import report_to
-from uecwatchd.service.service_context import Shared
+from uecwatchd.service.service_context import Shared, Signals
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler import Spooler
 from uecwatchd.system import lockfile, wakeup
@@ -56,7 +57,7 @@ class Service:
     ) -> None:
         self._settings = settings
         reporting = report_to(listener, tracker=tracker, ledger=ledger, clocks=clocks)
-        conditions = Conditions(reporting.listener)
+        conditions, signals = Conditions(reporting.listener), Signals()
         self._shared = Shared(
             reporting,
             conditions,
@@ -65,6 +66,8 @@ class Service:
             patience,
             started=clocks.now(),
             state_folder=settings.state.dir,
+            signals=signals,
+            boot_threads=BootThreads(signals.wake.set),
         )
         self._heartbeat = Heartbeat(conditions, monotonic=clocks.monotonic)
         self._tools = self._shared.tools_for(settings)
@@ -84,6 +87,7 @@ class Service:
             conditions=conditions,
             ended=self._shared.signals.wake.set,
             progressed=self._heartbeat.progressed,
+            announce=self._messages.tell,
         )
 
     # --- from any thread ----------------------------------------------------------------------------------

@@ -3,13 +3,15 @@
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 
-from uecwatchd.config.records import NotifySettings
+from uecwatchd.config.records import NotifySettings, Outcome
 from uecwatchd.errors import UecError
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.outputs.notify.facts import Facts
 from uecwatchd.outputs.notify.ways import ways_of
 from uecwatchd.service.announcer import Announcer
 from uecwatchd.service.messenger import Messenger
 from uecwatchd.service.service_context import Shared
+from uecwatchd.types import SetId
 
 # `once` delivers messages before it ends, but a server that hangs must not keep it.
 ONCE_DELIVERY_SECONDS = 120.0
@@ -43,6 +45,11 @@ class Messages:
     ) -> None:
         """Announce what is due by these states of all sets, and with these clouds suspended."""
         if self._announcer.update(records, suspended, at_once=at_once):
+            self._messenger.wake()
+
+    def tell(self, about: SetId, outcome: Outcome, facts: Facts) -> None:
+        """Announce something that no state of a set shows later."""
+        if self._announcer.tell(about, outcome, facts):
             self._messenger.wake()
 
     def start(self) -> None:

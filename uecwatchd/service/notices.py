@@ -167,7 +167,7 @@ class Notices:
 
     def _waiting_record(self, notice: Notice, waiting: Waiting, record: SetRecord | None) -> SetRecord | None:
         """Return the record of a waiting set with a new reason. An edit does not change a finished set."""
-        if record and (waiting.brief or record.state == "done" or record.reason == waiting.reason):
+        if record and (waiting.brief or count_done(record)[0] or record.reason == waiting.reason):
             return None
         now = self._tools.clocks.now()
         return SetRecord(notice.key, "", "waiting", now, reason=waiting.reason, owner=waiting.owner)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from uecwatchd.clouds.dialects import Dialect
@@ -17,6 +18,8 @@ from uecwatchd.service.work_folder import FINAL_STATES
 from uecwatchd.types import FileStamp, SetId
 
 GONE = "its files were removed"
+# What a set waits for on a cloud that it is held for.
+HELD_THERE = "its release there"
 
 
 def make_rules(
@@ -152,6 +155,17 @@ def is_over(found: ImageSet, record: SetRecord | None) -> bool:
     if record is None or record.stamp != found.stamp or not is_published(record):
         return False
     return all(one.state in FINAL_STATES for one in by_cloud(record))
+
+
+def with_held_clouds(assembly: FolderSets, held: Mapping[SetId, Mapping[str, float]]) -> FolderSets:
+    """Return the sets of a folder, each waiting for its release on the clouds that it is held for."""
+    ready = tuple(
+        replace(one, waits={**one.waits, **dict.fromkeys(held[one.id], HELD_THERE)})
+        if one.id in held
+        else one
+        for one in assembly.ready
+    )
+    return replace(assembly, ready=ready)
 
 
 def set_names(assembly: FolderSets) -> set[str]:

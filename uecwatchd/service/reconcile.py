@@ -13,7 +13,7 @@ from uecwatchd.outputs.wording import wait_events
 from uecwatchd.service.file_removal import clear_vanished, files_to_retire, remove_leaving
 from uecwatchd.service.late_outputs import write_late_outputs
 from uecwatchd.service.leftover_files import report_leftover_files
-from uecwatchd.service.policy import GONE, asked_clouds
+from uecwatchd.service.policy import GONE, asked_clouds, with_held_clouds
 from uecwatchd.service.removed_sets import are_files_removed, is_removed_by_owner
 from uecwatchd.service.scanner import FolderScan
 from uecwatchd.service.spooler_parts import ConfiguredParts, LastingParts
@@ -31,7 +31,8 @@ class Reconciler:
         folder, tools, conditions = scanned.folder, self.setup.tools, self.parts.conditions
         states, running = self.parts.states, self.parts.busy
         self._restore_returned(scanned)
-        scanned = self._note_waits(scanned)
+        held = self.parts.requests.open.cloud_holds
+        scanned = self._note_waits(replace(scanned, assembly=with_held_clouds(scanned.assembly, held)))
         idle = [record for record in scanned.present() if record.id not in running]
         write_late_outputs(idle, scanned.listing, states=states, conditions=conditions)
         assembly = self._queue(scanned)

@@ -18,13 +18,13 @@ from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import Request, SetRecord, Verb
 from uecwatchd.ledger.standing import by_cloud, with_each
 from uecwatchd.outputs import result_files
-from uecwatchd.service.cleanup import clear_history, clear_traces
+from uecwatchd.service.cleanup import clear_history, clear_traces, forget_on_cloud
 from uecwatchd.service.interrupts import FORGOTTEN, HELD, Interrupts
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import SetId
 
 # Requests about published images, which a thread of its own carries out.
-RETIRING: frozenset[Verb] = frozenset({"withdraw", "rollback", "prune"})
+RETIRING: frozenset[Verb] = frozenset({"withdraw", "rollback", "prune", "mark"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class OpenRequests:
 
     requests: tuple[Request, ...] = ()
     holds: Mapping[SetId, float] = field(default_factory=dict)
+    cloud_holds: Mapping[SetId, Mapping[str, float]] = field(default_factory=dict)
 
     def has(self, key: SetId, verb: Verb) -> bool:
         return bool(self.of(key, verb))
@@ -48,9 +49,12 @@ class OpenRequests:
         """Return the sets with a request of this verb, each once, the oldest request first."""
         return tuple(dict.fromkeys(r.set_id for r in self.requests if r.verb == verb))
 
-    def interrupts(self) -> Mapping[SetId, str]:
-        """Return the sets that may not be worked on, with the reason."""
-        return {**dict.fromkeys(self.holds, HELD), **dict.fromkeys(self.sets("forget"), FORGOTTEN)}
+    def interrupts(self) -> Mapping[tuple[SetId, str], str]:
+        """Return the sets that may not be worked on, each with a cloud or "" for all, and the reason."""
+        held = [(key, "") for key in self.holds]
+        held += [(key, cloud) for key, clouds in self.cloud_holds.items() for cloud in clouds]
+        forgotten = [(one.set_id, one.cloud) for one in self.requests if one.verb == "forget"]
+        return {**dict.fromkeys(held, HELD), **dict.fromkeys(forgotten, FORGOTTEN)}
 
 
 class Requests:
@@ -109,9 +113,13 @@ class Requests:
         self.update()
         for event in events_between(before, self.open):
             listener.tell(event)
-        for key in self.open.sets("forget"):
-            if key not in running:
-                self._forget(key, listener)
+        for request in [one for one in self.open.requests if one.verb == "forget"]:
+            if request.set_id in running:
+                continue
+            if request.cloud:
+                self._forget_on_cloud(request, listener)
+            else:
+                self._forget(request.set_id, listener)
         asked = [self._states.get(key) for key in self.open.sets("retry") if key not in running]
         is_blocked = False
         for record in filter(None, asked):
@@ -140,14 +148,20 @@ class Requests:
         """Return the clouds that a set is to be tried on, by request; an empty name for all."""
         return frozenset(request.cloud for request in self.open.of(key, "retry"))
 
-    def end_retirement(self, request: Request, change: Callable[[SetRecord], SetRecord] | None) -> None:
-        """Change the record of a set after a request about its images, and delete the request."""
+    def end_retirement(
+        self, request: Request, change: Callable[[SetRecord], SetRecord] | None, *, is_over: bool
+    ) -> None:
+        """Change the record of a set after a request about its images, and delete the request if it is over.
+
+        Until then no id comes back that a withdrawal has removed.
+        """
         record = self._states.get(request.set_id)
-        if record and change:
+        if record and change and (is_over or change(record) != record):
             record = self._states.put(change(record))
             with suppress(UecError):  # the copy beside the files is a courtesy
-                result_files.publish(record)
-        self.finish([request])
+                (result_files.publish if is_over else result_files.publish_report)(record)
+        if is_over:
+            self.finish([request])
 
     def retirements(self, *, now: float) -> tuple[Request, ...]:
         """Return the requests about published images that are due, in order.
@@ -165,7 +179,7 @@ class Requests:
             self._to_prune.setdefault(set_id, Request(set_id, "prune", -self._asked))
 
     def drop_prunes(self) -> None:
-        """Drop all requests to remove older images: after an error nothing more is removed."""
+        """Drop all requests to remove older images: after an error of our own nothing more is removed."""
         self.finish([*(one for one in self.open.requests if one.verb == "prune"), *self._to_prune.values()])
 
     def confirm_removed(self, folder: Path, removed: Iterable[SetId]) -> None:
@@ -193,6 +207,15 @@ class Requests:
             if key.folder == str(folder) and key.name not in able and key not in running:
                 self.finish(self.open.of(key, "retry"))
 
+    def _forget_on_cloud(self, request: Request, listener: Listener) -> None:
+        """Forget what is known of a set on one cloud, or leave the request open if that fails."""
+        key, cloud = request.set_id, request.cloud
+        with suppress(UecError):
+            if record := self._states.get(key):
+                self._states.put(forget_on_cloud(record, cloud, self._ledger))
+            listener.tell(Event(Kind.ASKED, f"{key.name}: forgotten on cloud {cloud}, on request", key))
+            self.finish([request])
+
     def _forget(self, key: SetId, listener: Listener) -> None:
         """Clear all traces of a set, or leave the request open if that fails, on a full disk for example."""
         if record := self._states.get(key):
@@ -207,7 +230,7 @@ class Requests:
 
     def _read(self) -> OpenRequests:
         requests = tuple(r for r in self._ledger.requests() if r.number not in self._finished)
-        return OpenRequests(requests, self._ledger.holds())
+        return OpenRequests(requests, self._ledger.holds(), self._ledger.cloud_holds())
 
 
 def events_between(before: OpenRequests, after: OpenRequests) -> Iterator[Event]:
@@ -222,6 +245,15 @@ def events_between(before: OpenRequests, after: OpenRequests) -> Iterator[Event]
     for keys, word in changes:
         for key in sorted(keys):
             yield Event(Kind.ASKED, f"{key.name}: {word}, on request", key)
+    held, holds = _held_on(before), _held_on(after)
+    for word, pairs in (("held back until it is released", holds - held), ("released", held - holds)):
+        for key, cloud in sorted(pairs):
+            what = f"{key.name}: {word}, on cloud {cloud}, on request"
+            yield Event(Kind.ASKED, what, key, fields={"cloud": cloud})
+
+
+def _held_on(requests: OpenRequests) -> set[tuple[SetId, str]]:
+    return {(key, cloud) for key, clouds in requests.cloud_holds.items() for cloud in clouds}
 
 
 def _asked_now(requests: OpenRequests, verb: Verb) -> set[SetId]:

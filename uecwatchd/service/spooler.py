@@ -8,12 +8,14 @@ import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from uecwatchd.config.records import Settings
+from uecwatchd.config.records import Outcome, Settings
 from uecwatchd.errors import UecError, words_of
 from uecwatchd.events import Event, Kind
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.standing import by_cloud
+from uecwatchd.outputs.notify.facts import Facts
 from uecwatchd.service.attempt import context
+from uecwatchd.service.attempt.boot import after_boots
 from uecwatchd.service.clock_jumps import ClockJumps
 from uecwatchd.service.cloud_reports import report_outages
 from uecwatchd.service.conditions import Conditions
@@ -35,6 +37,7 @@ from uecwatchd.service.work_folder import sweep_work
 from uecwatchd.system.internal_errors import as_internal_error
 from uecwatchd.types import SetId
 
+Announce = Callable[[SetId, Outcome, Facts], None]
 # Images become old by the day. A restart looks at all of them as well.
 PRUNE_EVERY_SECONDS = 86400.0
 
@@ -44,7 +47,7 @@ class Spooler:
 
     `ended` is called, in a worker's thread, each time that an attempt at a set has ended, and in the loop's
     thread if there is a reason for another scan. `progressed` is called for each file and set that a scan has
-    looked at.
+    looked at, `announce` with what people are to be told of a request.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Spooler:
         conditions: Conditions | None = None,
         ended: Callable[[], None],
         progressed: Callable[[], None] = lambda: None,
+        announce: Announce = lambda _about, _outcome, _facts: None,
     ) -> None:
         monotonic = tools.clocks.monotonic
         requests = Requests(tools.ledger, tools.interrupts, states)
@@ -64,9 +68,12 @@ class Spooler:
         )
         conditions = conditions or Conditions(tools.reporting.listener)
         retiring = RetireThread(monotonic=monotonic, ended=ended)
-        self._parts = LastingParts(states, requests, dispatcher, retiring, conditions, monotonic)
+        self._parts = LastingParts(
+            states, requests, dispatcher, retiring, tools.boot_threads, conditions, monotonic
+        )
         self._ended = ended
         self._progressed = progressed
+        self._announce = announce
         self._next_prune = float("-inf")
         self._locks = FolderLocks()
         self._clock_jumps = ClockJumps(now=tools.clocks.now, monotonic=monotonic)
@@ -171,7 +178,18 @@ class Spooler:
         ended = self._parts.dispatcher.collect(self._setup.tools)
         records = (self._parts.states.get(set_id) for set_id in ended)
         self._ask_to_prune(one.id for one in records if one and one.state == "done")
-        return bool(ended)
+        return bool(ended) | self._collect_boots()
+
+    def _collect_boots(self) -> bool:
+        """Start the prepared test boots. Sets go on after their boot, or when it is their turn."""
+        parts, now, running = self._parts, self._setup.tools.clocks.now(), self._parts.dispatcher.running
+        parts.boots.start(but=running)
+        if not (ended := parts.boots.take_ended(but=running)):
+            return False
+        idle = [record for record in parts.states.records() if record.id not in running]
+        changed = ((record, after_boots(record, ended, now=now)) for record in idle)
+        parts.states.put_all(after for before, after in changed if after != before)
+        return True
 
     def retire(self) -> bool:
         """Take the result of a request about published images, and begin the next one.
@@ -184,7 +202,8 @@ class Spooler:
             self._next_prune = parts.monotonic() + PRUNE_EVERY_SECONDS
             self._ask_to_prune(None)
         due = parts.requests.retirements(now=tools.clocks.now())
-        free = (one for one in due if one.set_id not in parts.dispatcher.taken)
+        taken = parts.dispatcher.taken | parts.boots.sets
+        free = (one for one in due if one.set_id not in taken)
         parts.retiring.begin(free, record=parts.states.get, tools=tools)
         return has_ended
 
@@ -200,7 +219,10 @@ class Spooler:
         parts = self._parts
         ended = parts.retiring.take_ended(self._setup.tools)
         if ended:
-            parts.requests.end_retirement(ended.request, ended.outcome.change if ended.outcome else None)
+            change = ended.outcome.change if ended.outcome else None
+            for outcome, facts in ended.outcome.news if ended.outcome else ():  # before the request is over
+                self._announce(ended.request.set_id, outcome, facts)
+            parts.requests.end_retirement(ended.request, change, is_over=ended.is_over)
             if ended.outcome is None and ended.request.verb == "prune":
                 parts.requests.drop_prunes()
         return ended is not None
@@ -209,14 +231,23 @@ class Spooler:
         """Wait until all that is due has been begun and has ended, or a stop is requested."""
         self.dispatch()
         while self.is_busy() or self.has_notices():
-            if self._parts.dispatcher.running and not self.has_notices():
-                self._parts.dispatcher.wait()
-            elif not self.has_notices():
-                self._parts.retiring.wait()
+            if not self.has_notices():
+                self._wait()
             self.dispatch()
+
+    def _wait(self) -> None:
+        """Wait until some of the work has ended."""
+        parts = self._parts
+        if parts.dispatcher.running:
+            parts.dispatcher.wait()
+        elif parts.retiring.running:
+            parts.retiring.wait()
+        else:
+            parts.boots.wait()
 
     def drain_requests(self) -> None:
         """Carry out what is asked about published images, and nothing else."""
+        self._next_prune = float("inf")  # that nobody asked for
         self._parts.requests.update()
         while self.retire() or self._parts.retiring.running:
             self._parts.retiring.wait()
@@ -228,6 +259,9 @@ class Spooler:
     def close(self) -> None:
         """Wait until every set at work has ended or stopped, and unlock the folders."""
         self._parts.dispatcher.close(self._setup.tools)
+        self._parts.boots.start(but=())  # they stop at once, and release their claims
+        self._parts.boots.close()
+        self._collect_boots()
         self._parts.retiring.close()
         self._collect_retired()
         self._parts.states.write_older(self._setup.tools.clocks.now())

@@ -19,6 +19,7 @@ from tests.support.published_sets import (
     states,
     tags,
 )
+from tests.support.site_programs import make_program
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger.records import Request
 from uecwatchd.ledger.sqlite import open_ledger
@@ -168,6 +169,20 @@ def test_a_running_daemon_goes_back(host: Host) -> None:
         stop_daemon(daemon)
 
 
+def test_people_are_told_of_what_has_left_and_of_a_rollback(host: Host) -> None:
+    program, told = host.folder / "notify", host.folder / "told"
+    make_program(program, f'echo "$UEC_OUTCOME|$UEC_CLOUD|$UEC_EMI|$UEC_SENTENCE" >> {told}')
+    retain(host, f'keep = 2\n\n[notify]\ncommand = ["{program}"]\noutcomes = ["pruned", "rolled-back"]')
+    first, second, third = publish_several(host, 3)
+    host.ask("rollback", "karmic", "--yes")
+    what = f"karmic: 1 older image removed from cloud default by the retention: {first}"
+    back = f"karmic is back at {second} on cloud default, instead of {third}; it is held"
+    assert told.read_text().splitlines() == [
+        f"pruned|default||{what}",
+        f"rolled-back|default|{second}|{back}",
+    ]
+
+
 def test_on_amazon_the_newer_image_is_deprecated(amazon: Host) -> None:
     first, second, third = publish_several(amazon, 3, sidecar=HVM)
     amazon.ask("rollback", "karmic", "--yes")
@@ -200,10 +215,24 @@ def test_on_amazon_a_parameter_follows_the_image_in_use(amazon: Host) -> None:
     assert value() == first
 
 
-def test_a_parameter_that_does_not_take_the_id_is_told(amazon: Host) -> None:
+def test_a_parameter_that_does_not_take_the_id_keeps_no_tag_from_it_and_is_written_later(
+    amazon: Host,
+) -> None:
     retain(amazon, "keep = 3")
     parameter = f'latest_parameter = "/aws/{{name}}"\nssm_url = "{amazon.cloud.url}/"\n'
     amazon.configure(amazon.config.read_text().replace("[cloud.default]\n", f"[cloud.default]\n{parameter}"))
-    publish(amazon, sidecar=HVM)
+    image_id = publish(amazon, sidecar=HVM)
     log = (amazon.spool / "karmic.uec.log").read_text()
     assert "karmic: it is not marked as the latest: cloud default, writing the parameter /aws/karmic" in log
+    assert tags(amazon, image_id)["latest"] == "karmic"
+    assert (amazon.spool / "karmic.latest").read_text().strip() == image_id
+    (remark,) = amazon.report("karmic")["remarks"]
+    assert remark.startswith("it is not marked as the latest: ")
+    amazon.configure(amazon.config.read_text().replace('"/aws/', '"/images/'))
+    amazon.ask("once")
+    assert amazon.report("karmic")["remarks"] == []
+    found = amazon.cloud.backend.parameters.find("/images/karmic")
+    assert found is not None
+    assert found.value == image_id
+    with closing(open_ledger(amazon.state)) as book:
+        assert book.requests() == ()

@@ -65,6 +65,11 @@ class Account:
     ssm_url: str | None = None  # of the parameter store
     latest_parameter: str | None = None  # the name of the parameter for the image in use
 
+    def is_same_as(self, other: "Account") -> bool:
+        """Tell if two names in the configuration are for one account on one cloud."""
+        mine, theirs = ((one.ec2_url, one.region, one.access_key) for one in (self, other))
+        return mine == theirs
+
 
 @dataclass(frozen=True, slots=True)
 class Addresses:

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from uecwatchd.config.records import Outcome
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.standing import by_cloud
 from uecwatchd.outputs.result_files import instant
 from uecwatchd.outputs.wording import command, duration, failure_event, ids_by_cloud
 from uecwatchd.system.text import printable
@@ -58,11 +59,40 @@ def failure_facts(record: SetRecord) -> Facts:
 
 
 def withdrawn_facts(record: SetRecord) -> Facts:
-    """Return the facts of a set without its image, which was taken back from the cloud."""
+    """Return the facts of a set without its image, which was taken back from one or several clouds."""
+    clouds = [one.cloud for one in by_cloud(record) if one.state == "withdrawn"] or [record.cloud]
+    names = f"cloud{'s' if len(clouds) > 1 else ''} {' and '.join(clouds)}"
+    there = ids_by_cloud(record)
     return {
-        "sentence": f"{record.name} is withdrawn: its image was taken back from cloud {record.target.cloud}",
+        "sentence": f"{record.name} is withdrawn: its image was taken back from {names}"
+        f"{f'; it is {there}' if there else ''}",
         "hint": f"What was done: {command('log', record.id)}",
         **_of_set(record),
+    }
+
+
+def rolled_back_facts(set_id: SetId, cloud: str, *, word: str, image_id: str, before: str) -> Facts:
+    """Return the facts of a set with an older image in use again. `word` is "emi", for example."""
+    return {
+        "sentence": f"{set_id.name} is back at {image_id} on cloud {cloud}, instead of {before}; it is held",
+        "hint": f"To publish it again: {command('release', set_id)}",
+        "set": set_id.name,
+        "folder": set_id.folder,
+        "cloud": cloud,
+        word: image_id,
+    }
+
+
+def pruned_facts(set_id: SetId, cloud: str, images: Sequence[str]) -> Facts:
+    """Return the facts of a set with fewer older images."""
+    count = f"{len(images)} older image{'s' if len(images) > 1 else ''}"
+    what = f"{count} removed from cloud {cloud} by the retention: {', '.join(images)}"
+    return {
+        "sentence": f"{set_id.name}: {what}",
+        "hint": f"What was done: {command('log', set_id)}",
+        "set": set_id.name,
+        "folder": set_id.folder,
+        "cloud": cloud,
     }
 
 

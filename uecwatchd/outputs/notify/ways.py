@@ -27,6 +27,7 @@ MARKS: Mapping[str, Literal["success", "warning", "failure", "info"]] = {
     "deferred": "warning",
     "stale": "warning",
     "withdrawn": "warning",
+    "rolled-back": "warning",
     "rejected": "failure",
     "halted": "failure",
 }

@@ -307,10 +307,10 @@ def publish(job: Job, tools: AttemptTools) -> Job:
     )
     for taken in result_files.publish(done):
         job = _add_remark(job, taken)
-    if job.target != done.target:  # the JSON gets them too, unless it is the file that failed
-        result_files.publish(done.with_target(job.target))
     end_trial(job, tools)
-    note_version(job, tools)
+    job = note_version(job, tools)
+    if job.target != done.target:  # the JSON gets the remarks too, unless it is the file that failed
+        result_files.publish(done.with_target(job.target))
     return job
 
 

@@ -3,18 +3,18 @@
 from dataclasses import replace
 from functools import partial
 
-from uecwatchd.delivery.latest import mark_latest
+from uecwatchd.delivery.latest import NOT_LATEST, do_each, mark_latest
 from uecwatchd.errors import Stopped, UecError, problem
 from uecwatchd.events import Kind
-from uecwatchd.ledger.records import BundleRecord
+from uecwatchd.ledger.records import BundleRecord, Request
 from uecwatchd.ledger.standing import leading_cloud
 from uecwatchd.ledger.versions import VersionRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.service.attempt.context import AttemptTools, Job, main_member, pause, stop_if_asked, tell
 
 
-def note_version(job: Job, tools: AttemptTools) -> None:
-    """Note the published image as the current version of the set."""
+def note_version(job: Job, tools: AttemptTools) -> Job:
+    """Note the published image as the current version of the set, and mark it as the latest."""
     role, now = main_member(job.found).role, tools.clocks.now()
     image_id = job.record.image_id(role)
     known = {one.image_id: one for one in tools.ledger.versions.of_set(job.record.id, job.target.cloud)}
@@ -32,14 +32,14 @@ def note_version(job: Job, tools: AttemptTools) -> None:
     )
     tools.ledger.versions.publish_version(version)
     rule = version.retention.over(tools.retention_of(job.found.folder))
-    if rule.is_on:
-        _mark_latest(job, image_id, tools)
+    return _mark_latest(job, image_id, tools) if rule.is_on else job
 
 
-def _mark_latest(job: Job, image_id: str, tools: AttemptTools) -> None:
-    """Tell which image is to be used. The image itself is published, so a failure is only reported.
+def _mark_latest(job: Job, image_id: str, tools: AttemptTools) -> Job:
+    """Tell which image is to be used. The image itself is published, so a failure is a remark.
 
-    The file beside the image has the id on the first of several clouds, as those of the ids do.
+    It is tried again by a request, which removes the remark. The file beside the image has the id on the
+    first of several clouds, as those of the ids do.
     """
     versions = tools.ledger.versions.of_set(job.record.id, job.target.cloud)
 
@@ -49,13 +49,24 @@ def _mark_latest(job: Job, image_id: str, tools: AttemptTools) -> None:
     steps = [partial(mark_latest, job.cloud, job.record.id, image_id, versions, sleep=sleep)]
     if job.target.cloud == leading_cloud(job.record):
         steps.append(partial(result_files.write_latest, job.record.id, image_id))
-    for step in steps:
-        try:
-            step()
-        except Stopped:  # the stage is repeated
-            raise
-        except UecError as error:
-            tell(job, Kind.WORKING, f"it is not marked as the latest: {problem(error)}", level="warning")
+    try:
+        do_each(steps)
+    except Stopped:  # the stage is repeated
+        raise
+    except UecError as error:
+        _ask_to_mark(job, tools)
+        tell(job, Kind.WORKING, f"{NOT_LATEST}: {problem(error)}", level="warning")
+        remark = f"{NOT_LATEST}: {problem(error)}. It is tried again by itself."
+        return job.with_target(remarks=(*job.target.remarks, remark))
+    return job
+
+
+def _ask_to_mark(job: Job, tools: AttemptTools) -> None:
+    """Have the mark made later, unless that is asked for already."""
+    request = Request(job.record.id, "mark", cloud=job.target.cloud)
+    asked = ((one.set_id, one.verb, one.cloud) for one in tools.ledger.requests())
+    if (request.set_id, request.verb, request.cloud) not in asked:
+        tools.ledger.put_request(request)
 
 
 def note_removed(job: Job, older: BundleRecord, tools: AttemptTools) -> None:

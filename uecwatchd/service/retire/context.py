@@ -1,22 +1,28 @@
 """One request about published images, with the tools for it, and its outcome."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-from uecwatchd.errors import Stopped
+from uecwatchd.config.records import Outcome
+from uecwatchd.errors import Stopped, UecError
 from uecwatchd.events import Event, Fields, Kind, Level
 from uecwatchd.ledger.records import Request, SetRecord
+from uecwatchd.outputs.notify.facts import Facts
 from uecwatchd.service.attempt.context import AttemptTools
 from uecwatchd.types import SetId
 
 
 @dataclass(frozen=True, slots=True)
 class Retirement:
-    """A request that is carried out. `record` is that of its set, None if it has none any more."""
+    """A request that is carried out.
+
+    `record` is that of its set, None if it has none any more. Nothing is removed from the `closed` clouds.
+    """
 
     request: Request
     record: SetRecord | None
     tools: AttemptTools
+    closed: frozenset[str] = frozenset()
 
     @property
     def id(self) -> SetId:
@@ -43,8 +49,12 @@ class Retirement:
 class RetirementOutcome:
     """Outcome of a request: the change of the set's record, None if it stays.
 
-    `stays` are sentences about images that could not be taken out of their cloud.
+    `stays` are sentences about images that could not be taken out of their cloud. `failed` are the errors of
+    clouds while others were worked on. `news` are told to people. `was_stopped` means that more is to do.
     """
 
     change: Callable[[SetRecord], SetRecord] | None = None
     stays: tuple[str, ...] = ()
+    failed: Mapping[str, UecError] = field(default_factory=dict)
+    news: tuple[tuple[Outcome, Facts], ...] = ()
+    was_stopped: bool = False

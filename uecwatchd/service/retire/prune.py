@@ -1,18 +1,22 @@
 """Retention: older images of a set are deprecated, and leave the cloud with their bundles.
 
-After each step everything is read again, and decided again. An error ends the run: nothing leaves after it.
+After each step everything is read again, and decided again. An error ends the run for its account: nothing
+leaves from there after it. Other clouds are not kept from what is due.
 """
 
 from dataclasses import replace
 
+from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.deprecation import deprecate
 from uecwatchd.clouds.objects import remove_empty_bucket
+from uecwatchd.config.records import Outcome
 from uecwatchd.delivery.image_users import bundles_booting
 from uecwatchd.delivery.retire import RetireDecision, decide, next_step
 from uecwatchd.delivery.version_facts import read_facts, read_use
-from uecwatchd.errors import Deferred
+from uecwatchd.errors import Deferred, Stopped, UecError, words_of
 from uecwatchd.events import Kind
+from uecwatchd.outputs.notify.facts import Facts, pruned_facts
 from uecwatchd.service.retire.context import Retirement, RetirementOutcome
 from uecwatchd.service.retire.rules import obstacle_of, rule_of
 from uecwatchd.service.retire.take_out import boot_bundles, take_out
@@ -22,8 +26,9 @@ MOST_STEPS = 1000
 
 
 def prune(job: Retirement) -> RetirementOutcome:
-    """Take the steps that are due for the older images of one set. Raises the first error of a cloud."""
+    """Take the due steps for the older images of one set, on each cloud up to its first error."""
     ledger, tools = job.tools.ledger, job.tools
+    failed, news, stopped = dict[str, UecError](), list[tuple[Outcome, Facts]](), False
     versions = ledger.versions.of_set(job.id)
     clouds = sorted({one.cloud for one in versions if one.is_in_cloud})
     for name in clouds:
@@ -31,18 +36,38 @@ def prune(job: Retirement) -> RetirementOutcome:
             continue
         if not rule_of(job.id, name, ledger, tools.retention_of).is_on:
             continue
+        if any(is_same_account(tools.clouds, name, other) for other in (*job.closed, *failed)):
+            continue
         if any(one.state != "current" and one.is_in_cloud for one in versions if one.cloud == name):
-            _prune_on(job, tools.clouds.enter(name))
-    return RetirementOutcome()
+            removed = list[str]()
+            try:
+                _prune_on(job, tools.clouds.enter(name), removed)
+            except Stopped:
+                stopped = True
+            except UecError as error:
+                failed[name] = words_of(error)
+            if removed:
+                news.append(("pruned", pruned_facts(job.id, name, removed)))
+        if stopped:
+            break
+    return RetirementOutcome(failed=failed, news=tuple(news), was_stopped=stopped)
 
 
-def _prune_on(job: Retirement, cloud: Cloud) -> None:
+def is_same_account(clouds: CloudAccess, one: str, other: str) -> bool:
+    """Tell if two names are of one cloud, or of one account on it."""
+    return one == other or (clouds.is_configured(other) and clouds.is_same_account(one, other))
+
+
+def _prune_on(job: Retirement, cloud: Cloud, removed: list[str]) -> None:
+    """Take all steps on one cloud, and note the removed images as they leave."""
     for _ in range(MOST_STEPS):
         job.check_stop()
         step = next_step(_decisions(job, cloud))
         if step is None:
             break
         _take(job, cloud, step)
+        if step.step == "remove":
+            removed.append(step.version.image_id)
     _remove_unused_boot(job, cloud)
 
 

@@ -19,6 +19,7 @@ from uecwatchd.ledger.records import BundleRecord, SetRecord
 from uecwatchd.ledger.standing import combine, leading_cloud, seen_from
 from uecwatchd.ledger.versions import VersionRecord, VersionState
 from uecwatchd.outputs import result_files
+from uecwatchd.outputs.notify.facts import rolled_back_facts
 from uecwatchd.service.retire.context import Retirement, RetirementOutcome
 from uecwatchd.service.retire.rules import rule_of
 from uecwatchd.types import ID_WORDS, Role
@@ -54,7 +55,10 @@ def roll_back(job: Retirement) -> RetirementOutcome:
         Kind.ROLLED_BACK, f"{image_id} is in use again on cloud {name}, instead of {before}", fields=fields
     )
     bundle = tools.ledger.bundle_of(name, image_id)
-    return RetirementOutcome(partial(rolled_back_record, version=wanted, image=image, bundle=bundle, now=now))
+    word = ID_WORDS[wanted.role]
+    facts = rolled_back_facts(job.id, name, word=word, image_id=image_id, before=before)
+    change = partial(rolled_back_record, version=wanted, image=image, bundle=bundle, now=now)
+    return RetirementOutcome(change, news=(("rolled-back", facts),))
 
 
 def _move(job: Retirement, cloud: Cloud, wanted: VersionRecord, replaced: list[VersionRecord]) -> None:

@@ -32,6 +32,8 @@ def obstacle_of(set_id: SetId, cloud: str, ledger: Ledger) -> str:
     """
     if set_id in ledger.holds():
         return f"{set_id.name} is held"
+    if cloud in ledger.cloud_holds().get(set_id, ()):
+        return f"{set_id.name} is held on cloud {cloud}"
     record = ledger.set(set_id)
     state = seen_from(record, cloud).state if record else "done"
     if record is None or state == "done":

@@ -13,6 +13,7 @@ from uecwatchd.events import Event, Kind
 from uecwatchd.ledger.records import Request, SetRecord, Verb
 from uecwatchd.service.attempt.context import AttemptTools
 from uecwatchd.service.retire.context import Retirement, RetirementOutcome
+from uecwatchd.service.retire.mark import mark
 from uecwatchd.service.retire.prune import prune
 from uecwatchd.service.retire.rollback import roll_back
 from uecwatchd.service.retire.withdraw import withdraw
@@ -24,15 +25,17 @@ CARRIED_OUT: Mapping[Verb, Callable[[Retirement], RetirementOutcome]] = {
     "withdraw": withdraw,
     "prune": prune,
     "rollback": roll_back,
+    "mark": mark,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class EndedRetirement:
-    """A request that was carried out, and its outcome; None if it failed for good."""
+    """A request after a try, and its outcome, None after a failure. It is repeated unless it is over."""
 
     request: Request
     outcome: RetirementOutcome | None
+    is_over: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class RetireThread:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="retire")
         self._running: tuple[Request, Future[RetirementOutcome]] | None = None
         self._postponed: dict[int, _Postponed] = {}
+        self._closed: frozenset[str] = frozenset()  # clouds with an error in this run of the retention
 
     @property
     def running(self) -> frozenset[SetId]:
@@ -70,26 +74,33 @@ class RetireThread:
         self._postponed = {number: each for number, each in self._postponed.items() if number in numbers}
         if self._running or tools.stopping.is_set():
             return
+        if not any(one.verb == "prune" for one in open_requests):
+            self._closed = frozenset()  # the run is over
         now = self._monotonic()
         due = (one for one in open_requests if self._next_try(one) <= now)
         if request := next(due, None):
-            job = Retirement(request, record(request.set_id), tools)
+            job = Retirement(request, record(request.set_id), tools, self._closed)
             future = self._pool.submit(_carry_out, job)
             self._running = (request, future)
             future.add_done_callback(lambda _: self._ended())
 
     def take_ended(self, tools: AttemptTools) -> EndedRetirement | None:
-        """Return the request that has ended, once; None if there is none, or it is to be repeated."""
+        """Return the request that was tried, once; None if there is none, or it was stopped."""
         if self._running is None or not self._running[1].done():
             return None
         request, future = self._running
         self._running = None
         try:
-            return EndedRetirement(request, future.result())
+            outcome = future.result()
         except Stopped:
             return None
         except UecError as error:
-            return self._fail(request, error, tools)
+            is_postponed = self._fail(request, [error], tools)
+            return EndedRetirement(request, None, is_over=not is_postponed)
+        if request.verb == "prune":
+            self._closed |= outcome.failed.keys()
+        is_postponed = self._fail(request, outcome.failed.values(), tools)
+        return EndedRetirement(request, outcome, is_over=not (is_postponed or outcome.was_stopped))
 
     def wait(self) -> None:
         """Wait until the request at hand has been tried."""
@@ -103,21 +114,33 @@ class RetireThread:
         postponed = self._postponed.get(request.number)
         return postponed.next_try if postponed else float("-inf")
 
-    def _fail(self, request: Request, error: UecError, tools: AttemptTools) -> EndedRetirement | None:
-        """Tell a failure, and postpone the request if it can succeed later."""
-        before = self._postponed.get(request.number)
-        is_repeated = isinstance(error, Deferred | Halted) and request.verb != "prune"
-        what = f"{request.set_id.name}: cannot {request.verb} it: {problem(error)}"
-        if before is None:  # each further failure would say the same
-            hint = f"{error.hint} It is tried again by itself." if is_repeated else error.hint
-            fields = {"error": problem(error), "hint": hint}
-            tools.reporting.listener.tell(Event(Kind.FAULT, what, request.set_id, "error", fields))
-        if not is_repeated:
-            return EndedRetirement(request, None)
-        tries = before.tries + 1 if before else 1
-        delay = min(FIRST_DELAY_SECONDS * 2 ** (tries - 1), LONGEST_DELAY_SECONDS)
-        self._postponed[request.number] = _Postponed(tries, self._monotonic() + delay)
-        return None
+    def _fail(self, request: Request, errors: Iterable[UecError], tools: AttemptTools) -> bool:
+        """Tell failures, and postpone the request if it can succeed later. Return True if it was."""
+        before, is_postponed = self._postponed.get(request.number), False
+        for error in errors:
+            is_repeated = _is_repeated(request, error)
+            is_postponed |= is_repeated
+            if before is None:  # each further failure would say the same
+                _tell_failure(request, error, tools, is_repeated=is_repeated)
+        if is_postponed:
+            tries = before.tries + 1 if before else 1
+            delay = min(FIRST_DELAY_SECONDS * 2 ** (tries - 1), LONGEST_DELAY_SECONDS)
+            self._postponed[request.number] = _Postponed(tries, self._monotonic() + delay)
+        return is_postponed
+
+
+def _is_repeated(request: Request, error: UecError) -> bool:
+    """Tell if a request is tried again after an error. A mark is: rights may be given at any time."""
+    if request.verb in ("prune", "mark"):
+        return request.verb == "mark"
+    return isinstance(error, Deferred | Halted)
+
+
+def _tell_failure(request: Request, error: UecError, tools: AttemptTools, *, is_repeated: bool) -> None:
+    what = f"{request.set_id.name}: cannot {request.verb} it: {problem(error)}"
+    hint = f"{error.hint} It is tried again by itself." if is_repeated else error.hint
+    fields = {"error": problem(error), "hint": hint}
+    tools.reporting.listener.tell(Event(Kind.FAULT, what, request.set_id, "error", fields))
 
 
 def _carry_out(job: Retirement) -> RetirementOutcome:

@@ -11,7 +11,7 @@ from functools import partial
 
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.images import find_image
-from uecwatchd.errors import Rejected, Stopped, UecError, problem
+from uecwatchd.errors import Rejected, Stopped, UecError, problem, words_of
 from uecwatchd.events import Kind
 from uecwatchd.ledger.records import SetRecord, TargetRecord
 from uecwatchd.ledger.standing import combine, leading_cloud, with_each
@@ -22,7 +22,7 @@ from uecwatchd.service.retire.take_out import boot_bundles, take_out
 
 
 def withdraw(job: Retirement) -> RetirementOutcome:
-    """Take the current image of a set back. Raises the errors of the clouds: then it is to be repeated."""
+    """Take the current image of a set back. The request stays open for clouds with an error."""
     ledger, cloud_name = job.tools.ledger, job.request.cloud
     if job.request.due is None:  # somebody asked for it, and the files may still be there
         ledger.put_hold(job.id, since=job.tools.clocks.now())
@@ -30,18 +30,20 @@ def withdraw(job: Retirement) -> RetirementOutcome:
     clouds = sorted({one.cloud for one in current} | _clouds_of(job.record))
     wanted = [name for name in clouds if cloud_name in ("", name)]
     chosen = [name for name in wanted if job.tools.clouds.is_configured(name)]
-    change = partial(withdrawn_record, clouds=chosen, now=job.tools.clocks.now())
+    now = job.tools.clocks.now()
     if job.record:
         if leading_cloud(job.record) in ("", *chosen):
             result_files.remove_latest(job.id)
-        result_files.retract_undone(change(job.record))
-    unknown = (
+        result_files.retract_undone(withdrawn_record(job.record, clouds=chosen, now=now))
+    stays, failed = _withdraw_from_each(job, chosen, current)
+    stays += [
         f"the image stays in cloud {name}, which is not configured" for name in wanted if name not in chosen
-    )
-    stays = (*_withdraw_from_each(job, chosen, current), *unknown)
+    ]
     for sentence in stays:
         job.tell(Kind.WITHDRAWN, sentence, level="warning")
-    return RetirementOutcome(change, stays)
+    left = [name for name in chosen if name not in failed]
+    change = partial(withdrawn_record, clouds=left, now=now)
+    return RetirementOutcome(change, tuple(stays), failed)
 
 
 def _clouds_of(record: SetRecord | None) -> set[str]:
@@ -69,22 +71,22 @@ def _without_images(target: TargetRecord) -> TargetRecord:
     return replace(target, images=tuple(images), fingerprint="", remarks=())
 
 
-def _withdraw_from_each(job: Retirement, clouds: list[str], current: list[VersionRecord]) -> list[str]:
-    """Take the images back from these clouds; return a sentence for each one that stays.
+def _withdraw_from_each(
+    job: Retirement, clouds: list[str], current: list[VersionRecord]
+) -> tuple[list[str], dict[str, UecError]]:
+    """Take the images back from these clouds; return a sentence for each one that stays, and the errors.
 
-    A cloud that is away keeps no image in another one. Raises the first error in the end.
+    A cloud that is away keeps no image in another one.
     """
-    stays, failures = list[str](), list[UecError]()
+    stays, failed = list[str](), dict[str, UecError]()
     for name in clouds:
         try:
             stays += _withdraw_from(job, name, current)
         except Stopped:
             raise
         except UecError as error:
-            failures.append(error)
-    if failures:
-        raise failures[0]
-    return stays
+            failed[name] = words_of(error)
+    return stays, failed
 
 
 def _withdraw_from(job: Retirement, name: str, current: list[VersionRecord]) -> Iterator[str]:
