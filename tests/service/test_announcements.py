@@ -8,6 +8,7 @@ import pytest
 from uecwatchd.config.records import NotifySettings
 from uecwatchd.ledger.outbox import NO_SET, Announced
 from uecwatchd.ledger.records import Failure, SetRecord, TargetImage, TargetRecord
+from uecwatchd.ledger.standing import combine, seen_from
 from uecwatchd.service.announcements import (
     Announcements,
     Circumstances,
@@ -79,6 +80,42 @@ def test_a_withdrawal_is_announced_and_so_is_the_next_publication() -> None:
     assert told.of(record("done", since=BEGUN + 7)) == ["recovered karmic"]
     facts = Told().facts(record("withdrawn"))
     assert facts["sentence"] == "karmic is withdrawn: its image was taken back from cloud default"
+
+
+def on_two(*, near: tuple[str, float], far: tuple[str, float]) -> SetRecord:
+    """Return a set with a state on each of two clouds, and the time when that began."""
+    made = record("done")
+    targets = tuple(TargetRecord(cloud, "b", place=i) for i, cloud in enumerate(("near", "far")))
+    made = replace(made, cloud="near", targets=tuple(sorted(targets, key=lambda one: one.cloud)))
+    for cloud, (state, since) in (("near", near), ("far", far)):
+        failed = record(state, since=since)
+        seen = seen_from(made, cloud)
+        made = replace(seen, state=failed.state, since=since, error=failed.error, deferrals=failed.deferrals)
+    return combine(made)
+
+
+def test_a_failure_on_a_second_cloud_is_announced_while_the_first_lasts() -> None:
+    told = Told()
+    assert told.of(on_two(near=("rejected", BEGUN + 1), far=("working", BEGUN + 1))) == []
+    assert told.of(on_two(near=("rejected", BEGUN + 1), far=("queued", BEGUN + 1))) == []
+    first = on_two(near=("rejected", BEGUN + 1), far=("done", BEGUN + 2))
+    assert told.of(first) == ["partly karmic"]
+    both = on_two(near=("rejected", BEGUN + 1), far=("rejected", BEGUN + 3))
+    assert told.facts(both)["cloud"] == "far"
+    assert told.of(both) == ["rejected karmic"]
+    assert told.of(both) == []
+    assert told.of(first) == [], "that is known"
+    assert told.of(on_two(near=("rejected", BEGUN + 9), far=("done", BEGUN + 8))) == ["partly karmic"]
+
+
+def test_a_withdrawal_names_each_of_its_clouds() -> None:
+    facts = Told().facts(on_two(near=("withdrawn", BEGUN + 1), far=("withdrawn", BEGUN + 1)))
+    assert str(facts["sentence"]).endswith("its image was taken back from clouds near and far")
+    told = Told()
+    assert told.of(on_two(near=("withdrawn", BEGUN + 1), far=("done", BEGUN + 0.5))) == ["withdrawn karmic"]
+    assert told.of(on_two(near=("withdrawn", BEGUN + 1), far=("withdrawn", BEGUN + 7))) == [
+        "withdrawn karmic"
+    ]
 
 
 def test_a_set_that_is_withdrawn_because_its_files_are_gone_is_not_announced() -> None:

@@ -127,6 +127,11 @@ def _of_set(
         if is_known and before != Announced(record.state, since):
             entries[record.id] = Announced(record.state, since)
         return
+    if not is_done:
+        record = _leading_failure(record)
+        since = record.since
+        if before and len(record.current) > 1 and before.outcome == record.state and since < before.since:
+            return  # a later one, on another cloud, was announced, and is over
     if since < situation.begun or before == Announced(record.state, since):
         return
     if is_done and is_about(before, "done", since):
@@ -143,6 +148,16 @@ def _of_set(
         entries[record.id] = Announced(record.state, since)
         outcome = PARTLY if shown_state(record) == PARTLY else record.state
         yield News(cast(Outcome, outcome), record.id, since, failure_facts(record))
+
+
+def _leading_failure(record: SetRecord) -> SetRecord:
+    """Return a set as seen from the cloud to be announced: of the required ones in its state the latest.
+
+    Of those that are deferred it is the one with most failures in a row.
+    """
+    same = [one for one in by_cloud(record) if one.target.is_required and one.state == record.state]
+    key = "deferrals" if record.state == "deferred" else "since"
+    return max(same, key=lambda one: getattr(one, key), default=record)
 
 
 def _is_stuck(record: SetRecord, before: Announced | None, settings: NotifySettings) -> bool:

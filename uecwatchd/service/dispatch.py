@@ -10,7 +10,7 @@ from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, error_event
 from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.ledger.standing import with_each
+from uecwatchd.ledger.standing import combine, of_these_files, seen_from, with_each
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.ledger_progress import drop_progress
 from uecwatchd.service.attempt import context, run
@@ -19,7 +19,7 @@ from uecwatchd.service.queue import SetQueue
 from uecwatchd.service.requests import Requests
 from uecwatchd.service.retry import adjust_for_downtime, record_failure, with_fresh_retries
 from uecwatchd.service.set_states import SetStates
-from uecwatchd.service.workers import Workers
+from uecwatchd.service.workers import RunningSet, Workers
 from uecwatchd.system.internal_errors import as_internal_error, internal_error
 from uecwatchd.types import SetId
 
@@ -111,7 +111,7 @@ class Dispatcher:
                 record = with_each(record, with_fresh_retries, asked)
             work = partial(run.work, found, before=record, tools=tools, clouds=clouds)
             requests = self._requests.open.of(found.id, "retry")
-            self._workers.start(found, size=each.candidate.size, work=work, requests=requests)
+            self._workers.start(found, clouds, size=each.candidate.size, work=work, requests=requests)
 
     def collect(self, tools: context.AttemptTools) -> tuple[SetId, ...]:
         """Take the results of attempts that have ended; return the sets."""
@@ -124,7 +124,7 @@ class Dispatcher:
             if fault is None:
                 self._states.put(each.result.result())
             else:
-                self._record_fault(each.found, fault, tools)
+                self._record_fault(each, fault, tools)
         return tuple(each.found.id for each in ended)
 
     def wait(self) -> None:
@@ -138,15 +138,19 @@ class Dispatcher:
             self.collect(tools)
         self._workers.close()
 
-    def _record_fault(self, found: ImageSet, fault: BaseException, tools: context.AttemptTools) -> None:
+    def _record_fault(self, each: RunningSet, fault: BaseException, tools: context.AttemptTools) -> None:
         """Defer a set when an internal error has prevented even the record of how the attempt ended."""
-        error, now = internal_error(found.name, fault), tools.clocks.now()
+        found, now = each.found, tools.clocks.now()
+        error = internal_error(found.name, fault)
         tools.reporting.listener.tell(error_event(error, found.id))
         record = self._states.get(found.id)
-        record = record or SetRecord(found.id, "", "working", now)
-        record = replace(adjust_for_downtime(record, started=tools.started), stamp=found.stamp)
-        record = replace(record, attempt=record.attempt + 1)
-        record = record_failure(record, error, now=now, spread=tools.clocks.random())
+        with contextlib.suppress(UecError):  # the attempt may have come to an end on some of its clouds
+            record = tools.ledger.set(found.id) or record
+        record = of_these_files(record or SetRecord(found.id, "", "working", now), found.stamp)
+        record = replace(adjust_for_downtime(record, started=tools.started), attempt=record.attempt + 1)
+        fail = partial(record_failure, error=error, now=now, spread=tools.clocks.random())
+        clouds = [one for one in each.clouds if seen_from(record, one).state != "done"]
+        record = combine(with_each(record, fail, clouds)) if record.cloud else fail(record)
         # The copy beside the files is a courtesy: what counts is the record.
         with contextlib.suppress(UecError), as_internal_error(found.name):
             result_files.publish(self._states.put(record))

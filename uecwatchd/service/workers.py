@@ -14,6 +14,7 @@ class RunningSet:
     """A set that a worker has begun, and its record to come."""
 
     found: ImageSet
+    clouds: tuple[str, ...]  #: that the attempt is for
     result: Future[SetRecord]
     size: int  #: bytes that may still have to be sent
     requests: tuple[Request, ...]  #: those that it carries out: not any that are made while it runs
@@ -40,11 +41,17 @@ class Workers:
         return frozenset(self._running)
 
     def start(
-        self, found: ImageSet, *, size: int, work: Callable[[], SetRecord], requests: tuple[Request, ...]
+        self,
+        found: ImageSet,
+        clouds: tuple[str, ...],
+        *,
+        size: int,
+        work: Callable[[], SetRecord],
+        requests: tuple[Request, ...],
     ) -> None:
         """Have a set worked on now."""
         result = self._pool.submit(work)
-        self._running[found.id] = RunningSet(found, result, size, requests)
+        self._running[found.id] = RunningSet(found, clouds, result, size, requests)
         result.add_done_callback(lambda _: self._ended())
 
     def take_ended(self) -> list[RunningSet]:
