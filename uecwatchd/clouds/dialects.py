@@ -165,6 +165,7 @@ class Dialect:
     token_listed: bool  # DescribeInstances shows the token that an instance was requested with
     shutdown_needs_volume: bool  # says how an instance ends only of those whose root is a volume
     console_by_list: bool  # names the instance of a console in a list of one
+    launch_dry_run: bool  # RunInstances can be asked if it would work, and starts nothing then
 
     # Elsewhere
     account_checked: bool  # the account number in a manifest must be the one of the access key
@@ -214,6 +215,7 @@ UEC = Dialect(
     token_listed=False,
     shutdown_needs_volume=False,
     console_by_list=True,
+    launch_dry_run=False,
     account_checked=False,
     opens_bundles=False,
     offers_certificate=False,
@@ -313,6 +315,7 @@ AWS = Dialect(
     token_listed=True,
     shutdown_needs_volume=True,
     console_by_list=False,
+    launch_dry_run=True,
     account_checked=True,
     opens_bundles=True,
     offers_certificate=False,
@@ -336,6 +339,7 @@ OPENSTACK = replace(
     has_parameters=False,
     launch_parameters=_LAUNCHED_IN_NETWORKS,
     shutdown_needs_volume=False,
+    launch_dry_run=False,
     regional=False,
 )
 # The embedded cloud is sent what every generation takes, and beside that only what no manifest can say:

@@ -25,6 +25,8 @@ PENDING, RUNNING, TERMINATED = "pending", "running", "terminated"
 # The tag that holds the token, where instances have tags.
 TOKEN_TAG = "uecwatchd-boot"  # noqa: S105 (the name of a tag)
 NO_SUCH_INSTANCE = "InvalidInstanceID"
+# The answer to a dry run of what would be carried out.
+WOULD_SUCCEED = "DryRunOperation"
 TERMINATE = "terminate"
 INSTANCE_STORE = "instance-store"
 # A word of the cloud about an instance, or an address.
@@ -112,6 +114,23 @@ def launch(cloud: Cloud, request: LaunchRequest) -> CloudInstance:
             return instance
     hint = "It is looked for, and terminated when it appears."
     raise CloudAway(f"cloud {cloud.name}, {doing}", "it answered without an id", hint)
+
+
+def ask_to_launch(cloud: Cloud, request: LaunchRequest) -> None:
+    """Ask a cloud with dry runs if an instance could be started; none is. Raises as `launch` does if not."""
+    doing = f"asking if an instance of {request.image_id} could be started"
+    with translated(cloud, doing, first=LAUNCH_ROWS):
+        try:
+            cloud.ec2.run_instances(
+                DryRun=True,
+                ImageId=request.image_id,
+                MinCount=1,
+                MaxCount=1,
+                **launch_parameters(cloud, request),
+            )
+        except ClientError as error:
+            if code_of(error) != WOULD_SUCCEED:
+                raise
 
 
 def tag_instance(cloud: Cloud, instance_id: str, token: str) -> None:

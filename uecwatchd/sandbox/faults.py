@@ -53,6 +53,7 @@ FAULTS: Mapping[str, Fault] = {
     "wrong-etag": Fault("an upload is kept, and answered with the ETag of something else"),
     "lost-answer": Fault("RegisterImage is carried out, and the connection reset without an answer"),
     "lost-launch": Fault("RunInstances is carried out, and the connection reset without an answer"),
+    "boot-forbidden": Fault("RunInstances is refused, because our account may not start instances"),
     "boot-quota": Fault("RunInstances is refused, because the account has no more room"),
     "boot-pending": Fault("an instance stays pending"),
     "boot-silent": Fault("an instance runs, and its console stays empty"),

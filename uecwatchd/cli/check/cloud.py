@@ -13,6 +13,7 @@ from uecwatchd.cli.check.capabilities import facts
 from uecwatchd.cli.check.clock import S3_WINDOW, date_of, examine_clock
 from uecwatchd.cli.check.credentials import UsableCredentials, examine_credentials
 from uecwatchd.cli.check.finding import Finding, bad
+from uecwatchd.cli.check.launch import examine_launch
 from uecwatchd.clouds.client import Cloud, is_insecure, make_cloud
 from uecwatchd.clouds.connect import connect_as, detected
 from uecwatchd.clouds.credentials.account import Account, sealed_with
@@ -55,6 +56,8 @@ def examine_cloud(
     ours = yield from _check_halves(cloud, clock)
     if ours is not None and bucket is not None:
         yield from examine_bucket(cloud, bucket, ours)
+    if settings.test:
+        yield from examine_launch(cloud, settings)
 
 
 def _insecure(account: Account) -> Iterator[Finding]:

@@ -38,6 +38,8 @@ SCRIPTS: dict[str, Script] = {
 
 
 def run(backend: Backend, parameters: Parameters) -> Payload:
+    if backend.faults.strikes("boot-forbidden"):
+        raise ApiError("UnauthorizedOperation", "You are not authorized to perform this operation.")
     token, request = parameters.get("ClientToken", ""), _digest(parameters)
     if len(token) > TOKEN_LENGTH or not token.isascii():
         raise ApiError("InvalidParameterValue", f"A client token has {TOKEN_LENGTH} ASCII characters at most")
@@ -58,6 +60,8 @@ def run(backend: Backend, parameters: Parameters) -> Payload:
             manifest_sha256=member.manifest_sha256,
         )
     wanted = tags.read_launch_tags(parameters)
+    if parameters.get("DryRun") == "true":
+        raise ApiError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
     draft = replace(_draft(backend, parameters, members), token=token, request=request)
     started = backend.registry.add_instances(draft, count=count)
     tags.add_launch_tags(backend, wanted, [one.id for one in started])

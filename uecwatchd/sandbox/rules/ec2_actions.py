@@ -105,7 +105,7 @@ AWS = _extended(
     {
         "RegisterImage": "BillingProduct.N BootMode EnaSupport ImdsSupport TpmSupport UefiData",
         "RunInstances": "TagSpecification.N.ResourceType TagSpecification.N.Tag.N.Key"
-        " TagSpecification.N.Tag.N.Value",
+        " TagSpecification.N.Tag.N.Value DryRun",
         "GetConsoleOutput": "Latest",
         "EnableImageDeprecation": "ImageId DeprecateAt",
         "DisableImageDeprecation": "ImageId",

@@ -21,6 +21,7 @@ KINDS: Mapping[str, Kind] = {
     "IncorrectInstanceState": "service",
     "InstanceLimitExceeded": "service",
     # What got a code of its own once there were codes.
+    "DryRunOperation": "coded",
     "IdempotentParameterMismatch": "coded",
     "InvalidAMIAttributeItemValue": "coded",
     "InvalidAMIID.Malformed": "coded",
@@ -32,6 +33,7 @@ KINDS: Mapping[str, Kind] = {
     "InvalidParameterCombination": "coded",
     "MissingParameter": "coded",
     "TagLimitExceeded": "coded",
+    "UnauthorizedOperation": "coded",
     # The request could not be turned into a message at all.
     "InvalidAction": "unbound",
     "UnknownParameter": "unbound",
