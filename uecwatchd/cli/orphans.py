@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from uecwatchd.cli.output import put, put_json, say
 from uecwatchd.cli.published_images import ImageVerb, confirm, image_verb
@@ -15,7 +16,7 @@ from uecwatchd.clouds.registration import deregister
 from uecwatchd.delivery.orphans import Orphan, find_orphans, read_account
 from uecwatchd.delivery.own_images import reason_tags_differ
 from uecwatchd.delivery.version_facts import read_use
-from uecwatchd.errors import UecError
+from uecwatchd.errors import Deferred, UecError
 from uecwatchd.intake.sidecar import read_defaults
 from uecwatchd.ledger.state_folder import lock_state
 from uecwatchd.system import lockfile
@@ -70,9 +71,9 @@ def _in_use(cloud: str, verb: ImageVerb) -> Iterator[str]:
 def _remove_all(free: Sequence[tuple[str, Orphan]], verb: ImageVerb, gone: set[tuple[str, str]]) -> int:
     """Remove orphans while no daemon can take one of them. Stops at the first error.
 
-    Each is looked for again first: it may belong to something by now. Raises LockTaken if a daemon runs.
+    Each is looked for again first: it may belong to something by now. Raises Deferred if a daemon runs.
     """
-    lock = lock_state(verb.settings.state.dir)
+    lock = _lock_out_daemons(verb.settings.state.dir)
     try:
         still = {
             name: _orphans_on(verb.connect(name), verb) for name in dict.fromkeys(name for name, _ in free)
@@ -88,6 +89,19 @@ def _remove_all(free: Sequence[tuple[str, Orphan]], verb: ImageVerb, gone: set[t
     return os.EX_OK
 
 
+def _lock_out_daemons(state: Path) -> int:
+    """Take the lock of the state directory.
+
+    The claims on bundles are no help: they are of one process, and by an identity in the ledger, and an
+    orphan is what the ledger does not have. A set that a daemon works on adopts what fits, at any moment.
+    """
+    try:
+        return lock_state(state)
+    except lockfile.LockTaken as error:
+        hint = "A set that it works on may take any of them at any moment. Stop it, and start it afterwards."
+        raise Deferred(error.what, error.why, hint) from error
+
+
 def _remove(cloud: Cloud, one: Orphan, verb: ImageVerb) -> bool:
     """Remove an orphan. Returns False if somebody has taken it a moment ago."""
     if one.kind == "image":
@@ -101,8 +115,9 @@ def _remove(cloud: Cloud, one: Orphan, verb: ImageVerb) -> bool:
         return False  # another image has been made of it
     for key in one.keys:
         remove_object(cloud, one.bucket, key)
-    if bundle := verb.ledger.bundle_of(cloud.name, one.name):
-        verb.ledger.drop_bundle(bundle)
+    for bundle in verb.ledger.bundles(cloud.name):
+        if one.name in (bundle.image_id, bundle.location):
+            verb.ledger.drop_bundle(bundle)
     return True
 
 

@@ -7,7 +7,7 @@ are young enough to be on their way.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,13 +72,30 @@ def find_orphans(
         if (found := _image(image, account, by_prefix, use, host=host, has_tags=has_tags))
     ]
     of_images = {image.location for image in account.images}
-    known = {one.location for one in account.bundles}
+    left = _without_images(account)
+    known = {one.location for one in account.bundles} - left
     bundles = [
-        _bundle(bucket, prefix, objects, now=now)
+        _bundle(bucket, prefix, objects, now=now, left=left)
         for (bucket, prefix), objects in sorted(by_prefix.items())
         if f"{bucket}/{manifest_name(prefix)}" not in of_images | known
     ]
-    return (*images, *bundles)
+    there = {f"{bucket}/{manifest_name(prefix)}" for bucket, prefix in by_prefix}
+    rows = [
+        Orphan("bundle", name, name.partition("/")[0], (), why="only the ledger still has it")
+        for name in sorted(left - there)
+    ]
+    return (*images, *sorted((*bundles, *rows), key=lambda one: one.name))
+
+
+def _without_images(account: AccountContents) -> frozenset[str]:
+    """Return the locations of bundles whose images were made here, and are gone, and belong to nothing.
+
+    A removal that was interrupted leaves them.
+    """
+    listed = {image.id for image in account.images}
+    there = listed | account.in_use
+    made = (one for one in account.bundles if one.state == "registered" and one.registered is not None)
+    return frozenset(one.location for one in made if one.image_id not in there)
 
 
 def _by_prefix(
@@ -131,15 +148,18 @@ def _image(
     )
 
 
-def _bundle(bucket: str, prefix: str, objects: Sequence[ListedObject], *, now: float) -> Orphan:
-    newest = max(one.modified for one in objects)
-    is_young = now - newest < ON_ITS_WAY_SECONDS
+def _bundle(
+    bucket: str, prefix: str, objects: Sequence[ListedObject], *, now: float, left: Container[str]
+) -> Orphan:
+    name, newest = f"{bucket}/{manifest_name(prefix)}", max(one.modified for one in objects)
+    is_young = name not in left and now - newest < ON_ITS_WAY_SECONDS
+    why = "its image is gone" if name in left else "there is no image of it, and the ledger does not know it"
     return Orphan(
         "bundle",
-        f"{bucket}/{manifest_name(prefix)}",
+        name,
         bucket,
         tuple(one.key for one in objects),
         sum(one.size for one in objects),
-        why="there is no image of it, and the ledger does not know it",
+        why=why,
         stays="it is younger than a week, and may be on its way from another host" if is_young else "",
     )

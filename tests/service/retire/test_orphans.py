@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.daemon import daemon_process, stop_daemon, wait_for_line
 from tests.support.host import Host
-from tests.support.published_sets import BUCKET, images, keys, publish, publish_several, tag
+from tests.support.published_sets import BUCKET, images, keys, lose_ledger, publish, publish_several, tag
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.connect import connect
 from uecwatchd.clouds.images import Image, list_images
@@ -28,11 +28,6 @@ def quick(host: Host) -> None:
 def orphans(host: Host, *words: str, code: int = 0) -> list[dict[str, object]]:
     found: list[dict[str, object]] = json.loads(host.ask("orphans", "--json", *words, code=code)[0])
     return found
-
-
-def lose_ledger(host: Host) -> None:
-    for path in host.state.glob("ledger.sqlite*"):
-        path.unlink()
 
 
 @pytest.fixture
@@ -92,6 +87,7 @@ def test_nothing_is_removed_while_a_daemon_runs(host: Host) -> None:
         wait_for_line(daemon, "is emi-")
         _, talk = host.ask("orphans", "--remove", "--yes", code=75)
         assert "holds its lock" in talk
+        assert "A set that it works on may take any of them" in talk
         stop_daemon(daemon)
     assert len(images(host)) == 2
 
