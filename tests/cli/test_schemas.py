@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from tests.support.boots import quick_boots
 from tests.support.host import Host
+from tests.support.published_sets import lose_ledger, publish_several
 from tests.support.spool_files import drop_image
 from uecwatchd.cli.schemas import SCHEMAS, read_schema
 from uecwatchd.cli.status.rows import Row
@@ -35,23 +37,52 @@ def check(verb: str, value: Any) -> None:
 def test_a_schema_is_valid_and_accepts_nothing_more_than_it_names(verb: str) -> None:
     schema = json.loads(read_schema(verb))
     Draft202012Validator.check_schema(schema)
-    assert schema["items"]["additionalProperties"] is False
-    check(verb, [])
-    assert not Draft202012Validator(schema).is_valid([{}])
+    is_list = schema["type"] == "array"
+    assert (schema["items"] if is_list else schema)["additionalProperties"] is False
+    assert Draft202012Validator(schema).is_valid([]) == is_list
+    assert not Draft202012Validator(schema).is_valid([{}] if is_list else {})
 
 
 @pytest.mark.parametrize("verb", SCHEMAS)
 def test_a_schema_is_printed_without_a_configuration(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     from uecwatchd.cli.main import main
 
+    words = ["history", "--versions"] if verb == "versions" else [verb]
     with pytest.raises(SystemExit) as ended:
-        main([verb, "--schema", "--config", "/nonexistent"])
+        main([*words, "--schema", "--config", "/nonexistent"])
     assert ended.value.code == 0
     assert capsys.readouterr().out == read_schema(verb)
 
 
 def test_every_verb_that_shows_sets_has_a_schema() -> None:
-    assert SCHEMAS.keys() <= {verb.name for verb in VERBS}
+    assert SCHEMAS.keys() <= {"versions", *(verb.name for verb in VERBS)}
+
+
+def test_what_becomes_of_images_has_the_promised_form(host: Host) -> None:
+    quick_boots(host)
+    host.configure(f"{host.config.read_text()}\n[retention]\nkeep = 2\n")
+    publish_several(host, 3)
+    published = {}
+    for verb, *words in (
+        ("boot", "karmic"),
+        ("prune", "--dry-run"),
+        ("withdraw", "karmic", "--dry-run"),
+        ("rollback", "karmic", "--yes"),
+        ("withdraw", "karmic", "--yes"),
+        ("orphans",),
+    ):
+        published[verb] = json.loads(host.ask(verb, *words, "--json")[0])
+        check(verb, published[verb])
+    assert published["boot"]["outcome"] == "passed"
+    versions = json.loads(host.ask("history", "karmic", "--versions", "--json")[0])
+    check("versions", versions)
+    assert [one["state"] for one in versions] == ["removed", "withdrawn", "older"]
+    assert versions[2]["passed"] is False
+    assert host.ask("history", "karmic")[0].count(" on cloud default, published ") == 3
+    lose_ledger(host)
+    found = json.loads(host.ask("orphans", "--json")[0])
+    assert found
+    check("orphans", found)
 
 
 def test_the_output_of_a_real_spool_has_the_promised_form(host: Host) -> None:

@@ -72,6 +72,14 @@ def of_rules() -> Iterator[str]:
         yield from (rule["expr"] for rule in group["rules"])
 
 
+def test_published_images_are_counted_by_cloud_and_state() -> None:
+    facts = overview(clouds={"default": ""})
+    found = samples(replace(facts, images={("default", "older"): 3, ("gone", "current"): 1}))[
+        "uecwatchd_images"
+    ]
+    assert (found["default", "older"], found["gone", "current"], found["default", "removed"]) == (3, 1, 0)
+
+
 def test_prometheus_finds_no_fault_in_the_metrics(promtool: str) -> None:
     assert check(promtool, "check", "metrics", text=write_metrics(full_overview())) == ""
 

@@ -60,7 +60,12 @@ class Writing:
         made = Overviews(
             OutputSettings(self.page, self.metrics),
             sources=OverviewSources(
-                self.ledger.history, tracker, self.listener, Conditions(self.listener), clocks
+                self.ledger.history,
+                self.ledger.versions,
+                tracker,
+                self.listener,
+                Conditions(self.listener),
+                clocks,
             ),
             situation=lambda: self.situation,
             files=self.files,

@@ -56,11 +56,14 @@ class _Schema(argparse.Action):
     def __init__(self, option_strings: Sequence[str], dest: str, *, const: str, help: str) -> None:
         super().__init__(option_strings, dest, nargs=0, const=const, default=argparse.SUPPRESS, help=help)
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: object
+    ) -> NoReturn:
         from uecwatchd.cli.output import put_text
         from uecwatchd.cli.schemas import read_schema
 
-        put_text(read_schema(str(self.const)))
+        verb = "versions" if getattr(namespace, "versions", False) else str(self.const)
+        put_text(read_schema(verb))
         parser.exit()
 
 
@@ -77,6 +80,7 @@ def add_check_options(parser: argparse.ArgumentParser) -> None:
 
 def add_status_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("set", nargs="?", metavar="SET", type=spelled, help=f"{HOW_NAMED}, or a file")
+    parser.add_argument("--cloud", metavar="NAME", help="only sets that go there, with their state there")
     manner = parser.add_mutually_exclusive_group()
     manner.add_argument("--json", action="store_true", help="print the rows as JSON")
     manner.add_argument(
@@ -107,6 +111,7 @@ def _seconds(text: str) -> float:
 
 def add_log_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("set", metavar="SET", type=spelled, help=f"{HOW_NAMED}, or a file of it")
+    parser.add_argument("--cloud", metavar="NAME", help="without what is about another cloud")
     parser.add_argument("--json", action="store_true", help="print the entries as JSON")
     _add_schema(parser, "log")
     parser.set_defaults(besides=BESIDES)
@@ -117,6 +122,9 @@ def add_history_options(parser: argparse.ArgumentParser) -> None:
         "set", nargs="?", metavar="SET", type=spelled, help=f"{HOW_NAMED}, or a file of it; default: all sets"
     )
     parser.add_argument("--cloud", metavar="NAME", help="only those on this cloud")
+    parser.add_argument(
+        "--versions", action="store_true", help="the published images instead, with what became of each"
+    )
     parser.add_argument("--json", action="store_true", help="print the attempts as JSON")
     _add_schema(parser, "history")
     parser.set_defaults(besides=BESIDES)
@@ -146,12 +154,32 @@ def add_boot_options(parser: argparse.ArgumentParser) -> None:
         help="text of the console that shows that the system is up; default: as the sidecar says, or a login",
     )
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON, and no console")
+    _add_schema(parser, "boot")
 
 
 def add_request_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `forget`, `hold` and `release`."""
+    """Add the options of `retry` that other verbs have too."""
     parser.add_argument("set", metavar="SET", type=spelled, help=HOW_NAMED)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_hold_options(parser: argparse.ArgumentParser) -> None:
+    add_request_options(parser)
+    parser.add_argument("--cloud", metavar="NAME", help="only there: it goes on with its other clouds")
+
+
+def add_release_options(parser: argparse.ArgumentParser) -> None:
+    add_request_options(parser)
+    parser.add_argument("--cloud", metavar="NAME", help="only there; default: everywhere")
+
+
+def add_forget_options(parser: argparse.ArgumentParser) -> None:
+    add_request_options(parser)
+    parser.add_argument(
+        "--cloud",
+        metavar="NAME",
+        help="only its state and ids there, and its older images; if it still goes there, it begins again",
+    )
 
 
 def add_withdraw_options(parser: argparse.ArgumentParser) -> None:
@@ -160,6 +188,7 @@ def add_withdraw_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    _add_schema(parser, "withdraw")
 
 
 def add_rollback_options(parser: argparse.ArgumentParser) -> None:
@@ -168,14 +197,17 @@ def add_rollback_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    _add_schema(parser, "rollback")
 
 
 def add_prune_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "set", nargs="?", metavar="SET", type=spelled, help=f"{HOW_NAMED}; default: all with older images"
     )
+    parser.add_argument("--cloud", metavar="NAME", help="only on this cloud; default: on all")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--json", action="store_true", help="print the decisions as JSON")
+    _add_schema(parser, "prune")
 
 
 def add_orphans_options(parser: argparse.ArgumentParser) -> None:
@@ -183,6 +215,7 @@ def add_orphans_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--remove", action="store_true", help="remove them; no daemon may run")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--json", action="store_true", help="print them as JSON")
+    _add_schema(parser, "orphans")
 
 
 def add_images_options(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ Each is written to the ledger, where the daemon finds it, and a running daemon i
 import argparse
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -26,10 +26,10 @@ from uecwatchd.intake.sets.candidates import stem_of
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.open import open_ledger, read_ledger
 from uecwatchd.ledger.records import LAST_STAGE, Request
-from uecwatchd.ledger.standing import PARTLY
+from uecwatchd.ledger.standing import PARTLY, seen_from
 from uecwatchd.ledger.state_folder import lock_state
 from uecwatchd.outputs.wording import command, duration, moment, next_attempt
-from uecwatchd.service.cleanup import clear_history, clear_traces
+from uecwatchd.service.cleanup import clear_history, clear_traces, forget_on_cloud
 from uecwatchd.service.work_folder import drop_work
 from uecwatchd.system import lockfile, wakeup
 from uecwatchd.system.text import shell_word
@@ -73,9 +73,10 @@ def _run(verb: Verb, arguments: argparse.Namespace) -> int:
         if past is None:
             raise
         row = past
-    cloud = (arguments.cloud or "") if verb == "retry" else ""
-    check_cloud(row, cloud)
-    effect = decide(verb, row, alive=found.known.alive)
+    cloud, held = arguments.cloud or "", found.known.cloud_holds.get(row.id, {})
+    check_cloud(row, cloud, settings.clouds)
+    effect = decide_on_cloud(verb, row, cloud, held) if cloud else None
+    effect = effect or decide(verb, row, alive=found.known.alive, held=held)
     if effect.act:
         _act(verb, row, settings, cloud)
     say(effect.sentence)
@@ -88,9 +89,10 @@ def _run(verb: Verb, arguments: argparse.Namespace) -> int:
 retry, forget, hold, release = (partial(_run, verb) for verb in get_args(Verb))
 
 
-def check_cloud(row: Row, cloud: str) -> None:
-    """Raise NoSuchSet for a cloud that a set does not go to."""
+def check_cloud(row: Row, cloud: str, configured: Collection[str]) -> None:
+    """Raise NoSuchSet for a cloud that a set does not go to, or that is not configured."""
     clouds = [target.cloud for target in row.record.current] if row.record else []
+    clouds = clouds or sorted(configured)
     if cloud and clouds and cloud not in clouds:
         what = f"{row.name}: it does not go to cloud {cloud}{did_you_mean(cloud, clouds)}"
         raise NoSuchSet(what, f"it goes to {' and '.join(clouds)}", "Name one of these, or none for all.")
@@ -99,17 +101,18 @@ def check_cloud(row: Row, cloud: str) -> None:
 def _act(verb: Verb, row: Row, settings: Settings, cloud: str) -> None:
     with closing(open_ledger(settings.state)) as ledger:
         if verb == "hold":
-            ledger.put_hold(row.id, since=time.time())
+            ledger.put_hold(row.id, since=time.time(), cloud=cloud)
         elif verb == "release":
-            ledger.drop_hold(row.id)
+            for one in [cloud] if cloud else ["", *ledger.cloud_holds().get(row.id, ())]:
+                ledger.drop_hold(row.id, cloud=one)
         elif verb == "retry":
             ledger.put_request(Request(row.id, "retry", cloud=cloud))
-        elif not row.seen or not _forget_now(row, ledger, settings.state.dir):
-            ledger.put_request(Request(row.id, "forget"))
+        elif not row.seen or not _forget_now(row, ledger, settings.state.dir, cloud):
+            ledger.put_request(Request(row.id, "forget", cloud=cloud))
     wakeup.wake_daemon(settings.state.dir)
 
 
-def _forget_now(row: Row, ledger: Ledger, state: Path) -> bool:
+def _forget_now(row: Row, ledger: Ledger, state: Path, cloud: str) -> bool:
     """Forget a set here and now. Returns False if a daemon runs, which has to do it."""
     try:
         lock = lock_state(state, patience_seconds=LOCK_PATIENCE_SECONDS)
@@ -117,8 +120,12 @@ def _forget_now(row: Row, ledger: Ledger, state: Path) -> bool:
         return False
     try:
         for request in ledger.requests():
-            if request.set_id == row.id:
+            if request.set_id == row.id and cloud in ("", request.cloud):
                 ledger.drop_request(request)
+        if cloud:
+            if record := ledger.set(row.id):
+                ledger.put_set(forget_on_cloud(record, cloud, ledger))
+            return True
         if record := ledger.set(row.id):
             clear_traces(record, ledger)
             drop_work(state, record.id)
@@ -178,13 +185,45 @@ def _past_row(settings: Settings, words: str) -> Row | None:
 # --- what comes of it -------------------------------------------------------------------------------------
 
 
-def decide(verb: Verb, row: Row, *, alive: bool) -> VerbEffect:
-    """Decide what a verb does for a set in its state; `alive` is True if a daemon runs."""
+def decide_on_cloud(verb: Verb, row: Row, cloud: str, held: Mapping[str, float]) -> VerbEffect | None:
+    """Decide what a verb does for a set on one cloud; None if the cloud makes no difference.
+
+    `held` are the clouds that the set is held for.
+    """
+    name, release = row.name, f"{_command('release', row)} --cloud {shell_word(cloud)}"
+    if verb in ("hold", "release") and row.held_since is not None:
+        return _no_effect(f"{name} is held on all of its clouds, until: {_command('release', row)}")
+    if verb == "hold":
+        if cloud in held:
+            return _no_effect(f"{name} is held on cloud {cloud} already, since {moment(held[cloud])} UTC.")
+        return _effect(f"{name} is held on cloud {cloud}, and goes on elsewhere, until: {release}")
+    if verb == "release":
+        if cloud not in held:
+            return _no_effect(f"{name} is not held on cloud {cloud}.")
+        return _effect(f"{name} is held no longer on cloud {cloud}. It goes there now.")
+    seen = seen_from(row.record, cloud) if row.record else None
+    if verb == "forget":
+        ids = [image.image_id for image in seen.target.images if image.image_id] if seen else []
+        stays = f" Its images stay there: {', '.join(ids)}." if ids else ""
+        again = " Its files are still there, so it starts again on that cloud." if row.files else ""
+        return _effect(f"What is known of {name} on cloud {cloud} is forgotten.{stays}{again}")
+    if seen and seen.awaits_requirements:
+        return _no_effect(f"{name} waits for {seen.reason} on cloud {cloud}.", os.EX_TEMPFAIL)
+    return None
+
+
+def decide(verb: Verb, row: Row, *, alive: bool, held: Collection[str] = ()) -> VerbEffect:
+    """Decide what a verb does for a set in its state; `alive` is True if a daemon runs.
+
+    `held` are the clouds that it is held for.
+    """
     later = "" if alive else " No daemon is running: it is done when one runs, or by: uecwatchd once"
     if verb == "retry":
         return _retry(row, later)
     if verb == "forget":
         return _forget(row)
+    if verb == "release" and row.held_since is None and held:
+        return _effect(f"{row.name} is held no longer on {' and '.join(f'cloud {one}' for one in held)}.")
     return _hold(row) if verb == "hold" else _release(row, later)
 
 

@@ -2,12 +2,17 @@
 
 from importlib.resources import files
 
-# By verb. `once` prints the rows of `status`.
+# By verb. `once` prints the rows of `status`, and `history --versions` those of `versions`.
 SCHEMAS = {
     "status": ("uecwatchd.cli.status", "status.schema.json"),
     "once": ("uecwatchd.cli.status", "status.schema.json"),
     "log": ("uecwatchd.cli.history", "log.schema.json"),
     "history": ("uecwatchd.cli.history", "history.schema.json"),
+    "versions": ("uecwatchd.cli.history", "versions.schema.json"),
+    **{
+        verb: ("uecwatchd.cli", f"{verb}.schema.json")
+        for verb in ("boot", "withdraw", "rollback", "prune", "orphans")
+    },
 }
 
 

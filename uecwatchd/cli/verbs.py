@@ -79,12 +79,10 @@ VERBS = (
         "forget",
         "delete the record of a set; its image stays in the cloud",
         "cli.requests",
-        options.add_request_options,
+        options.add_forget_options,
     ),
-    VerbModule(
-        "hold", "stop work on a set, also on a future one", "cli.requests", options.add_request_options
-    ),
-    VerbModule("release", "let a held set continue", "cli.requests", options.add_request_options),
+    VerbModule("hold", "stop work on a set, also on a future one", "cli.requests", options.add_hold_options),
+    VerbModule("release", "let a held set continue", "cli.requests", options.add_release_options),
     VerbModule(
         "withdraw",
         "take the image of a set back from its clouds, and hold the set",

@@ -8,10 +8,11 @@ At most two time series belong to one set, and the number of sets with any is li
 import platform
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from uecwatchd.ledger.history import STAGE_BOUNDS_SECONDS, TotalKey
 from uecwatchd.ledger.standing import PARTLY
+from uecwatchd.ledger.versions import MOST_GONE, VersionState
 from uecwatchd.outputs.overview import Overview, began_to_wait, choose, count_states, last_successes
 from uecwatchd.system.extras import optional_library
 from uecwatchd.system.text import printable
@@ -149,7 +150,7 @@ def _of_work(overview: Overview) -> Iterator["Metric"]:
             attempts.add_metric([key.label, key.detail], value)
         elif key.what == "sent":
             sent.add_metric([key.label], value)
-    yield from (attempts, sent)
+    yield from (attempts, sent, _of_images(overview))
     stages = HistogramMetricFamily(
         "uecwatchd_stage_seconds", "How long the stages of attempts took.", labels=["stage"]
     )
@@ -157,6 +158,21 @@ def _of_work(overview: Overview) -> Iterator["Metric"]:
         if key.what == "stage seconds":
             stages.add_metric([printable(key.label)], _buckets(overview, key.label), seconds)
     yield stages
+
+
+def _of_images(overview: Overview) -> "Metric":
+    """Return the number of published images. A cloud that is no longer configured keeps its series."""
+    from prometheus_client.core import GaugeMetricFamily
+
+    images = GaugeMetricFamily(
+        "uecwatchd_images",
+        f"Published images in use, older, or gone; of those that are gone the last {MOST_GONE} of each set.",
+        labels=["cloud", "state"],
+    )
+    none = {(cloud, state): 0 for cloud in overview.situation.clouds for state in get_args(VersionState)}
+    for (cloud, state), number in sorted({**none, **overview.images}.items()):
+        images.add_metric([cloud, state], number)
+    return images
 
 
 def _buckets(overview: Overview, stage: str) -> list[tuple[str, float]]:

@@ -14,6 +14,7 @@ from uecwatchd.errors import UecError
 from uecwatchd.ledger.history import AttemptRecord, TotalKey
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.standing import PARTLY, shown_state
+from uecwatchd.ledger.versions import VersionState
 from uecwatchd.outputs.progress import TrackedProgress
 from uecwatchd.types import SetId
 
@@ -72,6 +73,7 @@ class Overview:
     successes: Mapping[SetId, float] = field(default_factory=dict)  #: when the last one of each set ended
     failures: Mapping[SetId, int] = field(default_factory=dict)  #: attempts since that
     totals: Mapping[TotalKey, float] = field(default_factory=dict)
+    images: Mapping[tuple[str, VersionState], int] = field(default_factory=dict)  #: by cloud and state
     is_last: bool = False  #: the service ends after this
 
 

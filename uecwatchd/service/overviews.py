@@ -15,6 +15,7 @@ from typing import Self
 from uecwatchd.config.records import OutputSettings
 from uecwatchd.events import Event, Kind, Listener
 from uecwatchd.ledger.history import History
+from uecwatchd.ledger.versions import Versions
 from uecwatchd.outputs.metrics import METRICS_FILE, write_metrics
 from uecwatchd.outputs.overview import Overview, Situation, SpoolFolder
 from uecwatchd.outputs.overview_json import write_overview
@@ -51,6 +52,7 @@ class OverviewSources:
     """Sources of the facts of an overview."""
 
     history: History
+    versions: Versions
     tracker: ProgressTracker
     listener: Listener
     conditions: Conditions
@@ -59,7 +61,8 @@ class OverviewSources:
     @classmethod
     def of(cls, shared: Shared) -> Self:
         history, reporting = shared.ledger.history, shared.reporting
-        return cls(history, reporting.tracker, reporting.listener, shared.conditions, shared.clocks)
+        versions = shared.ledger.versions
+        return cls(history, versions, reporting.tracker, reporting.listener, shared.conditions, shared.clocks)
 
     def read(self, situation: Situation, *, is_last: bool) -> Overview:
         """Return the overview of a situation now. It may wait for the ledger, and for disks of the spools."""
@@ -77,6 +80,7 @@ class OverviewSources:
             successes=history.successes(),
             failures=history.failures(),
             totals=history.totals(),
+            images=self.versions.count(),
             is_last=is_last,
         )
 

@@ -18,6 +18,7 @@ from uecwatchd.outputs.wording import (
     duration,
     failure_in_a_row,
     from_now,
+    ids_by_cloud,
     moment,
     on_cloud,
     problem_and_hint,
@@ -52,6 +53,7 @@ class LedgerFacts:
     progress: Mapping[SetId, ProgressRecord] = field(default_factory=dict)
     asked: Mapping[SetId, Verb] = field(default_factory=dict)
     probes: Mapping[str, float] = field(default_factory=dict)
+    cloud_holds: Mapping[SetId, Mapping[str, float]] = field(default_factory=dict)
 
     def probe_of(self, record: SetRecord) -> float | None:
         """Return when the cloud of a waiting set is asked again, if it will be."""
@@ -239,9 +241,10 @@ def _waiting(row: Row, waiting: Waiting, now: float) -> Row:
         return replace(
             row, state="waiting", detail=f"for {waiting.reason} ({duration(to_go)} to go)", to_go=to_go
         )
-    if record and record.state == "done":
-        detail = f"{_ids(record)}; its files have changed since, and wait for {waiting.reason}"
-        return replace(row, state="done", detail=detail)
+    if record and count_done(record)[0]:
+        ids = _ids(record) if record.state == "done" else ids_by_cloud(record)
+        detail = f"{ids}; its files have changed since, and wait for {waiting.reason}"
+        return replace(row, state=shown_state(record), detail=detail)
     if record and record.state == "waiting" and record.reason.startswith(waiting.reason):
         # The daemon has asked the cloud, and may know more of what is in the way.
         return replace(row, state="waiting", detail=f"for {record.reason}, since {moment(record.since)} UTC")
@@ -273,11 +276,20 @@ def _of_one_cloud(row: Row, record: SetRecord, known: LedgerFacts) -> Row:
     if record.state == "waiting":  # it was started, and found to be incomplete
         again = "" if record.next_retry is None else f"; looked at {from_now(record.next_retry, known.now)}"
         comma = "" if record.awaits_cloud else ","
-        detail = f"for {record.reason}{comma} since {moment(record.since)} UTC{again}"
+        detail = (
+            f"for {record.reason}{comma} since {moment(record.since)} UTC{again}{_last_line(record, known)}"
+        )
         return replace(row, state="waiting", detail=detail)
     # Also "working" without a daemon: it was interrupted.
     at = f"stopped at: {record.stage}" if record.stage else "about to begin"
     return replace(row, state="queued", detail=f"{at} ({attempt(record)})")
+
+
+def _last_line(record: SetRecord, known: LedgerFacts) -> str:
+    """Return the last line of the console of a set's test boot, as a clause."""
+    progress = known.progress.get(record.id)
+    is_booting = progress and progress.file and record.awaits_cloud and progress.stage == record.stage
+    return f"; console: {printable(progress.file)}" if progress and is_booting else ""
 
 
 def _ids(record: SetRecord) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+from uecwatchd.cli.status.one_cloud import seen_on
 from uecwatchd.cli.status.rows import ASKED, LedgerFacts, Row, rows, unseen
 from uecwatchd.clouds.assumed_dialect import assume_dialects, undetected
 from uecwatchd.config.records import Settings
@@ -18,7 +19,7 @@ from uecwatchd.intake.spool import contents, scan, writers
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.ledger.open import read_ledger
 from uecwatchd.ledger.state_folder import STATE_LOCK
-from uecwatchd.service.policy import make_rules
+from uecwatchd.service.policy import make_rules, with_held_clouds
 from uecwatchd.service.set_owners import folder_history, folder_rules
 from uecwatchd.system import lockfile
 from uecwatchd.system.internal_errors import as_internal_error
@@ -38,9 +39,10 @@ class Survey:
     ready: tuple[ImageSet, ...] = ()
 
 
-def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
+def survey(settings: Settings, *, now: float, settled: bool = False, cloud: str = "") -> Survey:
     """Scan all folders, and read the ledger. With `settled`, every file counts as settled.
 
+    With a `cloud`, only the sets that go there have rows, as they are there.
     Otherwise the change time of a file decides. The daemon counts from when it first saw the file: it takes
     longer if it was started later. Raises the errors of the ledger.
     """
@@ -61,8 +63,11 @@ def survey(settings: Settings, *, now: float, settled: bool = False) -> Survey:
                 records = [record for record in known.records if record.folder == str(folder)]
                 here = folder_rules(folder, rules, settings.spool, service=owner)
                 assembly = assemble.assemble(seen, rules=here, **folder_history(records, here.users))
-                assembly = _closed(assembly, listing, known)
-                found += rows(seen, assembly, known)
+                assembly = with_held_clouds(_closed(assembly, listing, known), known.cloud_holds)
+                if cloud:
+                    found += [row for row in rows(seen, *seen_on(cloud, assembly, known)) if row.is_set]
+                else:
+                    found += rows(seen, assembly, known)
                 ready += assembly.ready
         except UecError as error:
             troubles.append(error)
@@ -79,7 +84,14 @@ def _known(settings: Settings, now: float) -> tuple[LedgerFacts, Mapping[str, De
         asked = {r.set_id: r.verb for r in ledger.requests() if r.verb in ASKED and r.due is None}
         # All sets, even for one name: a name is decided among all files of its folder.
         known = LedgerFacts(
-            now, alive, ledger.sets(), ledger.holds(), ledger.progress(), asked, ledger.probes()
+            now,
+            alive,
+            ledger.sets(),
+            ledger.holds(),
+            ledger.progress(),
+            asked,
+            ledger.probes(),
+            ledger.cloud_holds(),
         )
         return known, ledger.clouds()
 

@@ -13,14 +13,20 @@ from uecwatchd.cli.status.survey import survey
 from uecwatchd.cli.status.text import answer_lines, row_json
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
+from uecwatchd.errors import Rejected
 from uecwatchd.outputs.terminal import adapt_size, rich_console
 
 
 def status(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, environ=os.environ)
+    cloud = arguments.cloud or ""
+    if cloud and cloud not in settings.clouds:
+        why = f"the configuration has {', '.join(sorted(settings.clouds)) or 'none'}"
+        raise Rejected(f"there is no cloud named {cloud}", why, "Name one of them.")
 
     def look() -> StatusAnswer:
-        return make_answer(survey(settings, now=time.time()), settings, arguments.set)
+        found = survey(settings, now=time.time(), cloud=cloud)
+        return make_answer(found, settings, arguments.set)
 
     if arguments.watch is None:
         return show(look(), in_json=arguments.json)

@@ -1,0 +1,43 @@
+"""The published images of a set: the publication of each, and its end."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from uecwatchd.ledger.versions import VersionRecord, VersionState
+from uecwatchd.outputs.result_files import instant
+from uecwatchd.outputs.wording import moment
+
+WORDS: Mapping[VersionState, str] = {
+    "current": "in use",
+    "older": "older",
+    "deprecated": "deprecated",
+    "withdrawn": "withdrawn",
+    "removed": "removed",
+}
+
+
+def version_lines(versions: Iterable[VersionRecord]) -> Iterator[str]:
+    """Yield one line for each published image."""
+    for one in versions:
+        image = f"{one.set_id.name}: {one.image_id} on cloud {one.cloud}"
+        published = f"{image}, published {moment(one.published)} UTC"
+        since = "" if one.state == "current" else f" since {moment(one.since)} UTC"
+        instead = f", replaced by {one.replaced_by}" if one.replaced_by else ""
+        judged = "" if one.passed else ", gone back from"
+        yield f"{published}; {WORDS[one.state]}{since}{instead}{judged}"
+
+
+def version_json(one: VersionRecord) -> dict[str, object]:
+    """Return a published image for programs: times in UTC, null for missing values."""
+    return {
+        "folder": one.set_id.folder,
+        "set": one.set_id.name,
+        "cloud": one.cloud,
+        "id": one.image_id,
+        "role": one.role,
+        "state": one.state,
+        "published": instant(one.published),
+        "since": instant(one.since),
+        "replaced": instant(one.replaced),
+        "replaced_by": one.replaced_by or None,
+        "passed": one.passed,
+    }
