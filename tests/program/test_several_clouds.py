@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.boots import living
 from tests.support.cloud_keys import with_keys
-from tests.support.daemon import daemon_process, wait_for_line
+from tests.support.daemon import daemon_process, opened_service, wait_for_line
 from tests.support.host import Host, cloud_host
+from tests.support.listener import Recorder
 from tests.support.scanned_folder import MBR
-from tests.support.spool_files import drop_image
+from tests.support.spool_files import KEEP, drop_image
 from tests.support.waiting import until
 from uecwatchd.demo.material import RealSet
+from uecwatchd.events import Event, Kind
 from uecwatchd.ledger.sqlite import open_ledger
+from uecwatchd.ledger.standing import by_cloud
 from uecwatchd.sandbox.server import Sandbox
 
 CLOUD = '\n[cloud.{name}]\ndialect = "sandbox"\neucarc = "{eucarc}"\n'
@@ -191,6 +195,110 @@ def test_a_cloud_that_was_never_identified_keeps_no_disk_from_the_other(tmp_path
             assert book.requests() == (), "there is nothing to be tried"
 
 
+def states(host: Host) -> list[str]:
+    return [one["state"] for one in host.report("karmic")["clouds"]]
+
+
+def test_a_hold_on_one_cloud_keeps_the_set_from_there_alone(
+    host: Host, far: Sandbox, drop: Callable[[str], None]
+) -> None:
+    drop(BOTH)
+    host.ask("hold", "karmic", "--cloud", "far")
+    assert "already" in host.ask("hold", "karmic", "--cloud", "far")[1]
+    host.run("once")
+    assert (states(host), far.images) == (["done", "waiting"], ())
+    assert host.report("karmic")["clouds"][1]["waiting_for"] == "its release there"
+    _, talk = host.ask("retry", "karmic", "--cloud", "far", code=75)
+    assert "karmic waits for its release there on cloud far" in talk
+    shown, _ = host.ask("status", "--cloud", "far")
+    assert "for its release there" in shown
+    assert "default" not in shown
+    (row,) = json.loads(host.ask("status", "--cloud", "default", "--json")[0])
+    assert (row["state"], [one["cloud"] for one in row["report"]["clouds"]]) == ("done", ["default"])
+    host.ask("release", "karmic", "--cloud", "far")
+    assert host.run("once").returncode == 0
+    assert (states(host), len(far.images)) == (["done", "done"], 3)
+    assert "not held" in host.ask("release", "karmic", "--cloud", "far")[1]
+    entries = json.loads(host.ask("log", "karmic", "--cloud", "far", "--json")[0])
+    assert {one["fields"].get("cloud", "far") for one in entries} == {"far"}
+
+
+def test_a_set_is_forgotten_on_one_cloud_alone(host: Host, far: Sandbox, drop: Callable[[str], None]) -> None:
+    drop(BOTH)
+    assert host.run("once").returncode == 0
+    before = id_files(host)
+    host.ask("hold", "karmic")
+    host.ask("forget", "karmic", "--cloud", "far")
+    assert states(host) == ["done", "queued"]
+    assert set(id_files(host)) == {name for name in before if name.startswith("karmic.default.")}
+    assert json.loads(host.ask("history", "karmic", "--versions", "--cloud", "far", "--json")[0]) == []
+    assert len(far.images) == 3, "they stay"
+    host.ask("release", "karmic")
+    assert host.run("once").returncode == 0
+    assert id_files(host) == before, "they are found there again"
+
+
+def test_a_daemon_forgets_a_set_on_the_cloud_that_it_is_working_for(
+    host: Host, far: Sandbox, drop: Callable[[str], None]
+) -> None:
+    far.backend.faults.arm("away")
+    drop(BOTH)
+    with daemon_process(host):
+        until(lambda: "karmic.default.emi" in id_files(host) and states(host)[1] == "deferred")
+        host.ask("hold", "karmic", "--cloud", "far")
+        until(lambda: states(host) == ["done", "waiting"])
+        host.ask("forget", "karmic", "--cloud", "default")
+        until(lambda: len(json.loads(host.ask("history", "karmic", "--json")[0])) >= 3, "the next attempt")
+        until(lambda: states(host) == ["done", "waiting"])
+    assert len(host.cloud.images) == 3
+
+
+def test_a_boot_on_one_cloud_keeps_the_set_from_no_other(host: Host, far: Sandbox) -> None:
+    text = host.config.read_text()
+    for name in ("default", "far"):
+        table = f"[cloud.{name}]\n"
+        text = text.replace(table, f"{table}boot_seconds = 600\nboot_every = 0.1\n")
+    host.configure(text)
+    host.cloud.faults.arm("boot-never")
+    drop_image(host.spool, "karmic", b"1" * 4096, sidecar=f"{KEEP}{BOTH}test = true\n")
+    with daemon_process(host):
+        until(lambda: "karmic.far.emi" in id_files(host), "it is booted there")
+        assert states(host) == ["waiting", "done"]
+        assert [one.state for one in host.cloud.instances] == ["running"]
+    assert living(far) == []
+    assert [one.state for one in host.cloud.instances] != ["running"], "a stop ends it"
+    host.cloud.faults.clear()
+    assert host.run("once").returncode == 0
+    assert (living(host.cloud), states(host)) == ([], ["done", "done"])
+
+
+class Broken(Recorder):
+    """A listener with a mistake: it fails with everything about a set."""
+
+    def tell(self, event: Event) -> None:
+        if event.set and event.kind in (Kind.WORKING, Kind.DEFERRED):
+            raise RuntimeError("a mistake")
+        super().tell(event)
+
+
+def test_a_mistake_of_our_own_defers_new_files_on_each_cloud(
+    host: Host, far: Sandbox, drop: Callable[[str], None]
+) -> None:
+    drop(BOTH)
+    assert host.run("once").returncode == 0
+    drop(f'{BOTH}version = "2"\n')
+    with opened_service(host, Broken()) as service:
+        (record,) = service.once()
+    assert [(one.cloud, one.state) for one in by_cloud(record)] == [
+        ("default", "deferred"),
+        ("far", "deferred"),
+    ]
+    assert all(one.next_retry for one in by_cloud(record))
+    host.ask("retry", "karmic")
+    assert host.run("once").returncode == 0
+    assert host.report("karmic")["state"] == "done"
+
+
 # --- what becomes of the images ---------------------------------------------------------------------------
 
 
@@ -212,6 +320,40 @@ def test_a_set_is_withdrawn_from_one_cloud_alone(
     assert len(far.images) == 3
 
 
+def test_a_cloud_that_is_away_does_not_hide_that_an_image_has_left_another(
+    host: Host, far: Sandbox, drop: Callable[[str], None]
+) -> None:
+    drop(BOTH)
+    assert host.run("once").returncode == 0
+    far.backend.faults.arm("away")
+    host.ask("withdraw", "karmic", "--yes", code=75)
+    assert (len(host.cloud.images), len(far.images)) == (0, 3)
+    report = host.report("karmic")
+    assert [one["state"] for one in report["clouds"]] == ["withdrawn", "done"]
+    assert report["clouds"][0]["ids"]["machine"] is None
+    assert not id_files(host), "no script starts what is about to leave"
+    far.backend.faults.clear()
+    host.run("once")
+    assert not far.images
+    assert [one["state"] for one in host.report("karmic")["clouds"]] == ["withdrawn", "withdrawn"]
+    assert not id_files(host)
+
+
+def test_an_edit_does_not_change_a_set_that_is_done_on_one_of_its_clouds(
+    host: Host, far: Sandbox, drop: Callable[[str], None]
+) -> None:
+    far.backend.faults.arm("image-fails")
+    drop(BOTH)
+    host.run("once")
+    before = host.report("karmic")["clouds"]
+    (host.spool / "karmic.vmlinuz").unlink()
+    host.run("once")
+    assert host.report("karmic")["clouds"] == before
+    with closing(open_ledger(host.state)) as book:
+        (record,) = book.sets()
+    assert record.target_on("default").image("kernel").image_id
+
+
 def test_each_cloud_keeps_its_own_older_images(
     host: Host, far: Sandbox, small_set: RealSet, drop: Callable[[str], None]
 ) -> None:
@@ -223,13 +365,43 @@ def test_each_cloud_keeps_its_own_older_images(
         host.run("once")
         made.append(tuple(id_files(host).get(f"karmic.{cloud}.emi", "") for cloud in ("default", "far")))
 
-    def machines(cloud: Sandbox) -> set[str]:
-        return {one.id for one in cloud.images if one.type == "machine"}
-
-    assert {one for one, _ in made} == machines(host.cloud), "nothing leaves in a run with an error"
+    assert {one for one, _ in made} == set(machines(host.cloud)), "nothing leaves in a run with an error"
     host.run("once")
-    assert machines(host.cloud) == {made[1][0], made[2][0]}, "the oldest has left"
-    assert {made[0][1], made[1][1]} <= machines(far), "where the newest has failed, nothing leaves"
+    assert set(machines(host.cloud)) == {made[1][0], made[2][0]}, "the oldest has left"
+    assert {made[0][1], made[1][1]} <= set(machines(far)), "where the newest has failed, nothing leaves"
+
+
+def machines(cloud: Sandbox) -> list[str]:
+    return [one.id for one in cloud.images if one.type == "machine"]
+
+
+@pytest.mark.parametrize("by", ["once", "prune"])
+def test_an_error_on_one_cloud_ends_the_removal_of_images_there_alone(
+    host: Host, far: Sandbox, by: str
+) -> None:
+    for name in ("karmic", "lucid"):
+        for number in range(3):
+            noise = f"{name}{number}".encode() * 512
+            drop_image(host.spool, name, noise, sidecar=f"{KEEP}{BOTH}")
+            host.ask("once")
+    host.configure(f"{host.config.read_text()}\n[retention]\nkeep = 2\n")
+    far.backend.faults.arm("delete-500", 1)
+    host.ask(by, code=75 if by == "prune" else 0)
+    assert len(machines(host.cloud)) == 4, "both sets have lost their oldest image"
+    assert len(machines(far)) >= 5, "the first error was the last step"
+    host.ask("prune", "--cloud", "far")
+    assert len(machines(far)) == 4
+
+
+def test_older_images_on_a_cloud_that_is_away_keep_none_on_the_others(host: Host, far: Sandbox) -> None:
+    for number in range(3):
+        drop_image(host.spool, "karmic", bytes([number + 1]) * 4096, sidecar=f"{KEEP}{BOTH}")
+        host.ask("once")
+    host.configure(f"{host.config.read_text()}\n[retention]\nkeep = 2\n")
+    far.backend.faults.arm("away")
+    host.ask("prune", "--dry-run", "--cloud", "default")
+    host.ask("prune", code=69)
+    assert (len(machines(host.cloud)), len(machines(far))) == (2, 3)
 
 
 def test_a_set_goes_back_on_one_cloud_while_another_has_refused_it(
