@@ -1,6 +1,7 @@
 """A set that goes to several clouds, each with its own state: embedded clouds, one of them faulty."""
 
 import json
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -221,6 +222,26 @@ def test_a_hold_on_one_cloud_keeps_the_set_from_there_alone(
     assert "not held" in host.ask("release", "karmic", "--cloud", "far")[1]
     entries = json.loads(host.ask("log", "karmic", "--cloud", "far", "--json")[0])
     assert {one["fields"].get("cloud", "far") for one in entries} == {"far"}
+
+
+def test_a_set_in_a_tarball_is_kept_from_a_cloud_too(host: Host, far: Sandbox, small_set: RealSet) -> None:
+    host.ask("hold", "karmic", "--cloud", "far")
+    (host.spool / "karmic.toml").write_text(BOTH)
+    with tarfile.open(host.spool / "karmic.tar", "w") as packed:
+        for path, name in (
+            (small_set.machine, "img"),
+            (small_set.kernel, "vmlinuz"),
+            (small_set.ramdisk, "initrd"),
+        ):
+            packed.add(path, f"karmic.{name}")
+    host.run("once")
+    assert (states(host), far.images) == (["done", "waiting"], ())
+    host.ask("retry", "karmic")
+    host.run("once")
+    assert (host.spool / "karmic.uec.log").read_text().count("waiting for its release there") == 1
+    host.ask("release", "karmic")
+    assert host.run("once").returncode == 0
+    assert (states(host), len(far.images)) == (["done", "done"], 3)
 
 
 def test_a_set_is_forgotten_on_one_cloud_alone(host: Host, far: Sandbox, drop: Callable[[str], None]) -> None:

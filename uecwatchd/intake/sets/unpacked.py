@@ -45,8 +45,11 @@ def judge_unpacked(found: ImageSet, packed: PackedFiles, unpacked: Listing) -> I
     candidate = SetCandidate(found.name, "archive", base, named, paths)
     judged = _judge(candidate, listing, packed)
     members = tuple(_unpacked_member(packed, member, flat[member.path]) for member in judged.members)
+    # What is in it decides about clouds that were not identified, and not about those it is held for.
+    held = {cloud: why for cloud, why in found.waits.items() if cloud not in packed.rules.strange}
     return replace(
         judged,
+        waits={**judged.waits, **held},
         folder=found.folder,
         members=members,
         checksums={**found.checksums, **judged.checksums},
