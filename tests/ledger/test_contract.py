@@ -33,12 +33,14 @@ from uecwatchd.ledger.history import (
 from uecwatchd.ledger.outbox import Announced, Message, Outbox
 from uecwatchd.ledger.records import (
     AppliedAttributes,
+    BuildSource,
     BundleRecord,
     Failure,
     LeavingFile,
     MemberRecord,
     ProgressRecord,
     Request,
+    SetBuild,
     SetRecord,
     TargetImage,
     TargetRecord,
@@ -125,6 +127,14 @@ STATUS = st.builds(
 )
 
 
+BUILD = st.builds(
+    SetBuild,
+    *(TEXT, st.lists(st.builds(BuildSource, TEXT, TEXT, DIGEST), max_size=2).map(tuple)),
+    st.sampled_from(["queued", "running", "done", "failed"]),
+    *(st.booleans(), TEXT, MOMENT, MOMENT, TEXT, NUMBER),
+)
+
+
 def images_of(role: Any) -> st.SearchStrategy[TargetImage]:
     attributes = st.none() | st.builds(AppliedAttributes, TEXT, TEXTS, st.booleans())
     return st.builds(TargetImage, st.just(role), TEXT, TEXT, NUMBER, TEXT, attributes)
@@ -167,6 +177,7 @@ def sets(draw: st.DrawFn) -> SetRecord:
         targets=tuple(targets),
         error=draw(st.none() | FAILURE),
         owner=draw(st.none() | NUMBER),
+        build=draw(st.none() | BUILD),
     )
 
 

@@ -241,4 +241,8 @@ MIGRATIONS = (
         PRIMARY KEY (folder, name, cloud)
     ) STRICT;
     """,
+    # The installation that makes the machine image of a set.
+    """
+    ALTER TABLE sets ADD COLUMN build TEXT;
+    """,
 )

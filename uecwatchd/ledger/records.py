@@ -10,6 +10,7 @@ from uecwatchd.types import ContentDigest, FileStamp, Reading, Role, SetId, Stor
 State = Literal["waiting", "queued", "working", "done", "rejected", "deferred", "halted", "withdrawn"]
 BundleState = Literal["planned", "uploaded", "registering", "registered"]
 Removal = Literal["archive", "delete"]
+BuildState = Literal["queued", "running", "done", "failed"]
 # `mark` is asked for by the service itself: to mark the image in use as the latest.
 Verb = Literal["retry", "forget", "withdraw", "rollback", "prune", "mark"]
 # The first stage that a cloud has a part in.
@@ -124,6 +125,39 @@ NO_TARGET = TargetRecord("")
 
 
 @dataclass(frozen=True, slots=True)
+class BuildSource:
+    """A file that a system is installed from. `use` is its key in the recipe: "iso", "answers"."""
+
+    use: str
+    name: str
+    digest: ContentDigest
+
+
+@dataclass(frozen=True, slots=True)
+class SetBuild:
+    """The installation of the system of a set, as it was last looked at.
+
+    Times are seconds of the epoch. `last_line` is from the console of the machine; `logged` is the number of
+    bytes of that console which are in the log of the set.
+    """
+
+    key: str
+    sources: tuple[BuildSource, ...]
+    state: BuildState = "queued"
+    keeps_disk: bool = False  #: after the set is done
+    stage: str = ""
+    began: float = 0.0
+    stage_began: float = 0.0
+    last_line: str = ""
+    logged: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        """True until the disk is there, or there will be none."""
+        return self.state in ("queued", "running")
+
+
+@dataclass(frozen=True, slots=True)
 class SetRecord:
     """The state of one set. Times are seconds of the epoch.
 
@@ -133,7 +167,7 @@ class SetRecord:
     `since` is when the state began. `first_failure` is when this job was first deferred, moved forward by
     time that was not spent on attempts. `reason` is what a waiting set waits for. `owner` is the uid that
     owns the name, None until a scan has found it. `inspection` is what is in the machine image, None until
-    it was looked into.
+    it was looked into. `build` is the installation that makes that image, None without a recipe.
     """
 
     id: SetId
@@ -153,6 +187,7 @@ class SetRecord:
     error: Failure | None = None
     owner: int | None = None
     inspection: ImageSummary | None = None
+    build: SetBuild | None = None
 
     @property
     def folder(self) -> str:
@@ -169,12 +204,17 @@ class SetRecord:
         `since` is then when the wait began.
         """
         is_pending = any(image.pending for image in self.target.images)
-        return self.state == "waiting" and (self.stage != "" or is_pending)
+        return self.state == "waiting" and not self.awaits_build and (self.stage != "" or is_pending)
 
     @property
     def awaits_requirements(self) -> bool:
         """True if its cloud needs more than the set has, or has not been identified."""
         return self.awaits_cloud and self.stage == CONNECT_STAGE
+
+    @property
+    def awaits_build(self) -> bool:
+        """True if there is nothing to do until its system is installed."""
+        return self.state == "waiting" and self.build is not None and self.build.is_open
 
     @property
     def target(self) -> TargetRecord:

@@ -10,12 +10,14 @@ from uecwatchd.images.guest.summary import read_summary, write_summary
 from uecwatchd.ledger.records import (
     NOT_READ,
     AppliedAttributes,
+    BuildSource,
     BundleRecord,
     Failure,
     LeavingFile,
     MemberRecord,
     ProgressRecord,
     Request,
+    SetBuild,
     SetRecord,
     TargetImage,
     TargetRecord,
@@ -67,6 +69,7 @@ def set_row(record: SetRecord) -> dict[str, object]:
     row["members"] = json.dumps([_member_values(member) for member in record.members])
     row["error"] = json.dumps(asdict(record.error)) if record.error else None
     row["inspection"] = write_summary(record.inspection) if record.inspection else None
+    row["build"] = json.dumps(asdict(record.build)) if record.build else None
     return row
 
 
@@ -105,6 +108,7 @@ def set_from(row: sqlite3.Row) -> SetRecord:
     values["targets"] = tuple(sorted(targets, key=lambda target: target.cloud))
     values["error"] = _failure_from(json.loads(values["error"] or "null"))
     values["inspection"] = read_summary(values["inspection"]) if values["inspection"] else None
+    values["build"] = _build_from(json.loads(values["build"])) if values["build"] else None
     return SetRecord(**values)
 
 
@@ -175,6 +179,13 @@ def _status_from(values: dict[str, Any]) -> TargetStatus:
 
 def _failure_from(values: dict[str, Any] | None) -> Failure | None:
     return Failure(**{**values, "console": tuple(values.get("console", ()))}) if values else None
+
+
+def _build_from(values: dict[str, Any]) -> SetBuild:
+    sources = (
+        BuildSource(one["use"], one["name"], ContentDigest.parse(one["digest"])) for one in values["sources"]
+    )
+    return SetBuild(**{**values, "sources": tuple(sources)})
 
 
 def _image_from(values: dict[str, Any]) -> TargetImage:
