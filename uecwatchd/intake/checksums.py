@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 
 from uecwatchd.config.documents import Malformed, decode
+from uecwatchd.config.values import plain_name
 from uecwatchd.errors import Rejected
 from uecwatchd.images.file_names import checksums_target, fold_name, role_by_name
-from uecwatchd.intake.sidecar import bounded, last_part, plain_name
+from uecwatchd.intake.sidecar import bounded, last_part
 from uecwatchd.system.text import file_word
 from uecwatchd.types import SHA256_DIGITS
 

@@ -26,6 +26,7 @@ from uecwatchd.config.documents import (
     word_mistakes,
 )
 from uecwatchd.config.retention import RetentionRule
+from uecwatchd.config.values import Expected, Line, PlainName, one_line, plain_name
 from uecwatchd.errors import Halted, Rejected
 from uecwatchd.system.text import quoted
 from uecwatchd.types import SHA256_DIGITS, Arch
@@ -47,11 +48,9 @@ MARKS: Mapping[bytes, str] = MappingProxyType(
 NAME_MAX_CHARS = 128
 DESCRIPTION_MAX_CHARS = 255
 VERSION_MAX_CHARS = 64
-EXPECT_MAX_CHARS = 200  # a line of a console, as far as it is shown
 TAGS_MAX = 10
 TAG_KEY_MAX_CHARS = 127
 TAG_VALUE_MAX_CHARS = 255
-FILE_NAME_MAX_BYTES = 255  # of Linux file systems
 
 PLACEHOLDERS = ("stem", "date", "time", "sha8", "arch", "version")
 NONE, FROM_IMAGE = "none", "from-image"
@@ -75,24 +74,6 @@ def is_image_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-def plain_name(text: str) -> str:
-    """Check the name of a file beside the sidecar. Raises ValueError.
-
-    Hidden files are never members, because a scan ignores them.
-    """
-    if text in ("", ".", ".."):
-        raise ValueError(f"= {quoted(text)} is not the name of a file")
-    if "/" in text:
-        raise ValueError(f"= {quoted(text)} is a path, not the name of a file beside the sidecar")
-    if text.startswith("."):
-        raise ValueError(f"= {quoted(text)} is a hidden file, which is never part of a set")
-    if not text.isprintable():
-        raise ValueError(f"= {quoted(text)} holds characters that cannot be shown")
-    if len(text.encode()) > FILE_NAME_MAX_BYTES:
-        raise ValueError(f"is longer than the {FILE_NAME_MAX_BYTES} bytes a file name may have")
-    return text
-
-
 def _machine(text: str) -> str:
     if is_image_id(text):
         raise ValueError(f"= {quoted(text)} is an id, but a machine image must be a file")
@@ -113,12 +94,6 @@ def _boot_file(role: Literal["ki", "ri"]) -> Callable[[str], str]:
         return text
 
     return check
-
-
-def _line(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("must be one line without control characters")
-    return text
 
 
 def _name_template(text: str) -> str:
@@ -155,7 +130,7 @@ def _digest(text: str) -> str:
 def _tag_key(text: str) -> str:
     if text.lower().startswith(("aws:", "euca:")):
         raise ValueError("begins like the cloud's own tags")
-    return _line(text)
+    return one_line(text)
 
 
 def _each_once(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -164,14 +139,11 @@ def _each_once(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
-Line = Annotated[str, Field(min_length=1), AfterValidator(_line)]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX_CHARS), AfterValidator(_name_template)]
-Version = Annotated[str, Field(min_length=1, max_length=VERSION_MAX_CHARS), AfterValidator(_line)]
-Description = Annotated[str, Field(min_length=1, max_length=DESCRIPTION_MAX_CHARS), AfterValidator(_line)]
-Expected = Annotated[str, Field(min_length=1, max_length=EXPECT_MAX_CHARS), AfterValidator(_line)]
-PlainName = Annotated[str, AfterValidator(plain_name)]
+Version = Annotated[str, Field(min_length=1, max_length=VERSION_MAX_CHARS), AfterValidator(one_line)]
+Description = Annotated[str, Field(min_length=1, max_length=DESCRIPTION_MAX_CHARS), AfterValidator(one_line)]
 TagKey = Annotated[str, Field(min_length=1, max_length=TAG_KEY_MAX_CHARS), AfterValidator(_tag_key)]
-TagValue = Annotated[str, Field(max_length=TAG_VALUE_MAX_CHARS), AfterValidator(_line)]
+TagValue = Annotated[str, Field(max_length=TAG_VALUE_MAX_CHARS), AfterValidator(one_line)]
 
 
 # --- the record -------------------------------------------------------------------------------------------

@@ -1,0 +1,55 @@
+"""Values in documents of users: names of files, lines of text, sizes; each mistake as part of a sentence.
+
+The sidecar and the recipes of installations use this.
+"""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from uecwatchd.system.text import quoted
+
+FILE_NAME_MAX_BYTES = 255  # of Linux file systems
+EXPECT_MAX_CHARS = 200  # a line of a console, as far as it is shown
+SIZE = re.compile(r"([0-9]{1,12})([KMGT])", re.IGNORECASE)
+SIZE_SHIFTS = {"K": 10, "M": 20, "G": 30, "T": 40}
+
+
+def plain_name(text: str) -> str:
+    """Check the name of a file beside the sidecar. Raises ValueError.
+
+    Hidden files are never members, because a scan ignores them.
+    """
+    if text in ("", ".", ".."):
+        raise ValueError(f"= {quoted(text)} is not the name of a file")
+    if "/" in text:
+        raise ValueError(f"= {quoted(text)} is a path, not the name of a file beside the sidecar")
+    if text.startswith("."):
+        raise ValueError(f"= {quoted(text)} is a hidden file, which is never part of a set")
+    if not text.isprintable():
+        raise ValueError(f"= {quoted(text)} holds characters that cannot be shown")
+    if len(text.encode()) > FILE_NAME_MAX_BYTES:
+        raise ValueError(f"is longer than the {FILE_NAME_MAX_BYTES} bytes a file name may have")
+    return text
+
+
+def one_line(text: str) -> str:
+    """Check that a text is one printable line. Raises ValueError."""
+    if not text.isprintable():
+        raise ValueError("must be one line without control characters")
+    return text
+
+
+def _as_size(value: object) -> object:
+    """Return a size in bytes, from a text such as "5G"; the units are powers of 1024."""
+    found = SIZE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError('must be a number with a unit, such as "512M" or "5G"')
+    return int(found[1]) << SIZE_SHIFTS[found[2].upper()]
+
+
+PlainName = Annotated[str, AfterValidator(plain_name)]
+Line = Annotated[str, Field(min_length=1), AfterValidator(one_line)]
+Expected = Annotated[str, Field(min_length=1, max_length=EXPECT_MAX_CHARS), AfterValidator(one_line)]
+Size = Annotated[int, BeforeValidator(_as_size)]
