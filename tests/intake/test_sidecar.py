@@ -17,6 +17,7 @@ from tests.support.metadata import full
 from tests.support.metadata_text import read_checksums, read_sidecar
 from uecwatchd.config.retention import RetentionRule
 from uecwatchd.errors import Halted, Rejected
+from uecwatchd.install.recipe import InstallRecipe
 from uecwatchd.intake.misnamed_sidecars import keys_in
 from uecwatchd.intake.sidecar import (
     KEYS,
@@ -115,8 +116,11 @@ def test_every_key_is_read() -> None:
         tags={"team": "infra"},
         retention=RetentionRule(keep=3, min_age=30 * 86400.0),
         sha256={"karmic.img": DIGEST},
-        given=frozenset(KEYS),
+        given=frozenset(KEYS) - {"install"},  # which goes with no file
     )
+    recipe = toml('[install]\niso = "karmic.iso"\ndisk = "5G"\n')
+    assert recipe.install == InstallRecipe(iso="karmic.iso", disk=5 << 30)
+    assert recipe.given == {"install"}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ The text is untrusted, so everything is limited, and all mistakes in it are rais
 
 import re
 import string
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -15,6 +15,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StrictBool, TypeAdapter,
 
 from uecwatchd.config.documents import (
     MISTAKES_SHOWN,
+    KeyPath,
     Malformed,
     NoTable,
     did_you_mean,
@@ -28,6 +29,7 @@ from uecwatchd.config.documents import (
 from uecwatchd.config.retention import RetentionRule
 from uecwatchd.config.values import Expected, Line, PlainName, one_line, plain_name
 from uecwatchd.errors import Halted, Rejected
+from uecwatchd.install.recipe import RECIPE_KEYS, InstallRecipe, contradictions
 from uecwatchd.system.text import quoted
 from uecwatchd.types import SHA256_DIGITS, Arch
 
@@ -179,6 +181,7 @@ class Sidecar:
     share: Annotated[tuple[Annotated[str, AfterValidator(_account)], ...], AfterValidator(_each_once)] = ()
     tags: Annotated[Mapping[TagKey, TagValue], Field(max_length=TAGS_MAX)] = field(default_factory=dict)
     retention: RetentionRule = field(default_factory=RetentionRule)
+    install: InstallRecipe | None = None  # makes the machine image
     sha256: Mapping[PlainName, Annotated[str, AfterValidator(_digest)]] = field(default_factory=dict)
     # `_check` fills it in under this alias, which no user can write.
     given: Annotated[frozenset[str], Field(validation_alias="[given]")] = frozenset()
@@ -251,6 +254,8 @@ def machines_in(data: bytes) -> tuple[str, ...]:
 def read_defaults(table: Mapping[str, object]) -> Sidecar:
     """Read `[defaults]` of the configuration, which may hold any sidecar key. Raises Halted."""
     try:
+        if "install" in table:
+            raise Malformed("install is for sidecars: a recipe is about one image")
         return _check(table)
     except Malformed as error:
         hint = "Correct the configuration, then run `uecwatchd check`."
@@ -317,14 +322,21 @@ def _check(table: Mapping[str, object]) -> Sidecar:
     try:
         sidecar = _SCHEMA.validate_python({**table, "[given]": frozenset(table)})
     except ValidationError as error:
-        found = word_mistakes(error, noun="key", known=lambda _: KEYS)
+        found = word_mistakes(error, noun="key", known=_known_keys)
         raise Malformed(join_first(sentence for _, sentence in found)) from error
     if mistakes := join_first(_contradictions(sidecar)):
         raise Malformed(mistakes)
     return sidecar
 
 
+def _known_keys(path: KeyPath) -> Iterable[str]:
+    return RECIPE_KEYS if path and path[0] == "install" else KEYS
+
+
 def _contradictions(sidecar: Sidecar) -> Iterator[str]:
+    if sidecar.install:
+        yield from contradictions(sidecar.install)
+        yield from _beside_recipe(sidecar)
     for key in KEYS:
         if key in sidecar.given and getattr(sidecar, key) is None:
             yield f"{key} is null: leave it out instead"
@@ -350,6 +362,16 @@ def _contradictions(sidecar: Sidecar) -> Iterator[str]:
         if name in roles:
             yield f"{roles[name]} and {role} are the same file, {name}"
         roles[name] = role
+
+
+def _beside_recipe(sidecar: Sidecar) -> Iterator[str]:
+    """Yield what does not go together with a recipe."""
+    for role in ("machine", "kernel", "ramdisk"):
+        name = getattr(sidecar, role)
+        if name and name not in (NONE, FROM_IMAGE) and not is_image_id(name):
+            yield f"{role} names a file, and install makes the image: leave one of them out"
+    if sidecar.convert == "keep":
+        yield 'install makes a disk in a qcow2, and with convert = "keep" that is not read'
 
 
 def last_part(path: str) -> str:

@@ -40,11 +40,16 @@ def _may_be_archive(content: Facts) -> bool:
 
 def packed_files(listing: Listing, candidate: SetCandidate, rules: Rules) -> PackedFiles:
     """Return what the rules need to judge the files of an archive later."""
-    path, beside = candidate.paths[0], candidate.sidecars
+    path = candidate.paths[0]
+    return PackedFiles(path, listing.stamp(path), *kept_for_later(listing, candidate, rules))
+
+
+def kept_for_later(listing: Listing, candidate: SetCandidate, rules: Rules) -> tuple[Rules, Listing]:
+    """Return the rules for files that nobody else writes, and a listing of the sidecar alone."""
     kept = Listing(
         listing.folder,
         listing.now,
-        entries={path: listing.entries[path] for path in beside},
-        sidecars={path: listing.sidecars[path] for path in beside},
+        entries={path: listing.entries[path] for path in candidate.sidecars},
+        sidecars={path: listing.sidecars[path] for path in candidate.sidecars},
     )
-    return PackedFiles(path, listing.stamp(path), replace(rules, settle=0.0, users=None), kept)
+    return replace(rules, settle=0.0, users=None), kept

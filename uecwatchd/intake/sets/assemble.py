@@ -4,13 +4,14 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from uecwatchd.errors import UecError, words_of
-from uecwatchd.intake.sets.candidates import SetCandidate, as_spelled, find_candidates, find_claims, own_paths
+from uecwatchd.intake.sets.candidates import SetCandidate, find_candidates, find_claims, own_paths
 from uecwatchd.intake.sets.checks import planted_outputs
 from uecwatchd.intake.sets.complete import FolderContents, check_sidecar_policy, complete_set
 from uecwatchd.intake.sets.declared_sums import find_checksum_lists
 from uecwatchd.intake.sets.loose_pairs import boot_folders, find_halves, find_loose_pairs
 from uecwatchd.intake.sets.name_claims import FilesOfSets, MemberFiles
 from uecwatchd.intake.sets.owners import OwnerView, ViewDecisions, join_views, views_of
+from uecwatchd.intake.sets.recipes import find_bases
 from uecwatchd.intake.sets.records import (
     FolderSets,
     ImageSet,
@@ -20,6 +21,7 @@ from uecwatchd.intake.sets.records import (
     UnmatchedFile,
     Waiting,
 )
+from uecwatchd.intake.sets.spelling import as_spelled
 from uecwatchd.intake.sets.stamp import set_stamp
 from uecwatchd.intake.sets.stray_metadata import NearbyFiles, find_nearby
 from uecwatchd.intake.sets.unmatched import find_unmatched
@@ -84,6 +86,7 @@ def _decide_view(
         unread_sidecar(listing),
         find_boot_folders(listing),
         history.taken_on,
+        find_bases(listing, candidates, {name: stamp for name, stamp in done.items() if name in taken}),
     )
     outcomes: list[ImageSet | Waiting | Refused] = []
     read = set[str]()

@@ -1,10 +1,8 @@
 """Candidates for sets: files of a listing that may belong together, before anything is decided about them."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
 
 from uecwatchd.errors import UecError
 from uecwatchd.images import file_names
@@ -282,52 +280,6 @@ def set_aside(name: str) -> str | None:
     return found[1] if found else None
 
 
-def as_spelled(listing: Listing) -> Listing:
-    """Return the listing with names in sidecars and sums spelled as the files are.
-
-    macOS writes accents separately, and other systems as one letter.
-    """
-    metadata = {**listing.sidecars, **listing.checksums}
-    named = {path: _names_in(found) for path, found in metadata.items()}
-    if all(_base(path) + name in listing.entries for path, names in named.items() for name in names):
-        return listing
-    spelled: dict[str, list[str]] = {}
-    for path in listing.entries:
-        spelled.setdefault(file_names.compose_accents(path), []).append(path)
-
-    def found_as(path: str, name: str) -> str:
-        there = spelled.get(file_names.compose_accents(_base(path) + name), ())
-        exact = _base(path) + name in listing.entries
-        return there[0].removeprefix(_base(path)) if len(there) == 1 and not exact else name
-
-    sidecars = {path: _respelled(found, partial(found_as, path)) for path, found in listing.sidecars.items()}
-    sums = {
-        path: {found_as(path, name): digest for name, digest in read.items()}
-        if isinstance(read, Mapping)
-        else read
-        for path, read in listing.checksums.items()
-    }
-    return replace(listing, sidecars=sidecars, checksums=sums)
-
-
-def _base(path: str) -> str:
-    return path[: path.rfind("/") + 1]
-
-
-def _names_in(found: Sidecar | Mapping[str, str] | UecError) -> Iterable[str]:
-    if isinstance(found, Sidecar):
-        return (*named_files(found).values(), *found.sha256)
-    return () if isinstance(found, UecError) else found
-
-
-def _respelled(found: Sidecar | UecError, spell: Callable[[str], str]) -> Sidecar | UecError:
-    if isinstance(found, UecError):
-        return found
-    named: dict[str, Any] = {role: spell(name) for role, name in named_files(found).items()}
-    sums = {spell(name): digest for name, digest in found.sha256.items()}
-    return replace(found, **named, sha256=sums)
-
-
 def find_claims(
     listing: Listing,
     candidates: Iterable[SetCandidate],
@@ -341,9 +293,10 @@ def find_claims(
     claims: dict[str, set[str]] = {}
     for candidate in candidates:
         sidecars = [listing.sidecars.get(path) for path in candidate.sidecars]
-        named = [named_files(found) for found in sidecars if isinstance(found, Sidecar)]
-        paths = [candidate.base + name for names in named for name in names.values()]
-        if sidecars and not any("machine" in names for names in named):
+        read = [found for found in sidecars if isinstance(found, Sidecar)]
+        # The base of an installation is not in the list: mostly it is the image of a set of its own.
+        paths = [candidate.base + name for found in read for name in all_named_files(found, base=False)]
+        if sidecars and not any(found.machine for found in read):
             made = taken.get(candidate.name, ())
             paths += [p for p, stamp in made if p in listing.entries and listing.stamp(p) == stamp]
         for path in paths:
@@ -362,6 +315,18 @@ def named_files(sidecar: Sidecar) -> Mapping[Role, str]:
     return named
 
 
+def all_named_files(sidecar: Sidecar, *, base: bool = True) -> list[str]:
+    """Return the files that a sidecar names, by role or in its recipe; maybe without its base."""
+    recipe = sidecar.install.files if sidecar.install else {}
+    return [*named_files(sidecar).values(), *(name for key, name in recipe.items() if base or key != "base")]
+
+
+def is_recipe(listing: Listing, candidate: SetCandidate) -> bool:
+    """Return True if the sidecar of a candidate says how its system is installed."""
+    sidecars = (listing.sidecars.get(path) for path in candidate.sidecars)
+    return any(isinstance(found, Sidecar) and found.install for found in sidecars)
+
+
 def own_paths(listing: Listing, candidate: SetCandidate, claims: Claims) -> list[str]:
     """Return the files of a candidate: those it names, and those by stem or folder that no other names."""
     own = [
@@ -370,7 +335,7 @@ def own_paths(listing: Listing, candidate: SetCandidate, claims: Claims) -> list
         if candidate.name in claims.get(p, (candidate.name,)) and not _is_copy(listing, p)
     ]
     sidecars = (listing.sidecars.get(path) for path in candidate.sidecars)
-    names = [name for found in sidecars if isinstance(found, Sidecar) for name in named_files(found).values()]
+    names = [name for found in sidecars if isinstance(found, Sidecar) for name in all_named_files(found)]
     named = [candidate.base + name for name in names if candidate.base + name in listing.entries]
     return list(dict.fromkeys([*own, *named]))
 

@@ -18,10 +18,17 @@ from uecwatchd.intake.sets.cloud_waits import all_roles, judged_by, waits_of
 from uecwatchd.intake.sets.declared_sums import ChecksumLists, DeclaredSums, find_declared_sums
 from uecwatchd.intake.sets.lone_sidecars import check_unnamed
 from uecwatchd.intake.sets.loose_pairs import LoosePair, add_loose_pair
-from uecwatchd.intake.sets.members import check_compatible, members_of
+from uecwatchd.intake.sets.members import check_compatible, check_summed, members_of
 from uecwatchd.intake.sets.name_claims import MemberFiles
 from uecwatchd.intake.sets.owners import OwnerView
 from uecwatchd.intake.sets.policy import check_policy
+from uecwatchd.intake.sets.recipes import (
+    BaseSets,
+    check_alone,
+    check_base,
+    recipe_files,
+    stamp_with_base,
+)
 from uecwatchd.intake.sets.records import FromImage, ImageSet, Member, NotReady, Rules, WindowsBoot
 from uecwatchd.intake.sets.requirements import (
     boots_alone,
@@ -60,6 +67,7 @@ class FolderContents:
     late: str | None = None  #: a sidecar that has not been read yet
     boot: BootFolders = BootFolders()  # noqa: RUF009 (it is frozen)
     taken_on: Mapping[str, Collection[str]] = field(default_factory=dict)  #: clouds, by finished set
+    bases: BaseSets = BaseSets()  # noqa: RUF009 (it is frozen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +94,8 @@ def complete_set(
     """
     view, listing, rules = folder.view, folder.view.listing, folder.rules
     sidecar = _checked_sidecar(folder, candidate, owned, is_new=taken is None)
+    if sidecar.install:
+        return _recipe_set(folder, replace(candidate, form="recipe"), sidecar, owned, is_new=taken is None)
     if candidate.form == "archive" and not candidate.base:
         return _archive_set(folder, candidate, sidecar, is_new=taken is None)
     chosen = _choose_files(folder, candidate, sidecar, owned, taken)
@@ -172,11 +182,47 @@ def _archive_set(
     )
     check_settled(listing, sums.files, rules.settle)
     unread = (*unused_nearby(listing, folder.near, candidate, [path]), *sums.remarks)
-    found = _image_set(view, candidate, sidecar, (), sums, alone=False, unread=unread)
-    # What is in it is not known: each cloud waits until it is known what it requires.
+    found = _image_set(view, candidate, sidecar, (), sums, alone=False, unread=unread, sources=[path])
+    packed = packed_files(listing, candidate, rules)
+    return replace(found, packed=packed, waits=_unidentified_waits(sidecar, rules))
+
+
+def _unidentified_waits(sidecar: Sidecar, rules: Rules) -> Mapping[str, str]:
+    """Return the waits of a set with unknown content: each cloud has to tell first what it requires."""
     strange = [cloud for cloud in sidecar.clouds if cloud in rules.strange]
-    waits = {cloud: unidentified(cloud, rules).reason for cloud in strange}
-    return replace(found, packed=packed_files(listing, candidate, rules), waits=waits)
+    return {cloud: unidentified(cloud, rules).reason for cloud in strange}
+
+
+def _recipe_set(
+    folder: FolderContents,
+    candidate: SetCandidate,
+    sidecar: Sidecar,
+    owned: list[str],
+    *,
+    is_new: bool,
+) -> ImageSet:
+    """Return the set of a recipe, without members. They are judged when its system is installed."""
+    assert sidecar.install  # noqa: S101 (the caller has looked)
+    view, listing, rules, sets = folder.view, folder.view.listing, folder.rules, folder.bases
+    files = recipe_files(listing, candidate, sidecar.install, rules, there=folder.near.there, sets=sets)
+    paths = [path for path, _ in files.files.values()]
+    check_alone(listing, candidate, files, owned)
+    if is_new:
+        _check_nearby_files(folder, candidate, tuple(paths))
+        check_identified(sidecar, rules)
+    check_known(listing, paths, rules.settle)
+    sums = find_declared_sums(
+        listing, folder.lists, candidate, sidecar, paths, owned=owned, is_finished=not is_new
+    )
+    check_settled(listing, sums.files, rules.settle)
+    check_summed(candidate, sidecar, {path[len(candidate.base) :] for path in paths})
+    unread = (*unused_nearby(listing, folder.near, candidate, paths), *sums.remarks)
+    found = _image_set(view, candidate, sidecar, (), sums, alone=False, unread=unread, sources=paths)
+    before = sets.finished.get(found.name)
+    stamp = stamp_with_base(found.stamp, before, files.base_set, sets)
+    if stamp != before:
+        check_base(candidate, sets)
+    return replace(found, recipe=files, stamp=stamp, waits=_unidentified_waits(sidecar, rules))
 
 
 def _checked_sidecar(
@@ -213,11 +259,12 @@ def _image_set(
     *,
     alone: bool,
     unread: tuple[str, ...],
+    sources: Sequence[str] = (),
     boot: BootFolders = BootFolders(),  # noqa: B008 (it is frozen)
 ) -> ImageSet:
+    """Return the set. `sources` are the files that its members are made of, if there are no members yet."""
     listing = view.listing
-    archives = () if candidate.base or candidate.form != "archive" else candidate.paths
-    files = (*candidate.sidecars, *sums.files, *archives, *(member.path for member in members))
+    files = (*candidate.sidecars, *sums.files, *sources, *(member.path for member in members))
     files = (*files, *boot.files_of(candidate))
     arch, arch_known_by = arch_of(candidate, sidecar, members)
     return ImageSet(
@@ -235,7 +282,9 @@ def _image_set(
         checksums=sums.digests,
         shared=(*sums.shared, *view.common_files(files, candidate.name)),
         unread=(*unread, *view.left_out(candidate.name)),
-        owner=view.owner_among([*archives, *(member.path for member in reversed(members))]),
+        owner=view.owner_among(
+            [*sources, *(member.path for member in reversed(members)), *candidate.sidecars]
+        ),
         files=files,
         stamp=set_stamp(listing, files, sums),
         boot_folder=next(iter(boot.of(candidate)), ""),

@@ -1,6 +1,6 @@
 """The members of a set: each file must be suitable for its role, and they must fit together."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from uecwatchd.errors import Rejected, UecError
@@ -90,10 +90,14 @@ def _check_floppy(sidecar: Sidecar, there: Mapping[Role, Member]) -> None:
 
 
 def check_named_members(candidate: SetCandidate, sidecar: Sidecar, members: Iterable[Member]) -> None:
-    """Check that sums are only for members: a sum for another file is a mistake, and would check nothing."""
     names = {member.name for member in members}
     if candidate.form == "archive":
         names.add(candidate.base.rstrip("/"))
+    check_summed(candidate, sidecar, names)
+
+
+def check_summed(candidate: SetCandidate, sidecar: Sidecar, names: Collection[str]) -> None:
+    """Check that sums are for files of the set: one for another file would check nothing."""
     for name in dict(sidecar.sha256):
         if name not in names:
             raise Rejected(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from uecwatchd.images import file_names
-from uecwatchd.intake.sets.candidates import named_files, role_of
+from uecwatchd.intake.sets.candidates import all_named_files, role_of
 from uecwatchd.intake.sets.records import FolderUsers
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.file_kinds import is_sums
@@ -100,7 +100,7 @@ def named_by(listing: Listing, path: str) -> Iterator[str]:
     found = listing.sidecars.get(path)
     folder, slash, _ = path.rpartition("/")
     if isinstance(found, Sidecar):
-        yield from (f"{folder}{slash}{name}" for name in named_files(found).values())
+        yield from (f"{folder}{slash}{name}" for name in all_named_files(found))
 
 
 def _owner_of_key(found: Mapping[Owner, _Claim], holder: int | None, users: FolderUsers) -> Owner:

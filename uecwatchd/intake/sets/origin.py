@@ -1,7 +1,8 @@
 """Origins of members that are made for a set, because they are no files of its spool folder.
 
 Such a member is in the set's work folder, under its `path`, which begins with that of its source:
-`karmic.tar.gz/karmic.img`. So no file of the spool folder has the same path.
+`karmic.tar.gz/karmic.img`. So no file of the spool folder has the same path. The disk of an installation is
+in the folder of all builds instead, where another set may be built on it.
 """
 
 from dataclasses import dataclass
@@ -53,4 +54,20 @@ class HostMemdisk:
         return f"memdisk of this host, {self.place}"
 
 
-Origin = ArchiveMember | BootFloppy | HostMemdisk
+@dataclass(frozen=True, slots=True)
+class InstalledDisk:
+    """A disk with a new system. `source` is the name of an ISO image, or of the image it was added to."""
+
+    source: str
+    is_layer: bool = False
+
+    @property
+    def sources(self) -> Sources:
+        """None: a finished disk does not depend on its ISO image any more."""
+        return ()
+
+    def __str__(self) -> str:
+        return f"disk installed {'on' if self.is_layer else 'from'} {self.source}"
+
+
+Origin = ArchiveMember | BootFloppy | HostMemdisk | InstalledDisk

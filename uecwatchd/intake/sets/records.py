@@ -9,15 +9,23 @@ from uecwatchd.config.records import Policy
 from uecwatchd.errors import UecError
 from uecwatchd.images.file_facts import Facts
 from uecwatchd.images.reading import guest_path
+from uecwatchd.install.recipe import InstallRecipe
 from uecwatchd.intake.sets.origin import BootFloppy, Origin
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.types import Arch, FileStamp, Reading, Role, SetId
 
-Form = Literal["sidecar", "stem", "folder", "loose", "archive"]
+Form = Literal["sidecar", "stem", "folder", "loose", "archive", "recipe"]
 
 ROLES: tuple[Role, ...] = ("kernel", "ramdisk", "machine")
 ROLE_WORDS: Mapping[Role, str] = {"kernel": "kernel", "ramdisk": "ramdisk", "machine": "machine image"}
+# The files of a recipe, by its keys.
+USE_WORDS: Mapping[str, str] = {
+    "iso": "ISO image",
+    "base": "base",
+    "answers": "answers",
+    "drivers": "drivers",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +124,31 @@ class PackedFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class RecipeFiles:
+    """The files of an installation, and what is needed to judge its disk once it is there.
+
+    `files` are path and stamp by the keys of the recipe, `base_set` the set whose image is the base, empty
+    without one. `listing` has the sidecar.
+    """
+
+    recipe: InstallRecipe
+    files: Mapping[str, tuple[str, FileStamp]]
+    base_set: str
+    rules: Rules
+    listing: Listing
+
+    @property
+    def source(self) -> str:
+        """The name of the ISO image, or of the base."""
+        return self.recipe.iso or self.recipe.base or ""
+
+
+@dataclass(frozen=True, slots=True)
 class ImageSet:
     """A complete set: at most one member of each role, in the order of registration.
 
-    A set in an archive, `packed`, has no members until it is unpacked.
+    A set in an archive, `packed`, has no members until it is unpacked, and one with a `recipe` none until its
+    system is installed.
 
     `left_out` are the paths of a kernel and a ramdisk that its clouds do not use. `kernel_id` and
     `ramdisk_id` are registered ids; `virtualization` is None if nothing determines it. `checksums` are the
@@ -154,6 +183,7 @@ class ImageSet:
     owner: int | None = None
     from_image: FromImage | None = None
     packed: PackedFiles | None = None
+    recipe: RecipeFiles | None = None
     windows_boot: WindowsBoot | None = None
     boot_folder: str = ""
     cloud: str = ""
@@ -178,10 +208,19 @@ class ImageSet:
         return replace(self, cloud=cloud)
 
     @property
+    def is_made_first(self) -> bool:
+        """True if there are no members yet, because they are in an archive or not installed."""
+        return bool(self.packed or self.recipe) and not self.members
+
+    @property
     def described(self) -> tuple[tuple[str, int], ...]:
         """The parts of the set, each with its size in bytes: "kernel karmic.vmlinuz"."""
         if self.packed and not self.members:
             return ((f"archive {self.packed.path}", self.packed.stamp.size),)
+        if self.recipe and not self.members:
+            files = self.recipe.files.items()
+            parts = tuple((f"{USE_WORDS[key]} {path}", stamp.size) for key, (path, stamp) in files)
+            return (*parts, *((f"base set {name}", 0) for name in [self.recipe.base_set] if name))
         return tuple((f"{member.role} {member.path}", member.size) for member in self.members)
 
     def member(self, role: Role) -> Member | None:

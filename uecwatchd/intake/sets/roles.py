@@ -43,20 +43,26 @@ def _named(
 ) -> dict[Role, str]:
     roles: dict[Role, str] = {}
     for role, name in named_files(sidecar).items():
-        if pattern := listing.ignored.get(candidate.base + name):
-            raise Rejected(
-                f"{sidecar_name(candidate)} names {name}",
-                f"files with such names are passed over ({pattern})",
-                "Give the file another name, in the sidecar as well.",
-            )
-        if candidate.base + name not in listing.entries:
-            other = there.get(file_names.fold_name(candidate.base + name))
-            but = f"; {other} is there: upper and lower case make different names" if other else ""
-            raise NotReady(f"{name} (named in {sidecar_name(candidate)}{but})", path=candidate.base + name)
-        if (kind := listing.entries[candidate.base + name].kind) != "file":
-            raise not_regular(candidate.base + name, kind)
-        roles[role] = candidate.base + name
+        roles[role] = named_path(listing, candidate, name, there)
     return roles
+
+
+def named_path(listing: Listing, candidate: SetCandidate, name: str, there: Mapping[str, str]) -> str:
+    """Return the path of a file that a sidecar names. Raises as `roles_of` does."""
+    path = candidate.base + name
+    if pattern := listing.ignored.get(path):
+        raise Rejected(
+            f"{sidecar_name(candidate)} names {name}",
+            f"files with such names are passed over ({pattern})",
+            "Give the file another name, in the sidecar as well.",
+        )
+    if path not in listing.entries:
+        other = there.get(file_names.fold_name(path))
+        but = f"; {other} is there: upper and lower case make different names" if other else ""
+        raise NotReady(f"{name} (named in {sidecar_name(candidate)}{but})", path=path)
+    if (kind := listing.entries[path].kind) != "file":
+        raise not_regular(path, kind)
+    return path
 
 
 def _candidates(

@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images import file_names
 from uecwatchd.images.file_facts import Facts
-from uecwatchd.intake.sets.candidates import FOLDER_SIDECARS, SetCandidate, key_of, named_files, role_of
+from uecwatchd.intake.sets.candidates import (
+    FOLDER_SIDECARS,
+    SetCandidate,
+    is_recipe,
+    key_of,
+    named_files,
+    role_of,
+)
 from uecwatchd.intake.sets.lone_sidecars import LoneMetadata, index_lone_metadata, machines_named
 from uecwatchd.intake.sets.metadata_names import is_metadata_name, names_meant, original_name
 from uecwatchd.intake.sets.records import NotReady
@@ -94,7 +101,8 @@ def find_nearby(
     whole = [
         candidate
         for candidate in candidates
-        if any(role_of(listing, path) == "machine" for path in owned[candidate.name])
+        if is_recipe(listing, candidate)
+        or any(role_of(listing, path) == "machine" for path in owned[candidate.name])
     ]
     named = {candidate.name for candidate in whole}
     read = {path for candidate in whole for path in candidate.sidecars}
