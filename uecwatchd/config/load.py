@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from uecwatchd.config.documents import KeyPath, did_you_mean, join_first, word_mistakes
+from uecwatchd.config.installation import InstallSettings
 from uecwatchd.config.overlaps import find_overlaps
 from uecwatchd.config.records import (
     SECTIONS,
@@ -71,6 +72,7 @@ class _Tables(BaseSettings):
     outputs: OutputSettings = OutputSettings()
     notify: NotifySettings = NotifySettings()
     hooks: HookSettings = HookSettings()
+    install: InstallSettings = InstallSettings()
     retention: RetentionRule = RetentionRule()
     defaults: dict[str, object] = {}
     cloud: Annotated[
@@ -113,6 +115,7 @@ def load(config: Path | None, *, environ: Mapping[str, str]) -> Settings:
         tables.outputs,
         tables.notify,
         tables.hooks,
+        tables.install,
         tables.retention,
         tables.defaults,
         tables.cloud,

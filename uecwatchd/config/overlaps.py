@@ -61,5 +61,9 @@ def find_overlaps(settings: Settings) -> Iterator[str]:
 
 def _own_folders(settings: Settings) -> Mapping[str, Path]:
     """Return the folders that nobody drops files into, by the names of their settings."""
-    own = {"state.dir": settings.state.dir, "state.work": settings.state.work_folder}
+    own = {
+        "state.dir": settings.state.dir,
+        "state.work": settings.state.work_folder,
+        "install.builds": settings.install.builds,
+    }
     return own | dict(settings.outputs.folders())

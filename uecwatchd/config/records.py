@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr
 
 from uecwatchd.config.address import InvalidAddress, hide_password, read_address
+from uecwatchd.config.installation import InstallSettings
 from uecwatchd.config.retention import RetentionRule
+from uecwatchd.config.values import AbsolutePath, Integer, Number
 
 # Each set means two gigabyte-sized reads at once; each upload means 10 MiB of memory.
 MOST_AT_ONCE = 64
@@ -50,13 +52,6 @@ Outcome = Literal[StateOutcome, "rolled-back", "pruned"]
 # --- validation of values ---------------------------------------------------------------------------------
 
 
-def _not_a_flag(value: object) -> object:
-    # Python counts true as 1, and so would pydantic.
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    return value
-
-
 def _as_list(value: object) -> object:
     """Return a list. A single text becomes a list of one; a text of the environment may be JSON."""
     if not isinstance(value, str):
@@ -88,12 +83,6 @@ def _as_bytes(value: object) -> object:
     if found is None:
         raise ValueError('must be "auto", or a size such as "500G" or "2T"')
     return int(found[1]) << SIZE_UNITS[found[2].upper()]
-
-
-def _absolute(path: Path) -> Path:
-    if not path.is_absolute() or "\0" in str(path):
-        raise ValueError("must be an absolute path")
-    return path
 
 
 def _program(command: tuple[str, ...]) -> tuple[str, ...]:
@@ -145,13 +134,10 @@ def cloud_name(text: str) -> str:
     return text
 
 
-Number = Annotated[float, BeforeValidator(_not_a_flag), Field(allow_inf_nan=False)]
-Integer = Annotated[int, BeforeValidator(_not_a_flag)]
 Concurrency = Annotated[Integer, Field(ge=1, le=MOST_AT_ONCE)]
 Seconds = Annotated[Number, Field(gt=0, le=86400)]
 Command = Annotated[tuple[str, ...], BeforeValidator(_as_list), AfterValidator(_program)]
 LaunchWord = Annotated[str, Field(max_length=255), AfterValidator(_printable)]
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Region = Annotated[str, AfterValidator(_region)]
 
@@ -352,6 +338,7 @@ SECTIONS: Mapping[str, Any] = MappingProxyType(
         "outputs": OutputSettings,
         "notify": NotifySettings,
         "hooks": HookSettings,
+        "install": InstallSettings,
         "retention": RetentionRule,
         "cloud": CloudSettings,
     }
@@ -373,6 +360,7 @@ class Settings:
     outputs: OutputSettings = field(default_factory=OutputSettings)
     notify: NotifySettings = field(default_factory=NotifySettings)
     hooks: HookSettings = field(default_factory=HookSettings)
+    install: InstallSettings = field(default_factory=InstallSettings)
     retention: RetentionRule = field(default_factory=RetentionRule)
     defaults: Mapping[str, object] = field(default_factory=dict)
     clouds: Mapping[str, CloudSettings] = field(default_factory=dict)

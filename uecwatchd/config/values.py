@@ -1,9 +1,10 @@
 """Values in documents of users: names of files, lines of text, sizes; each mistake as part of a sentence.
 
-The sidecar and the recipes of installations use this.
+The configuration, the sidecar and the recipes of installations use this.
 """
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -49,6 +50,22 @@ def _as_size(value: object) -> object:
     return int(found[1]) << SIZE_SHIFTS[found[2].upper()]
 
 
+def _not_a_flag(value: object) -> object:
+    # Python counts true as 1, and so would pydantic.
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute() or "\0" in str(path):
+        raise ValueError("must be an absolute path")
+    return path
+
+
+Number = Annotated[float, BeforeValidator(_not_a_flag), Field(allow_inf_nan=False)]
+Integer = Annotated[int, BeforeValidator(_not_a_flag)]
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 PlainName = Annotated[str, AfterValidator(plain_name)]
 Line = Annotated[str, Field(min_length=1), AfterValidator(one_line)]
 Expected = Annotated[str, Field(min_length=1, max_length=EXPECT_MAX_CHARS), AfterValidator(one_line)]

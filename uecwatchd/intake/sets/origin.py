@@ -56,7 +56,7 @@ class HostMemdisk:
 
 @dataclass(frozen=True, slots=True)
 class InstalledDisk:
-    """A disk with a new system. `source` is the name of an ISO image, or of the image it was added to."""
+    """A disk with a new system. `source` is the name of the ISO image or base."""
 
     source: str
     is_layer: bool = False
