@@ -14,6 +14,7 @@ The class decides if the work is retried. The code that raises an error chooses 
       NotYet            not a failure: the files may not be complete
       Pending           not a failure: the cloud has not finished an image
       Booting           not a failure: a test boot is under way on the cloud
+      Building          not a failure: the system of a set is being installed
       Stopped           not a failure: the service was asked to stop
 
 Other modules define subclasses where they need to catch them.
@@ -124,6 +125,17 @@ class Booting(UecError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason, "it is under way", "It goes on by itself when that is over.")
         self.reason = reason
+
+
+class Building(UecError):
+    """Not a failure: a set waits until its system is installed. `key` is that of the build."""
+
+    kind = "waiting"
+    exit_code = 75
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key, "not built yet", "It is checked again automatically.")
+        self.key = key
 
 
 class Halted(UecError):

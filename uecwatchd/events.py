@@ -28,6 +28,7 @@ class Kind(StrEnum):
     REGISTERED = "registered"
     ADOPTED = "adopted"
     BOOTED = "booted"
+    CONSOLE = "console"
     WITHDRAWN = "withdrawn"
     ROLLED_BACK = "rolled_back"
     DONE = "done"

@@ -107,15 +107,15 @@ def _act(verb: Verb, row: Row, settings: Settings, cloud: str) -> None:
                 ledger.drop_hold(row.id, cloud=one)
         elif verb == "retry":
             ledger.put_request(Request(row.id, "retry", cloud=cloud))
-        elif not row.seen or not _forget_now(row, ledger, settings.state.dir, cloud):
+        elif not row.seen or not _forget_now(row, ledger, settings, cloud):
             ledger.put_request(Request(row.id, "forget", cloud=cloud))
     wakeup.wake_daemon(settings.state.dir)
 
 
-def _forget_now(row: Row, ledger: Ledger, state: Path, cloud: str) -> bool:
+def _forget_now(row: Row, ledger: Ledger, settings: Settings, cloud: str) -> bool:
     """Forget a set here and now. Returns False if a daemon runs, which has to do it."""
     try:
-        lock = lock_state(state, patience_seconds=LOCK_PATIENCE_SECONDS)
+        lock = lock_state(settings.state.dir, patience_seconds=LOCK_PATIENCE_SECONDS)
     except Deferred:
         return False
     try:
@@ -127,8 +127,8 @@ def _forget_now(row: Row, ledger: Ledger, state: Path, cloud: str) -> bool:
                 ledger.put_set(forget_on_cloud(record, cloud, ledger))
             return True
         if record := ledger.set(row.id):
-            clear_traces(record, ledger)
-            drop_work(state, record.id)
+            clear_traces(record, ledger, builds=settings.install.builds)
+            drop_work(settings.state.work_folder, record.id)
             ledger.drop_set(record.id)
         clear_history(row.id, ledger)
     finally:

@@ -43,6 +43,7 @@ FOLDERS = (
     ("state", "work"),
     ("outputs", "page"),
     ("outputs", "metrics"),
+    ("install", "builds"),
 )
 FILES_OF_A_CLOUD = ("eucarc", "euca2ools_files", "user_cert", "user_key", "cloud_cert", "ca_bundle")
 

@@ -9,7 +9,8 @@ For a set `karmic`, in the order in which they appear on success:
 - `karmic.latest`     where the configuration keeps several images of a set: the one to be used now. It stays
   while a newer one is made, and follows a rollback
 
-and `karmic.uec.error` while something is wrong. They are only copies: the service never reads them.
+and while something is wrong `karmic.uec.error`, and `karmic.uec.png` with the screen of an installation that
+has failed. They are only copies: the service never reads them.
 """
 
 import json
@@ -25,7 +26,7 @@ from uecwatchd.errors import UecError, words_of
 from uecwatchd.events import Event, Progress
 from uecwatchd.images import digests
 from uecwatchd.intake.spool import output_files
-from uecwatchd.ledger.records import Failure, MemberRecord, SetRecord, TargetImage
+from uecwatchd.ledger.records import Failure, MemberRecord, SetBuild, SetRecord, TargetImage
 from uecwatchd.ledger.standing import by_cloud, combine, is_published, shown_state
 from uecwatchd.outputs.progress import ProgressTracker, Snapshot, seconds_left
 from uecwatchd.outputs.wording import failure_paragraphs, moment, request_id
@@ -34,6 +35,7 @@ from uecwatchd.types import ID_WORDS, Role, SetId
 
 JSON_VERSION = 1
 LATEST_SUFFIX = ".latest"
+SCREENSHOT_SUFFIX = ".uec.png"
 # Often enough for a person who watches, and a small load for the disk.
 PROGRESS_EVERY_SECONDS = 5.0
 # From the last to the first, so that removing them keeps the promise too.
@@ -121,7 +123,8 @@ def _writing(record: SetRecord) -> Iterator[Callable[[], None]]:
         yield partial(output_files.place, folder, f"{stem}.uec.error", write_failures(failed))
     yield partial(output_files.place, folder, f"{stem}.uec.json", write_report(record))
     if not failed:
-        yield partial(output_files.remove, folder, f"{stem}.uec.error")
+        for suffix in (SCREENSHOT_SUFFIX, ".uec.error"):
+            yield partial(output_files.remove, folder, f"{stem}{suffix}")
     if ids := _id_files(record):
         # The ids prove that there is a log, that it is ours, and that a power cut cannot remove any of it.
         yield partial(output_files.append, folder, f"{stem}.uec.log", "", lasting=True)
@@ -195,6 +198,16 @@ def write_latest(set_id: SetId, image_id: str) -> None:
     output_files.place(Path(set_id.folder), name, f"{image_id}\n".encode())
 
 
+def write_screenshot(record: SetRecord, content: bytes) -> None:
+    """Write the screen of a failed installation. Raises NameTaken, and errors of the disk."""
+    name = f"{output_files.output_stem(record.name)}{SCREENSHOT_SUFFIX}"
+    output_files.place(Path(record.folder), name, content)
+
+
+def remove_screenshot(record: SetRecord) -> None:
+    _remove(record, [SCREENSHOT_SUFFIX])
+
+
 def remove_latest(set_id: SetId) -> None:
     """Remove the id of the image to be used, because there is none."""
     with suppress(output_files.NameTaken):
@@ -205,7 +218,7 @@ def remove_latest(set_id: SetId) -> None:
 def clear(record: SetRecord) -> None:
     """Remove all our result files of a set; files of others stay."""
     ids = (*_SET_IDS, *_suffixes_by_cloud(_named_clouds(record)))
-    _remove(record, [LATEST_SUFFIX, *ids, ".uec.error", ".uec.json", ".uec.log"])
+    _remove(record, [LATEST_SUFFIX, *ids, SCREENSHOT_SUFFIX, ".uec.error", ".uec.json", ".uec.log"])
 
 
 def _remove(record: SetRecord, suffixes: Iterable[str]) -> None:
@@ -280,6 +293,7 @@ def as_json(record: SetRecord, progress: Mapping[str, object] | None = None) -> 
         "remarks": list(record.target.remarks),
         "without_effect_yet": [],
         "image": record.inspection.as_json() if record.inspection else None,
+        "build": _build(record.build) if record.build else None,
         "error": _failure(record.error),
     }
 
@@ -310,6 +324,21 @@ def _member(member: MemberRecord, image: TargetImage) -> dict[str, object]:
         **digests.json_fields(member.digest),
         "id": image.image_id or None,
         "manifest": image.manifest or None,
+    }
+
+
+def _build(build: SetBuild) -> dict[str, object]:
+    """Return the installation of a set: how far it is, and what it is made of."""
+    return {
+        "key": build.key,
+        "state": build.state,
+        "stage": build.stage or None,
+        "began": instant(build.began),
+        "stage_began": instant(build.stage_began or None),
+        "last_line": build.last_line or None,
+        "sources": [
+            {"use": one.use, "file": one.name, **digests.json_fields(one.digest)} for one in build.sources
+        ],
     }
 
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
+from uecwatchd.install.request import withdraw_request
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import BundleRecord, SetRecord, TargetRecord
 from uecwatchd.ledger.standing import combine, leading_cloud, seen_from
@@ -10,12 +12,13 @@ from uecwatchd.outputs import result_files
 from uecwatchd.types import SetId
 
 
-def clear_traces(record: SetRecord, ledger: Ledger) -> None:
-    """Remove everything about a set except its row: result files, digests, unfinished bundles.
+def clear_traces(record: SetRecord, ledger: Ledger, *, builds: Path) -> None:
+    """Remove everything about a set except its row: result files, digests, unfinished bundles, its build.
 
     Registered images stay in the cloud, and in the ledger as made here. Raises errors of the disks.
     """
     result_files.clear(record)
+    _withdraw_build(record, ledger, builds)
     for member in record.members:
         ledger.drop_digests(member.stamp)
     for target in record.targets:
@@ -54,6 +57,13 @@ def _drop_unfinished(record: SetRecord, cloud: str, ledger: Ledger) -> None:
         others = [other for other in ledger.sets_with_content(bundle.digest) if other.id != record.id]
         if is_used_only_by(bundle, record, others):
             ledger.drop_bundle(bundle)
+
+
+def _withdraw_build(record: SetRecord, ledger: Ledger, builds: Path) -> None:
+    """End and remove the build of a set, unless another set has the same."""
+    key = record.build.key if record.build else ""
+    if key and not any(one.build and one.build.key == key for one in ledger.sets() if one.id != record.id):
+        withdraw_request(builds, key)
 
 
 def clear_history(set_id: SetId, ledger: Ledger) -> None:

@@ -85,8 +85,7 @@ class Dispatcher:
             record = records.get(found.name)
             same = record is not None and record.stamp == found.stamp
             if not same and not self._queue.has(found):
-                paths = [member.path for member in found.members]
-                files = ", ".join(paths or ([found.packed.path] if found.packed else []))
+                files = ", ".join(found.sources)
                 tell(Event(Kind.FOUND, f"Found set {found.name}: {files}", found.id))
             due_sets.append(to_due_set(found, record if same else None))
         self._queue.replace(folder, due_sets, now=self._monotonic())

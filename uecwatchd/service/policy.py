@@ -99,7 +99,7 @@ def in_order(seen: Iterable[tuple[str, SetRecord | None]], found: ImageSet) -> t
 
 def _is_due(record: SetRecord, *, now: float, is_suspended: bool) -> bool:
     """Tell if a ready set is to be worked on now for the cloud that its record is seen from."""
-    if record.awaits_cloud and is_suspended:
+    if record.awaits_build or (record.awaits_cloud and is_suspended):
         return False
     if record.state == "waiting":
         return record.next_retry is not None and is_retry_due(record, now=now, suspended=False)
@@ -119,10 +119,10 @@ def earliest_retry(records: Iterable[SetRecord], *, suspended: Container[str], l
     """Return the time of the next retry of some sets, None if there is none.
 
     A set that waits for a suspended cloud is left out: it is due when the cloud resumes. With `looks`, only
-    the sets count that wait for their cloud.
+    the sets count that wait for their cloud or for their system.
     """
     seen = (one for record in records for one in by_cloud(record))
-    chosen = (r for r in seen if not (looks and not r.awaits_cloud))
+    chosen = (r for r in seen if not looks or r.awaits_cloud or r.awaits_build)
     timed = (r for r in chosen if not (r.awaits_cloud and r.target.cloud in suspended))
     return min((r.next_retry for r in timed if r.next_retry is not None), default=None)
 

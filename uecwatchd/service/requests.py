@@ -103,7 +103,12 @@ class Requests:
         return {name for place, name in self.open.holds if place == str(folder)}
 
     def carry_out(
-        self, running: Collection[SetId], availability: CloudAvailability, listener: Listener
+        self,
+        running: Collection[SetId],
+        availability: CloudAvailability,
+        listener: Listener,
+        *,
+        builds: Path,
     ) -> bool:
         """Update, and do what needs no scan. Return True if a cloud is to be probed now.
 
@@ -119,7 +124,7 @@ class Requests:
             if request.cloud:
                 self._forget_on_cloud(request, listener)
             else:
-                self._forget(request.set_id, listener)
+                self._forget(request.set_id, listener, builds)
         asked = [self._states.get(key) for key in self.open.sets("retry") if key not in running]
         is_blocked = False
         for record in filter(None, asked):
@@ -216,11 +221,11 @@ class Requests:
             listener.tell(Event(Kind.ASKED, f"{key.name}: forgotten on cloud {cloud}, on request", key))
             self.finish([request])
 
-    def _forget(self, key: SetId, listener: Listener) -> None:
+    def _forget(self, key: SetId, listener: Listener, builds: Path) -> None:
         """Clear all traces of a set, or leave the request open if that fails, on a full disk for example."""
         if record := self._states.get(key):
             with suppress(UecError):
-                clear_traces(record, self._ledger)
+                clear_traces(record, self._ledger, builds=builds)
                 self._states.drop(record)
         if self._states.get(key) is None:
             listener.tell(Event(Kind.ASKED, f"{key.name}: forgotten, on request", key))

@@ -90,6 +90,7 @@ class Shared:
             boot_threads=self.boot_threads,
             access=DiskAccess.limited_to(settings.work.max_disk_size),
             work=settings.work,
+            install=settings.install,
             slots=UploadSlots(settings.work.uploads),
             configured_bucket=bucket,
             clocks=self.clocks,

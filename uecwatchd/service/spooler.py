@@ -16,6 +16,8 @@ from uecwatchd.ledger.standing import by_cloud
 from uecwatchd.outputs.notify.facts import Facts
 from uecwatchd.service.attempt import context
 from uecwatchd.service.attempt.boot import after_boots
+from uecwatchd.service.build_child import BuildChild
+from uecwatchd.service.builds import BuildWatch
 from uecwatchd.service.clock_jumps import ClockJumps
 from uecwatchd.service.cloud_reports import report_outages
 from uecwatchd.service.conditions import Conditions
@@ -71,6 +73,7 @@ class Spooler:
         self._parts = LastingParts(
             states, requests, dispatcher, retiring, tools.boot_threads, conditions, monotonic
         )
+        self._build_child = BuildChild(ended=ended, monotonic=monotonic)
         self._ended = ended
         self._progressed = progressed
         self._announce = announce
@@ -141,9 +144,11 @@ class Spooler:
         self._adjust_for_clock_jump()
         self._parts.states.catch_up()
         availability = setup.tools.clouds.availability
-        if self._parts.requests.carry_out(self._parts.busy, availability, setup.tools.reporting.listener):
+        listener, builds = setup.tools.reporting.listener, setup.settings.install.builds
+        if self._parts.requests.carry_out(self._parts.busy, availability, listener, builds=builds):
             self._ended()  # for a probe is due at once
         self._sweep_work()
+        self._look_at_builds()
         setup.scanner.update_rules()
         self._locks.release_others(spool.folders)
         folders = spool.folders if folders is None else folders
@@ -263,6 +268,7 @@ class Spooler:
         self._parts.boots.close()
         self._collect_boots()
         self._parts.retiring.close()
+        self._build_child.close()
         self._collect_retired()
         self._parts.states.write_older(self._setup.tools.clocks.now())
         self._locks.release_others()
@@ -273,6 +279,16 @@ class Spooler:
         with parts.conditions.guard(("work folder",), "the work folder"):
             records, running = parts.states.records(), parts.dispatcher.running
             sweep_work(setup.tools.work_folder, records, running=running, gone=GONE)
+
+    def _look_at_builds(self) -> None:
+        """See how far installations are, and let their worker run if it has anything to do."""
+        setup, parts = self._setup, self._parts
+        watch = BuildWatch(parts.states, setup.settings.install.builds, setup.tools.reporting.listener)
+        with parts.conditions.guard(("builds",), "the folder of builds"):
+            held, now = parts.requests.open.holds.keys(), setup.tools.clocks.now()
+            watch.look(held=held, running=parts.dispatcher.running, now=now)
+            if not setup.tools.stopping.is_set():
+                self._build_child.start_if_needed(setup.settings)
 
     def _adjust_for_clock_jump(self) -> None:
         """Leave the remaining waits as they are after the wall clock has jumped."""

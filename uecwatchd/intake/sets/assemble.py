@@ -86,7 +86,9 @@ def _decide_view(
         unread_sidecar(listing),
         find_boot_folders(listing),
         history.taken_on,
-        find_bases(listing, candidates, {name: stamp for name, stamp in done.items() if name in taken}),
+        find_bases(
+            listing, candidates, {name: stamp for name, stamp in history.done.items() if name in taken}
+        ),
     )
     outcomes: list[ImageSet | Waiting | Refused] = []
     read = set[str]()

@@ -208,6 +208,15 @@ class ImageSet:
         return replace(self, cloud=cloud)
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """The paths of its members, or of what they are made of first."""
+        if self.packed and not self.members:
+            return (self.packed.path,)
+        if self.recipe and not self.members:
+            return (*(path for path, _ in self.recipe.files.values()), *filter(None, [self.recipe.base_set]))
+        return tuple(member.path for member in self.members)
+
+    @property
     def is_made_first(self) -> bool:
         """True if there are no members yet, because they are in an archive or not installed."""
         return bool(self.packed or self.recipe) and not self.members

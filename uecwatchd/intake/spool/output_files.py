@@ -21,7 +21,10 @@ SPOOL_LOCK = lockfile.LockFile(
     "another uecwatchd watches this folder",
     "Stop the other one, or give this one another folder. To find it: sudo lslocks | grep uec.lock",
 )
-OUTPUT_SUFFIXES = (".uec.log", ".uec.json", ".uec.error", ".emi", ".eki", ".eri", ".latest")
+OUTPUT_SUFFIXES = (
+    *(".uec.log", ".uec.json", ".uec.error", ".uec.png"),
+    *(".emi", ".eki", ".eri", ".latest"),
+)
 # NAME_MAX is 255 bytes; the longest that we add is ".NAME.uec.error.uec." and 8 random letters.
 OUTPUT_STEM_BYTES = 200
 # Names that `place` gives to unfinished files.

@@ -14,11 +14,13 @@ from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.request_retry import RetryPolicy
+from uecwatchd.config.installation import InstallSettings
 from uecwatchd.config.records import CloudSettings, HookSettings, StateSettings, WorkSettings
 from uecwatchd.config.retention import RetentionRule
 from uecwatchd.errors import Stopped
 from uecwatchd.events import Event, Fields, Kind, Level, Listener
 from uecwatchd.images.formats.open import DiskAccess
+from uecwatchd.intake.sets.origin import InstalledDisk
 from uecwatchd.intake.sets.records import ImageSet, Member
 from uecwatchd.ledger.api import CHECK_SECONDS, Ledger
 from uecwatchd.ledger.records import (
@@ -58,6 +60,7 @@ class AttemptTools:
     work_folder: Path = StateSettings().work_folder  #: for files that are made for sets
     interrupts: Interrupts = field(default_factory=Interrupts)
     access: DiskAccess = field(default_factory=DiskAccess)
+    install: InstallSettings = field(default_factory=InstallSettings)
     host: str = socket.gethostname()
     clocks: Clocks = field(default_factory=Clocks)
     started: float = float("-inf")  #: when this service started; by default before everything
@@ -159,6 +162,8 @@ def tell(job: Job, kind: Kind, what: str, *, level: Level = "info", fields: Fiel
 def folder_of(job: Job, member: Member, tools: AttemptTools) -> Path:
     """Return the folder that the path of a member is relative to."""
     found = job.found
+    if isinstance(member.origin, InstalledDisk):
+        return tools.install.builds
     return work_folder(tools.work_folder, found.id, found.stamp) if member.origin else found.folder
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from uecwatchd.bundle.kept_bundles import KeptBundles
 from uecwatchd.errors import (
     Booting,
+    Building,
     CloudAway,
     Halted,
     NotYet,
@@ -43,6 +44,7 @@ from uecwatchd.service.attempt.context import (
 from uecwatchd.service.attempt.digests import check_sums, read_digests, remove_stale_ids
 from uecwatchd.service.attempt.finish import apply_attributes, publish, replace_older
 from uecwatchd.service.attempt.hooks import ask_about_registered, ask_before_upload
+from uecwatchd.service.attempt.install import INSTALL_STAGE, defer_build, install
 from uecwatchd.service.attempt.look import look_inside
 from uecwatchd.service.attempt.members import deliver
 from uecwatchd.service.attempt.notes import AttemptNotes
@@ -62,6 +64,8 @@ from uecwatchd.system.text import format_size
 
 def making_stages(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
     """Return the stages that make members of a set, so that all of them are known to the others."""
+    if found.recipe:
+        return ((INSTALL_STAGE, install),)
     return (("unpack the files", unpack),) if found.packed else ()
 
 
@@ -165,15 +169,15 @@ def _attempt(job: Job, before: SetRecord | None, tools: AttemptTools) -> SetReco
             return _succeed(job, tools)
     except Stopped as stopped:
         kind = Kind.STOPPING if tools.stopping.is_set() else Kind.ASKED
-        return _end(job, replace(job.reached(), state="queued"), tools, Event(kind, str(stopped)))
+        return _end(job, replace(job.reached(), state="queued"), Event(kind, str(stopped)), tools)
     except NotYet as wait:
         return _defer_open_files(job, wait, tools)
     except Pending as pending:
-        record, event = defer_pending(job, pending, tools)
-        return _end(job, record, tools, event)
+        return _end(job, *defer_pending(job, pending, tools), tools)
     except Booting as booting:
-        record, event = defer_booting(job, booting, tools, before=before)
-        return _end(job, record, tools, event)
+        return _end(job, *defer_booting(job, booting, tools, before=before), tools)
+    except Building:
+        return _end(job, *defer_build(job, tools), tools)
     except RefusedOnTrial as refused:
         return _fail(refused.job, refused, tools, before)
     except UecError as error:
@@ -212,10 +216,12 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: AttemptTools, kept:
         first_failure=same.first_failure if same else None,
         owner=found.owner,
         inspection=same.inspection if same else None,
+        build=same.build if same else None,
     )
     notes = AttemptNotes(tools.clocks.now)
     listener = Tee((result_files.LogFile(found.id), notes, tools.reporting.listener))
-    fresh_until = same.next_retry if same and same.state == "waiting" and not same.awaits_cloud else None
+    is_fresh = same is not None and same.state == "waiting" and not same.stage
+    fresh_until = same.next_retry if same and is_fresh else None
     waited = seconds_waited(same, now=tools.clocks.now())
     job = Job(found, record, listener, notes, kept, fresh_until=fresh_until, waited=waited, before=before)
     return with_members(job, found)
@@ -227,15 +233,15 @@ def _announce(job: Job, before: SetRecord | None, tools: AttemptTools) -> None:
     log.begin(record.attempt, started=record.since)
     if before and before.state in ("deferred", "halted") and before.stamp == found.stamp:
         job = _without_journal(job, tools)  # it has this from the first attempt
-    interrupted = before and (before.state in ("working", "queued") or before.awaits_cloud)
+    interrupted = before and before.state in ("working", "queued", "waiting")
     if before and interrupted and before.stage and before.stamp == found.stamp:
         stage = before.stage
         job.listener.tell(
             Event(Kind.RESUMED, f"Resuming {found.name} at: {stage}", found.id, fields={"stage": stage})
         )
     parts = [f"{m.role} {m.path} ({_describe_size(m)})" for m in found.members]
-    if found.packed:
-        parts = [f"archive {found.packed.path} ({format_size(found.packed.stamp.size)})"]
+    if found.is_made_first:
+        parts = [f"{what} ({format_size(size)})" for what, size in found.described]
     if found.windows_boot:
         parts += [f"{role} {what}" for role, what in found.windows_boot.roles.items()]
     given = [f"{role} {i}" for role, i in (("kernel", found.kernel_id), ("ramdisk", found.ramdisk_id)) if i]
@@ -280,7 +286,7 @@ def _defer_open_files(job: Job, wait: NotYet, tools: AttemptTools) -> SetRecord:
     record = replace(job.record, state="waiting", stage="", since=tools.clocks.now(), reason=wait.reason)
     record = replace(record, next_retry=wait.until, deferrals=0, first_failure=None)
     what = f"{record.name}: {waiting_for(record)}"
-    return _end(job, record, tools, Event(Kind.WAITING, what, record.id))
+    return _end(job, record, Event(Kind.WAITING, what, record.id), tools)
 
 
 def _fail(job: Job, error: UecError, tools: AttemptTools, before: SetRecord | None) -> SetRecord:
@@ -304,7 +310,7 @@ def _fail(job: Job, error: UecError, tools: AttemptTools, before: SetRecord | No
         event = replace(event, level="info" if met else "debug")
     if _is_known(record, before):
         job = _without_journal(job, tools)
-    return _end(job, record, tools, event)
+    return _end(job, record, event, tools)
 
 
 def _without_journal(job: Job, tools: AttemptTools) -> Job:
@@ -333,7 +339,7 @@ def _is_known(record: SetRecord, before: SetRecord | None) -> bool:
     return earlier == now
 
 
-def _end(job: Job, record: SetRecord, tools: AttemptTools, event: Event) -> SetRecord:
+def _end(job: Job, record: SetRecord, event: Event, tools: AttemptTools) -> SetRecord:
     """Publish and store a record that ends an attempt, as far as the disks allow.
 
     The last stage is in the ledger before any file shows an error, so that a request which answers that file
@@ -359,7 +365,7 @@ def _on_every_cloud(record: SetRecord, found: ImageSet) -> SetRecord:
 
 def _add_to_history(job: Job, record: SetRecord, tools: AttemptTools) -> None:
     """Add the attempt to the history, to be written with the record. An incomplete set was not attempted."""
-    if record.state != "waiting" or record.awaits_cloud:
+    if record.state != "waiting" or record.awaits_cloud or record.awaits_build:
         tools.ledger.history.add_attempt(job.notes.record(record, began=job.record.since))
 
 
