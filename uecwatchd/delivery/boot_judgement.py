@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from uecwatchd.clouds.instances import PENDING, RUNNING, CloudInstance
-from uecwatchd.delivery.console import judge_console
+from uecwatchd.images.console import judge_console
 
 # A cloud with several front ends lists a new instance as soon as they agree.
 UNLISTED_SECONDS = 60.0

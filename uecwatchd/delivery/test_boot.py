@@ -30,9 +30,9 @@ from uecwatchd.clouds.instances import (
     terminate,
 )
 from uecwatchd.delivery.boot_judgement import BootSight, BootVerdict, PortState, judge_boot
-from uecwatchd.delivery.console import judge_console, last_lines, new_text, without_sequences
 from uecwatchd.delivery.leftover_instances import BootCleaner, belongs_to, end_instance
 from uecwatchd.errors import CloudAway, Deferred, Stopped, UecError, problem
+from uecwatchd.images.console import judge_console, last_lines, new_text, without_sequences
 from uecwatchd.ledger.boots import BootRecord, Boots
 from uecwatchd.types import SetId
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from uecwatchd.errors import Halted
+from uecwatchd.install.cpio import cpio
 
 IMAGE_BYTES = 48 << 20  # space for kernel, ramdisk and busybox, and several parts of 10 MiB in its bundle
 DOWNLOAD_SECONDS = 600  # 27 MB, over a slow network
@@ -238,24 +239,6 @@ def ramdisk_files(kernel: DebianKernel) -> Iterator[tuple[str, int, bytes]]:
         content = module.read_bytes()
         plain = lzma.decompress(content) if module.suffix == ".xz" else content
         yield f"modules/{order:02}-{module_name(module)}.ko", stat.S_IFREG | 0o644, plain
-
-
-def cpio(files: Iterable[tuple[str, int, bytes]]) -> Iterator[bytes]:
-    """Yield an archive in "newc" format (Linux: driver-api/early-userspace/buffer-format.rst)."""
-    for inode, (name, mode, data) in enumerate(files, start=1):
-        yield cpio_entry(name, mode=mode, inode=inode, data=data)
-    yield cpio_entry("TRAILER!!!", mode=0, inode=0, data=b"")
-
-
-def cpio_entry(name: str, *, mode: int, inode: int, data: bytes) -> bytes:
-    path = name.encode() + b"\0"
-    fields = (inode, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(path), 0)
-    header = b"070701" + b"".join(b"%08x" % field for field in fields) + path
-    return padded(header) + padded(data)
-
-
-def padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % 4)
 
 
 def static_busybox() -> bytes:

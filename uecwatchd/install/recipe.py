@@ -35,6 +35,8 @@ ARGUMENTS_MAX_CHARS = 1500  # a kernel takes 2048, and ours are added
 COMMAND_MAX_CHARS = 4000
 MOST_COMMANDS = 100
 MOST_PACKAGES = 200
+MOST_RESTARTS = 20  # Windows needs two or three, with its updates a few more
+MOST_OF_A_KIND = 2  # one IDE channel is for disks, the other one for CDs
 DEFAULT_MEMORY = 512 * MIB
 # An installer without hardware acceleration takes half an hour to an hour.
 DEFAULT_LIMIT_SECONDS = 2 * 3600.0
@@ -104,6 +106,7 @@ DiskSize = Annotated[Size, Field(ge=DISK_BYTES[0], le=DISK_BYTES[1])]
 MemorySize = Annotated[Size, Field(ge=MEMORY_BYTES[0], le=MEMORY_BYTES[1])]
 Cpus = Annotated[int, BeforeValidator(_number), Field(ge=1, le=MOST_CPUS)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=LIMIT_SECONDS[0], le=LIMIT_SECONDS[1])]
+Restarts = Annotated[int, BeforeValidator(_number), Field(ge=0, le=MOST_RESTARTS)]
 PathInIso = Annotated[str, AfterValidator(_path_in_iso)]
 Package = Annotated[str, _matching(_PACKAGE, "the name of a package", "mediawiki")]
 Label = Annotated[
@@ -136,6 +139,7 @@ class InstallRecipe:
     drivers: PlainName | None = None  #: a second ISO, or a floppy
     disk_bus: Bus = "virtio"
     second_disk: Bus | None = None  #: the bus of an empty disk, so that the system installs a driver for it
+    restarts: Restarts = 0  #: of the installer itself; the one after them ends the installation
     network: Literal["none", "user"] = "none"
     time_limit: Seconds = DEFAULT_LIMIT_SECONDS  #: for the installation, and again for the second boot
     expect: Expected | None = None  #: text of the second boot's console, in place of a login
@@ -189,6 +193,7 @@ def contradictions(recipe: InstallRecipe) -> Iterator[str]:
     yield from _answers_mistakes(recipe)
     yield from _kernel_mistakes(recipe)
     yield from _layer_mistakes(recipe)
+    yield from _drive_mistakes(recipe)
     names: dict[str, str] = {}
     for key, name in recipe.files.items():
         if name in names:
@@ -229,8 +234,20 @@ def _kernel_mistakes(recipe: InstallRecipe) -> Iterator[str]:
         for key in ("initrd", "arguments"):
             if getattr(recipe, key):
                 yield f"install.{key} is for a kernel: name kernel too, a path in the ISO"
-    elif recipe.iso is None:
+        return
+    if recipe.iso is None:
         yield "install.kernel is a path in an ISO, and there is none: leave it out"
+    if recipe.restarts:
+        yield "install.restarts go on from the new disk, and with kernel each start is the installer's"
+
+
+def _drive_mistakes(recipe: InstallRecipe) -> Iterator[str]:
+    disks = [recipe.disk_bus, recipe.second_disk]
+    if recipe.medium in ("disk", "cidata"):
+        disks.append(recipe.disk_bus)
+    cds = (recipe.iso, recipe.drivers and not is_floppy_name(recipe.drivers), recipe.medium == "cdrom")
+    if disks.count("ide") > MOST_OF_A_KIND or sum(map(bool, cds)) > MOST_OF_A_KIND:
+        yield "install has more drives than IDE has places, which are two disks and two CDs"
 
 
 def _layer_mistakes(recipe: InstallRecipe) -> Iterator[str]:

@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -39,7 +39,8 @@ from uecwatchd.types import ContentDigest, FileStamp
 REQUEST_VERSION, STATUS_VERSION = 1, 1
 QUEUE, REQUEST, STATUS, CANCEL = "queue", "request.json", "status.json", "cancel"
 CONSOLE, CONSOLE_SOCKET, VNC_SOCKET = "console.log", "console.sock", "vnc.sock"
-DISK, SCREENSHOT = "disk.qcow2", "screenshot.png"
+DISK: Final = "disk.qcow2"
+SCREENSHOT: Final = "screenshot.png"
 # The group of both sides may write in the folders, and the mask of a service takes that away.
 FOLDER_MODE, FILE_MODE = 0o2770, 0o640
 # A recipe of 64 KiB, and forty lines of a console, with all escapes.

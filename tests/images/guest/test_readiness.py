@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.folder_files import FolderFiles
 from tests.support.guest_images import Content, Link, bzimage, fill
-from uecwatchd.demo.material import cpio
+from uecwatchd.install.cpio import cpio
 from uecwatchd.images.guest.disk import GuestDisk, LinuxSystem
 from uecwatchd.images.guest.files import RamdiskModules
 from uecwatchd.images.guest.fstab import PlacedVolume, parse_fstab

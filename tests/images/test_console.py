@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uecwatchd.clouds.instances import CONSOLE_CHARACTERS
-from uecwatchd.delivery.console import FAILURES, judge_console, last_lines, new_text
+from uecwatchd.images.console import FAILURES, judge_console, last_lines, new_text
 
 # As kernels, ramdisks, boot loaders and getties have written them.
 CONSOLES = [

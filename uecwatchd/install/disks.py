@@ -1,0 +1,99 @@
+"""The disks of a build: a new one, or the copy of a base. They are qcow2, which QEMU itself made.
+
+A base is read by our own readers, which follow no path in it, into a raw file; QEMU's tools see only that.
+"""
+
+import os
+from collections.abc import Callable
+from io import FileIO
+from pathlib import Path
+
+from uecwatchd.errors import Deferred, Rejected
+from uecwatchd.images.block_source import BlockSource
+from uecwatchd.images.formats.open import open_disk
+from uecwatchd.install.recipe import InstallRecipe
+from uecwatchd.install.request import DISK
+from uecwatchd.system.disk_space import check_space_for
+from uecwatchd.system.made_files import sync_folder
+from uecwatchd.system.programs import Program, run_program
+from uecwatchd.system.text import format_size
+
+WHAT = "the folder of installations"
+RAW, SECOND = "base.raw", "second.qcow2"
+# Windows calls a smaller disk too small for anything, and it is never written.
+SECOND_BYTES = 1 << 30
+# A minimal system; what an installation really takes is not known before.
+LEAST_SYSTEM_BYTES = 16 << 20
+READ_BYTES = 1 << 20
+# The copy of a disk of a terabyte takes an hour.
+QEMU_IMG = Program("qemu-img", "qemu-utils", 2 * 3600)
+
+
+def make_disk(folder: Path, recipe: InstallRecipe) -> None:
+    """Make an empty disk for an installation. Raises Deferred."""
+    check_space_for(folder, LEAST_SYSTEM_BYTES, WHAT)
+    _create(folder, DISK, recipe.disk or 0)
+
+
+def copy_base(
+    folder: Path, recipe: InstallRecipe, base: int, *, name: str, check: Callable[[], None]
+) -> None:
+    """Make a copy of a base as the disk, enlarged if the recipe wants more.
+
+    `base` is its descriptor; `check` raises to stop. Raises Rejected and Deferred.
+    """
+    with FileIO(os.dup(base), "r") as file:
+        source = open_disk(file, name=name, check=check).source
+        if recipe.disk is not None and recipe.disk < source.size:
+            sizes = f"the base has {format_size(source.size)}, and disk = {format_size(recipe.disk)}"
+            raise Rejected(
+                f"{name}: it does not fit on the new disk", sizes, "Enlarge disk, or leave it out."
+            )
+        check_space_for(folder, 2 * source.stored_bytes, WHAT)
+        _write_raw(source, folder / RAW, check)
+    (folder / DISK).unlink(missing_ok=True)
+    run_program(QEMU_IMG, ["convert", "-q", "-f", "raw", "-O", "qcow2", RAW, DISK], folder=folder)
+    (folder / RAW).unlink()
+    if recipe.disk is not None:
+        run_program(QEMU_IMG, ["resize", "-q", "-f", "qcow2", DISK, str(recipe.disk)], folder=folder)
+
+
+def make_second_disk(folder: Path) -> Path:
+    """Make the empty disk that a driver is installed for. Raises Deferred."""
+    _create(folder, SECOND, SECOND_BYTES)
+    return folder / SECOND
+
+
+def flush_disk(folder: Path) -> None:
+    """Write the disk to the storage, before anything says that it is there. Raises OSError."""
+    descriptor = os.open(folder / DISK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_folder(folder)
+
+
+def _create(folder: Path, name: str, size: int) -> None:
+    (folder / name).unlink(missing_ok=True)
+    run_program(QEMU_IMG, ["create", "-q", "-f", "qcow2", name, str(size)], folder=folder)
+
+
+def _write_raw(source: BlockSource, path: Path, check: Callable[[], None]) -> None:
+    buffer = memoryview(bytearray(READ_BYTES))
+    path.unlink(missing_ok=True)
+    try:
+        with path.open("xb") as file:
+            for extent in source.extents():
+                done = 0
+                while done < extent.length:
+                    check()
+                    count = source.read_into(extent.offset + done, buffer[: extent.length - done])
+                    if not count:
+                        break
+                    os.pwrite(file.fileno(), buffer[:count], extent.offset + done)
+                    done += count
+            file.truncate(source.size)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise Deferred(f"{path.parent}: cannot copy the base there", why, "Free some space there.") from error

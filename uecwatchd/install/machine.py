@@ -1,0 +1,181 @@
+"""One running QEMU: its process, its console, its control connection, and its certain end.
+
+A machine is ended by its process, never asked to end: what an installer does at a shutdown is not wanted. It
+ends with the worker in any case. setpriv(1) lets the kernel kill it with the thread that has started it, and
+a note with process id and start time lets the next worker find what that has missed.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from uecwatchd.errors import Deferred, Rejected
+from uecwatchd.images.console import without_sequences
+from uecwatchd.install.monitor import Monitor
+from uecwatchd.install.request import CONSOLE, CONSOLE_SOCKET, SCREENSHOT, VNC_SOCKET
+from uecwatchd.install.screen import png_from_ppm
+
+NOTE, ERRORS, PICTURE = "machine.json", "qemu.log", "screen.ppm"
+# An installation with all messages of a kernel has less than one; more is written on purpose.
+CONSOLE_LIMIT_BYTES = 32 << 20
+# Of the console, for its judgement: a boot has 64 KiB, and a pattern may be at its beginning.
+JUDGED_CHARS = 512 * 1024
+PICTURE_LIMIT_BYTES = 64 << 20
+ERROR_CHARS = 2000
+STARTED_AT_FIELD = 21  # of /proc/PID/stat, counted from 0: proc(5)
+
+
+class Machine:
+    """A machine in the folder of its build. End it with `close`, in any case.
+
+    `command` makes the command line from the descriptor of its control connection.
+    """
+
+    def __init__(
+        self, folder: Path, command: Callable[[int], Sequence[str]], *, descriptors: Iterable[int]
+    ) -> None:
+        """Start it. Raises Deferred."""
+        self._folder = folder
+        self._begin = _size(folder / CONSOLE)  # what an earlier stage has written
+        self._read = self._begin
+        self._text = ""
+        ours, theirs = socket.socketpair()
+        with theirs, (folder / ERRORS).open("wb") as errors:
+            try:
+                self._process = _start(
+                    folder, command(theirs.fileno()), (theirs.fileno(), *descriptors), errors.fileno()
+                )
+            except OSError as error:
+                ours.close()
+                why = f"it cannot be started: {error.strerror or error}"
+                raise Deferred("qemu-system-x86_64", why, "It is tried again by itself.") from error
+        _write_note(folder, self._process.pid)
+        self.monitor = Monitor(ours)
+
+    @property
+    def text(self) -> str:
+        """What it has written on its serial port, without what controls a terminal; the end of it."""
+        return without_sequences(self._text)
+
+    def read_console(self) -> bool:
+        """Read what is new on the console, and tell if there is any. Raises Rejected if there is too much."""
+        with suppress(FileNotFoundError), (self._folder / CONSOLE).open("rb") as file:
+            file.seek(self._read)
+            data = file.read(1 << 20)
+            self._read += len(data)
+            self._text = (self._text + data.decode("utf-8", "replace"))[-JUDGED_CHARS:]
+            if self._read - self._begin > CONSOLE_LIMIT_BYTES:
+                hint = "Let the installer say less, for example without debug messages."
+                raise Rejected("its console", "more than 32 MiB were written there", hint)
+            return bool(data)
+        return False
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def wait(self, seconds: float) -> None:
+        """Wait for its end, but not longer."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
+    def complaint(self) -> str:
+        """Return the complaint with which QEMU has failed; empty if it has not."""
+        if self._process.returncode in (None, 0):
+            return ""
+        said = (self._folder / ERRORS).read_text(errors="replace")[-ERROR_CHARS:].strip()
+        lines = [line for line in said.splitlines() if "warning:" not in line]
+        ended = f"exit code {self._process.returncode}"
+        return lines[-1].removeprefix("qemu-system-x86_64: ") if lines else ended
+
+    def take_picture(self) -> bool:
+        """Write a picture of the screen beside the console, and tell if there is one."""
+        path = self._folder / PICTURE
+        if self.has_ended() or not self.monitor.command("screendump", filename=PICTURE):
+            return False
+        try:
+            if path.stat().st_size > PICTURE_LIMIT_BYTES:
+                return False
+            (self._folder / SCREENSHOT).write_bytes(png_from_ppm(path.read_bytes()))
+        except (OSError, ValueError):
+            return False
+        finally:
+            path.unlink(missing_ok=True)
+        return True
+
+    def close(self) -> None:
+        """End it, and wait until it has ended."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self.monitor.close()
+        remove_traces(self._folder)
+
+
+def _start(
+    folder: Path, command: Sequence[str], descriptors: Sequence[int], errors: int
+) -> "subprocess.Popen[bytes]":
+    setpriv = shutil.which("setpriv")
+    with_parent = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+    return subprocess.Popen(
+        [*with_parent, *command],
+        cwd=folder,
+        # Of the snapshots, which may become as large as a disk: not in a /tmp in memory.
+        env={"PATH": os.environ.get("PATH", os.defpath), "TMPDIR": str(folder), "LC_ALL": "C"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=errors,
+        pass_fds=descriptors,
+        start_new_session=True,
+        umask=0o007,  # its sockets are for the group of the folder
+    )
+
+
+def _size(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
+
+
+# --- what a dead worker has left --------------------------------------------------------------------------
+
+
+def end_left_machines(builds: Path) -> int:
+    """Kill the machines of a worker that is dead, and return how many there were."""
+    ended = 0
+    for note in builds.glob(f"*/{NOTE}"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            found = json.loads(note.read_bytes())
+            process, started = int(found["pid"]), int(found["started"])
+            # A descriptor of the process: its number may be another one's between the look and the signal.
+            descriptor = os.pidfd_open(process)
+            try:
+                if _started_at(process) == started:
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                    ended += 1
+            finally:
+                os.close(descriptor)
+        remove_traces(note.parent)
+    return ended
+
+
+def remove_traces(folder: Path) -> None:
+    """Remove what belongs to a running machine only."""
+    for name in (NOTE, CONSOLE_SOCKET, VNC_SOCKET, PICTURE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _write_note(folder: Path, process: int) -> None:
+    with suppress(OSError):  # of the file: without it, only a dead worker's machine is not found
+        (folder / NOTE).write_text(json.dumps({"pid": process, "started": _started_at(process)}))
+
+
+def _started_at(process: int) -> int:
+    """Return when a process was started, in ticks since the boot of the system."""
+    fields = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
+    return int(fields[STARTED_AT_FIELD - 2])

@@ -1,0 +1,146 @@
+"""The worker of installations: it takes requests from the folder of builds, until there are none.
+
+It is a process of its own, with other rights than the service: it starts QEMU, and has no keys of a cloud and
+no configuration. One works in a folder at a time. It ends when nothing is left to do; whoever writes a
+request sees to it that one runs, in a child process or through a path unit of systemd.
+"""
+
+import shutil
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from uecwatchd.config.documents import Malformed
+from uecwatchd.errors import Deferred, Stopped, problem
+from uecwatchd.install.accelerator import AcceleratorTrial
+from uecwatchd.install.build import BuildTools, carry_out
+from uecwatchd.install.command import PACKAGE, PROGRAM_NAME
+from uecwatchd.install.machine import end_left_machines
+from uecwatchd.install.request import (
+    BuildFailure,
+    BuildStatus,
+    end_build,
+    is_withdrawn,
+    queued_builds,
+    read_request,
+    write_status,
+)
+from uecwatchd.system import lockfile
+from uecwatchd.system.lockfile import LockFile, LockTaken
+
+LOCK = LockFile(".worker.lock", "another worker is at work here", "It takes all requests by itself.")
+LOOK_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerTools:
+    """What a worker needs from its process: a wait that a signal ends, and a place for sentences."""
+
+    is_stopping: Callable[[], bool]
+    wait: Callable[[float], object]
+    tell: Callable[[str], None]
+    now: Callable[[], float]
+
+
+def run_worker(builds: Path, tools: WorkerTools, *, at_once: int, program: str = PROGRAM_NAME) -> bool:
+    """Carry out all requests in the folder of builds, so many at once. Returns False if another worker does.
+
+    Raises Deferred if the folder cannot be used.
+    """
+    try:
+        lock = lockfile.acquire(builds, LOCK, patience_seconds=0)
+    except LockTaken as taken:
+        tools.tell(problem(taken))
+        return False
+    except OSError as error:
+        why, hint = error.strerror or str(error), "Make the folder, or name another one."
+        raise Deferred(f"{builds}: installations need this folder", why, hint) from error
+    try:
+        if ended := end_left_machines(builds):
+            tools.tell(f"{ended} machines of an earlier worker were ended")
+        with ThreadPoolExecutor(at_once, thread_name_prefix="build") as pool:
+            _Worker(builds, tools, pool, at_once, program).run()
+    finally:
+        lockfile.release(lock)
+    return True
+
+
+class _Worker:
+    """The queue of one worker, and the builds that it is at."""
+
+    def __init__(
+        self, builds: Path, tools: WorkerTools, pool: ThreadPoolExecutor, at_once: int, program: str
+    ) -> None:
+        self._builds = builds
+        self._tools = tools
+        self._pool = pool
+        self._at_once = at_once
+        self._program = program
+        self._trial = AcceleratorTrial(program)
+        self._running: dict[str, Future[None]] = {}
+
+    def run(self) -> None:
+        """Work until the queue is empty, or a stop is asked for; then builds stop at once."""
+        while not self._tools.is_stopping():
+            self._running = {key: one for key, one in self._running.items() if not one.done()}
+            waiting = [key for key in queued_builds(self._builds) if key not in self._running]
+            for key in waiting:
+                # A withdrawn build takes no place: there is only a folder to be removed.
+                if is_withdrawn(self._builds, key) or not (self._builds / key).exists():
+                    end_build(self._builds, key)
+                elif len(self._running) < self._at_once:
+                    self._running[key] = self._pool.submit(self._build, key)
+            if not waiting and not self._running:
+                return
+            self._tools.wait(LOOK_SECONDS)
+
+    def _build(self, key: str) -> None:
+        try:
+            status = self._carry_out(key)
+        except Stopped:
+            if is_withdrawn(self._builds, key):
+                end_build(self._builds, key)
+                self._tools.tell(f"{key}: the installation was withdrawn")
+            return
+        except FileNotFoundError:  # its folder was removed by hand
+            return
+        except Exception as error:  # noqa: BLE001 (one build must not end the others)
+            self._tools.tell(traceback.format_exc())
+            why = f"{type(error).__name__}: {error}"
+            failure = BuildFailure("deferred", key, why, "This is an error of uecwatchd: see the journal.")
+            status = BuildStatus(key, "failed", self._tools.now(), failure=failure)
+            with suppress(OSError):
+                write_status(self._builds, status)
+        end_build(self._builds, key)
+        self._tools.tell(_describe(status))
+
+    def _carry_out(self, key: str) -> BuildStatus:
+        program = shutil.which(self._program)
+        began = self._tools.now()
+        if program is None:
+            hint = f"Try: apt-get install {PACKAGE}"
+            return self._refuse(key, began, self._program, "this program is not installed", hint)
+        try:
+            request = read_request(self._builds, key)
+        except Malformed as error:
+            hint = "See that the service and the worker are of one version."
+            return self._refuse(key, began, f"{key}: its request cannot be used", str(error), hint)
+        build = BuildTools(
+            self._builds, program, self._trial, self._tools.is_stopping, self._tools.tell, now=self._tools.now
+        )
+        return carry_out(request, build)
+
+    def _refuse(self, key: str, began: float, what: str, why: str, hint: str) -> BuildStatus:
+        failure = BuildFailure("deferred", what, why, hint)
+        status = BuildStatus(key, "failed", began, failure=failure, ended=self._tools.now())
+        write_status(self._builds, status)
+        return status
+
+
+def _describe(status: BuildStatus) -> str:
+    if status.failure is not None:
+        return f"{problem(status.failure)}. {status.failure.hint}"
+    return f"{status.key}: installed in {status.ended - status.began:.0f} s"
