@@ -8,7 +8,6 @@ import pytest
 
 from tests.support.folder_files import FolderFiles
 from tests.support.guest_images import Content, Link, bzimage, fill
-from uecwatchd.install.cpio import cpio
 from uecwatchd.images.guest.disk import GuestDisk, LinuxSystem
 from uecwatchd.images.guest.files import RamdiskModules
 from uecwatchd.images.guest.fstab import PlacedVolume, parse_fstab
@@ -19,6 +18,7 @@ from uecwatchd.images.guest.summary import ReadinessFinding
 from uecwatchd.images.guest.tree import GuestTree
 from uecwatchd.images.guest.volumes import Volume
 from uecwatchd.images.partitions import Partition
+from uecwatchd.install.cpio import cpio
 
 VERSION = "6.1.0-9-amd64"
 MODULES = f"lib/modules/{VERSION}"
