@@ -39,8 +39,21 @@ MODULES = (
     "virtio_pci",
     "virtio_blk",
     "xen-blkfront",
+    # FAT, for a disk with answers or user data.
+    "nls_cp437",
+    "nls_ascii",
+    "fat",
+    "vfat",
 )
-DEBIAN_PACKAGES = {"mke2fs": "e2fsprogs", "apt-get": "apt", "apt-cache": "apt", "dpkg-deb": "dpkg"}
+DEBIAN_PACKAGES = {
+    "mke2fs": "e2fsprogs",
+    "apt-get": "apt",
+    "apt-cache": "apt",
+    "dpkg-deb": "dpkg",
+    "sfdisk": "fdisk",
+    "extlinux": "extlinux",
+    "xorriso": "xorriso",
+}
 BUSYBOX = Path("/bin/busybox")
 APPLETS = (
     "sh", "mount", "insmod", "sleep", "switch_root", "init", "hostname",
@@ -235,6 +248,11 @@ def ramdisk_files(kernel: DebianKernel) -> Iterator[tuple[str, int, bytes]]:
     yield "bin/busybox", stat.S_IFREG | 0o755, static_busybox()
     for applet in APPLETS:
         yield f"bin/{applet}", stat.S_IFLNK | 0o777, b"busybox"
+    yield from module_files(kernel)
+
+
+def module_files(kernel: DebianKernel) -> Iterator[tuple[str, int, bytes]]:
+    """Yield the modules of a kernel, under names in the order of loading."""
     for order, module in enumerate(kernel.modules):
         content = module.read_bytes()
         plain = lzma.decompress(content) if module.suffix == ".xz" else content

@@ -34,8 +34,11 @@ class BuildProgress:
     def show(self, text: str) -> None:
         """Show the last line of a console."""
         line = next(iter(last_lines(text, 1)), "")
-        if line != self.status.last_line and abs(self._now() - self._written_at) >= WRITE_SECONDS:
-            self._write(replace(self.status, last_line=line))
+        if line == self.status.last_line:
+            return
+        self.status = replace(self.status, last_line=line)
+        if abs(self._now() - self._written_at) >= WRITE_SECONDS:
+            self._write(self.status)
 
     def finish(self, *, disk: Literal["disk.qcow2"]) -> BuildStatus:
         """End with a disk, and return the status."""
