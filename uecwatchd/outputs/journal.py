@@ -40,6 +40,7 @@ MESSAGE_IDS: Mapping[Kind, str] = MappingProxyType(
         Kind.REGISTERED: "ea3ef37076494b86bd895ecf1c996347",
         Kind.ADOPTED: "2c2100411f1c46b48cca1f830e4cd30e",
         Kind.BOOTED: "fbadce320d654d8f8221035c341f0684",
+        Kind.CONSOLE: "666d2316fc33469898b037d1622cec90",
         Kind.WITHDRAWN: "3568db3ad917499fbaf0ffe8a1d34537",
         Kind.ROLLED_BACK: "193e4ec1ee2e4358aca70bf8616d0b7d",
         Kind.DONE: "f47edcda86204ff791b518baf3b6e6f1",

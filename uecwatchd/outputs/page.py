@@ -17,7 +17,7 @@ from uecwatchd.outputs.overview import Overview, choose, count_states
 from uecwatchd.outputs.overview_json import MOST_SETS
 from uecwatchd.outputs.progress import TrackedProgress
 from uecwatchd.outputs.result_files import instant
-from uecwatchd.outputs.wording import amounts, duration, moment, next_attempt, time_left
+from uecwatchd.outputs.wording import amounts, build_words, duration, moment, next_attempt, time_left
 from uecwatchd.system.extras import optional_library
 from uecwatchd.system.text import format_size, printable
 from uecwatchd.types import ID_WORDS, Role
@@ -55,6 +55,7 @@ class PageSet:
     progress: Progress | None = None
     progress_words: str = ""
     clouds: tuple[SetOnCloud, ...] = ()  #: if there are several
+    waits_for: str = ""
 
 
 def render_page(overview: Overview) -> bytes:
@@ -86,6 +87,7 @@ def _set(record: SetRecord, overview: Overview) -> PageSet:
         tracked.latest if tracked else None,
         _progress_words(tracked) if tracked else "",
         tuple(map(_on_cloud, by_cloud(record))) if len(record.current) > 1 else (),
+        build_words(record.build, overview.moment) if record.awaits_build and record.build else record.reason,
     )
 
 

@@ -10,7 +10,7 @@ from uecwatchd.errors import UecError, problem
 from uecwatchd.events import Event, Fields, Kind, Progress
 from uecwatchd.images.guest.summary import ImageSummary
 from uecwatchd.ledger.history import StoryEntry
-from uecwatchd.ledger.records import Failure, SetRecord, TargetRecord
+from uecwatchd.ledger.records import Failure, SetBuild, SetRecord, TargetRecord
 from uecwatchd.ledger.standing import by_cloud
 from uecwatchd.outputs.progress import Snapshot, seconds_left
 from uecwatchd.system.text import printable, shell_word
@@ -149,6 +149,14 @@ def wait_events(before: SetRecord | None, after: SetRecord) -> Iterator[Event]:
         if one.awaits_requirements and (one.cloud, one.reason) not in known:
             what = f"{one.name}: {waiting_for(one)}{on_cloud(one)}"
             yield Event(Kind.WAITING, what, one.id, fields={"cloud": one.cloud})
+
+
+def build_words(build: SetBuild, now: float) -> str:
+    """Return how far an installation is: its stage, the time of that, and the last line of the console."""
+    if build.state == "queued":
+        return "its system to be installed; the worker has not begun yet"
+    last = f": {build.last_line}" if build.last_line else ""
+    return f"its system to be installed; {build.stage} for {duration(now - build.stage_began)}{last}"
 
 
 def request_id(text: str) -> str:

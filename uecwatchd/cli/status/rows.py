@@ -15,6 +15,7 @@ from uecwatchd.outputs.progress import rate
 from uecwatchd.outputs.wording import (
     amounts,
     attempt,
+    build_words,
     duration,
     failure_in_a_row,
     from_now,
@@ -273,6 +274,8 @@ def _of_one_cloud(row: Row, record: SetRecord, known: LedgerFacts) -> Row:
         return replace(row, state="done", detail=_ids(record))
     if record.state == "withdrawn":
         return replace(row, state="withdrawn", detail=WITHDRAWN)
+    if record.awaits_build and record.build:
+        return replace(row, state="waiting", detail=f"for {build_words(record.build, known.now)}")
     if record.state == "waiting":  # it was started, and found to be incomplete
         again = "" if record.next_retry is None else f"; looked at {from_now(record.next_retry, known.now)}"
         comma = "" if record.awaits_cloud else ","

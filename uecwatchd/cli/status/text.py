@@ -7,9 +7,10 @@ from uecwatchd.cli.status.answer import StatusAnswer
 from uecwatchd.cli.status.rows import Row, speed_of
 from uecwatchd.errors import problem
 from uecwatchd.events import Progress
+from uecwatchd.images import digests
 from uecwatchd.images.reading import describe
 from uecwatchd.intake.spool.output_files import is_output
-from uecwatchd.ledger.records import MemberRecord, SetRecord, TargetImage
+from uecwatchd.ledger.records import BuildSource, MemberRecord, SetRecord, TargetImage
 from uecwatchd.ledger.standing import by_cloud, shown_state
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.wording import (
@@ -114,6 +115,8 @@ def _more(row: Row) -> Iterator[str]:
     state = shown_state(record)
     before = "" if row.state == state else "before that "
     yield f"  {before}{state} since {moment(record.since)} UTC{tried}"
+    if record.build:
+        yield f"  installed from {', '.join(map(_source, record.build.sources))}"
     if record.inspection:
         yield f"  it is {describe_image(record.inspection)}"
         errors = (finding for finding in record.inspection.findings if finding.severity == "error")
@@ -136,6 +139,10 @@ def _on_cloud(row: Row, record: SetRecord, *, is_current: bool) -> Iterator[str]
         if is_current:
             yield f"  {next_attempt(record)}"
     yield from (f"  not done: {remark}" for remark in record.target.remarks)
+
+
+def _source(source: BuildSource) -> str:
+    return f"{source.name} ({digests.describe(source.digest)})"
 
 
 def _member(member: MemberRecord, image: TargetImage) -> str:
