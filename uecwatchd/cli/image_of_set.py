@@ -26,6 +26,7 @@ from uecwatchd.images.reading import guest_path, is_prepared
 from uecwatchd.images.tarball.copy_file import copy_file
 from uecwatchd.ledger.open import read_ledger
 from uecwatchd.ledger.records import MemberRecord, SetRecord
+from uecwatchd.outputs.wording import command
 from uecwatchd.service.work_folder import work_folder
 from uecwatchd.system.disk_space import check_space_for
 from uecwatchd.system.file_errors import open_for_reading
@@ -165,6 +166,10 @@ def _open_file(image: ImageOfSet, check: Callable[[], None]) -> Iterator[FileIO]
         with open_for_reading(Path(record.folder) / path) as file:
             yield file
         return
+    if record.build:
+        with _open_installed(image) as file:
+            yield file
+        return
     unpacked = work_folder(image.settings.state.work_folder, record.id, record.stamp) / path
     if unpacked.is_file():  # its set is not done yet
         with open_for_reading(unpacked) as file:
@@ -178,6 +183,21 @@ def _open_file(image: ImageOfSet, check: Callable[[], None]) -> Iterator[FileIO]
     ):
         has_space = partial(check_space_for, scratch, what="the folder for temporary files")
         copy_file(packed, name, file, called=archive, check=check, check_space=has_space)
+        yield file
+
+
+@contextmanager
+def _open_installed(image: ImageOfSet) -> Iterator[FileIO]:
+    """Open the disk of an installation. Raises Rejected if it was not kept."""
+    disk = image.settings.install.builds / image.member.path
+    if not disk.is_file():
+        again = command("retry", image.record.id)
+        raise Rejected(
+            f"{image.record.name}: its image is not there any more",
+            f"it is a {image.name}, which was not kept",
+            f"Say keep = true under [install] in its sidecar, and install it again: {again}",
+        )
+    with open_for_reading(disk) as file:
         yield file
 
 

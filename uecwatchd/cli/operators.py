@@ -20,6 +20,7 @@ VERBS = frozenset(
         "images",
         "verify",
         "boot",
+        "console",
         "retry",
         "forget",
         "hold",

@@ -157,6 +157,17 @@ def add_boot_options(parser: argparse.ArgumentParser) -> None:
     _add_schema(parser, "boot")
 
 
+def add_console_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("set", metavar="SET", type=spelled, help=f"{HOW_NAMED}, or a file of it")
+    manner = parser.add_mutually_exclusive_group()
+    manner.add_argument(
+        "--raw",
+        action="store_true",
+        help="let the machine control this terminal, and give it each key; Ctrl-] leaves",
+    )
+    manner.add_argument("--vnc", action="store_true", help="print the socket of its screen, for a viewer")
+
+
 def add_request_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `retry` that other verbs have too."""
     parser.add_argument("set", metavar="SET", type=spelled, help=HOW_NAMED)

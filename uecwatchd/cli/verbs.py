@@ -74,6 +74,12 @@ VERBS = (
     VerbModule(
         "boot", "boot the image of a set in its cloud, as a test", "cli.boot", options.add_boot_options
     ),
+    VerbModule(
+        "console",
+        "the console of an installation, to look at it and to type on it",
+        "cli.console",
+        options.add_console_options,
+    ),
     VerbModule("retry", "try a set again now, in any state", "cli.requests", options.add_retry_options),
     VerbModule(
         "forget",
