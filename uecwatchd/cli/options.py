@@ -315,6 +315,9 @@ def dialects_and_faults() -> str:
 def add_demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="drop these instead")
     parser.add_argument(
+        "--install", action="store_true", help="drop a recipe: its system is installed from a CD first"
+    )
+    parser.add_argument(
         "--dir", type=Path, metavar="DIR", help="do it in this new folder (default: a temporary one)"
     )
 

@@ -15,6 +15,7 @@ from time import sleep
 from typing import Any
 
 from uecwatchd.demo.material import kernel, make_set
+from uecwatchd.demo.recipe import make_recipe
 from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.intake.spool import output_files
 from uecwatchd.sandbox.server import Sandbox
@@ -48,25 +49,31 @@ bucket = "uec-images"
 dialect = "sandbox"
 eucarc = "{eucarc}"
 """
+INSTALLATION = """\
+boot_every = 1
+
+[install]
+builds = "{builds}"
+"""
 
 
-def show(folder: Path, files: Sequence[Path], *, say: Say, clock: Callable[[], float]) -> int:
+def show(folder: Path, files: Sequence[Path], *, install: bool, say: Say, clock: Callable[[], float]) -> int:
     """Run the demo in a folder, with a real set made here or with `files`; returns an exit code.
 
-    Raises a UecError if something is missing, or if the sets do not succeed.
+    With `install` the set is a recipe, and its image is booted in the cloud. Raises a UecError if something
+    is missing, or if the sets do not succeed.
     """
     folder = folder.resolve()
     drop, config = folder / "spool", folder / "uecwatchd.toml"
     _must_be_there(files)
     _make(drop)
-    with Sandbox(folder / "cloud") as cloud:
+    with Sandbox(folder / "cloud", boot=install) as cloud:
         say(f"1. An embedded cloud answers on {cloud.url}, with an account of its own in {cloud.eucarc}.")
-        config.write_text(
-            CONFIGURATION.format(
-                spool=drop, settle=SETTLE_SECONDS, state=folder / "state", eucarc=cloud.eucarc
-            )
-        )
-        if not files:
+        config.write_text(_configuration(folder, cloud.eucarc, install=install))
+        if install:
+            say("2. An installation CD is made: isolinux, Debian's cloud kernel, an installer; and a recipe.")
+            files = make_recipe(folder / "made", SET_NAME, kernel=kernel(folder / "kernel"))
+        elif not files:
             say("2. A real image set is made: Debian's cloud kernel, an initrd, an ext4 partition image.")
             files = _real_set(folder)
         for file in files:
@@ -79,6 +86,13 @@ def show(folder: Path, files: Sequence[Path], *, say: Say, clock: Callable[[], f
         _show_results(drop, config, rows, say)
     say(f"Everything stays in {folder}. To continue: uecwatchd sandbox --dir {folder / 'cloud'} --port 0")
     return 0
+
+
+def _configuration(folder: Path, eucarc: Path, *, install: bool) -> str:
+    text = CONFIGURATION.format(
+        spool=folder / "spool", settle=SETTLE_SECONDS, state=folder / "state", eucarc=eucarc
+    )
+    return f"{text}{INSTALLATION.format(builds=folder / 'builds')}" if install else text
 
 
 def _must_be_there(files: Sequence[Path]) -> None:
@@ -149,12 +163,19 @@ def _await_end(config: Path, clock: Callable[[], float]) -> list[Mapping[str, An
         stuck = {"rejected", "halted", "deferred"} | (
             {"waiting"} if clock() - begun > WAITING_SECONDS else set()
         )
+        if any(map(_is_being_installed, rows)):
+            continue
         if rows and not states & {"new", "queued", "working"} and states & stuck:
             row = next(row for row in rows if row["state"] != "done")
             why = f"{row['state']}: {row['detail']}"
             hint = f"See {row['folder']}/{row['name']}.uec.error, if there is one."
             raise Rejected(row["name"], why, hint)
     raise Deferred("the demo", "the sets have not come to an end", "Look at the files beside the images.")
+
+
+def _is_being_installed(row: Mapping[str, Any]) -> bool:
+    build = (row.get("report") or {}).get("build")
+    return row["state"] == "waiting" and build is not None and build["state"] in ("queued", "running")
 
 
 def _status(config: Path) -> list[Mapping[str, Any]]:

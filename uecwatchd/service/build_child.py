@@ -4,20 +4,20 @@ It is started when a build is in the queue, and ends by itself when there are no
 time: the next one begins the interrupted stage again.
 """
 
-import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 
-from uecwatchd.config.records import Settings
+from uecwatchd.config.installation import InstallSettings
 from uecwatchd.errors import Deferred
 from uecwatchd.install.request import queued_builds
 
 # It has machines to end, and their disks to remove.
 STOP_SECONDS = 20.0
-# One that cannot start is not started again at each scan.
+# One that fails, or finds another worker in its folder, is not started again at each scan.
 RESTART_SECONDS = 10.0
+AGAIN_SECONDS = 2.0
 
 
 class BuildChild:
@@ -32,9 +32,9 @@ class BuildChild:
         self._process: subprocess.Popen[bytes] | None = None
         self._not_before = float("-inf")
 
-    def start_if_needed(self, settings: Settings) -> None:
+    def start_if_needed(self, settings: InstallSettings) -> None:
         """Start the process if there is something to do. Raises Deferred for one that has failed."""
-        if settings.install.worker != "child" or self._is_running():
+        if settings.worker != "child" or self._is_running():
             return
         code = self._process.returncode if self._process else 0
         self._process = None
@@ -45,7 +45,7 @@ class BuildChild:
                 f"it has ended with {code}",
                 "See what it has said above; it is started again by itself.",
             )
-        if self._monotonic() >= self._not_before and queued_builds(settings.install.builds):
+        if self._monotonic() >= self._not_before and queued_builds(settings.builds):
             self._start(settings)
 
     def close(self) -> None:
@@ -60,16 +60,12 @@ class BuildChild:
     def _is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def _start(self, settings: Settings) -> None:
-        command = [sys.executable, "-m", "uecwatchd", "build-worker"]
-        if settings.source:
-            command += ["--config", str(settings.source)]
-        # The folder may come from a default that the process would not have.
-        environ = {**os.environ, "UECWATCHD_INSTALL__BUILDS": str(settings.install.builds)}
+    def _start(self, settings: InstallSettings) -> None:
+        command = [sys.executable, "-m", "uecwatchd", "build-worker", str(settings.builds)]
+        command += ["--at-once", str(settings.at_once)]
+        self._not_before = self._monotonic() + AGAIN_SECONDS
         try:
-            self._process = subprocess.Popen(
-                command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-            )
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         except OSError as error:
             self._not_before = self._monotonic() + RESTART_SECONDS
             why, hint = error.strerror or str(error), "Look what limits the processes of the service."

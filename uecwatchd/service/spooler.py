@@ -288,7 +288,7 @@ class Spooler:
             held, now = parts.requests.open.holds.keys(), setup.tools.clocks.now()
             watch.look(held=held, running=parts.dispatcher.running, now=now)
             if not setup.tools.stopping.is_set():
-                self._build_child.start_if_needed(setup.settings)
+                self._build_child.start_if_needed(setup.settings.install)
 
     def _adjust_for_clock_jump(self) -> None:
         """Leave the remaining waits as they are after the wall clock has jumped."""

@@ -37,6 +37,7 @@ from uecwatchd.outputs.wording import command, duration, waiting_for
 from uecwatchd.service.attempt.context import AttemptTools, Job, stop_if_asked, tell, with_members
 from uecwatchd.service.attempt.digests import check_sum
 from uecwatchd.service.builds import BUILD_REASON, copy_screenshot, first_look_at, withdraw_unneeded
+from uecwatchd.system.made_files import cannot_use, make_folder
 from uecwatchd.system.text import format_size
 from uecwatchd.types import ContentDigest, FileStamp, SetId
 
@@ -197,6 +198,11 @@ def _hand_in(
     The record is written first: what is in the folder without a record would stay there for ever.
     """
     builds = tools.install.builds
+    if tools.install.worker == "child":  # the one of a unit belongs to other users as well
+        try:
+            make_folder(builds)
+        except OSError as error:
+            raise cannot_use(builds, error) from error
     if job.before and job.before.build and job.before.build.key != build.key:
         others = (one for one in tools.ledger.sets() if one.id != job.record.id)
         withdraw_unneeded(builds, job.before.build.key, others)
