@@ -1,4 +1,4 @@
-"""The verb `console`: the serial console of a machine on which the system of a set is being installed.
+"""The verb `console`: the serial console of an installation, shown, followed and typed on.
 
 It shows what is on the console so far and follows it to the end of the build; lines that are typed go to the
 machine. A machine is a stranger's: what would control the terminal is left out, unless `--raw` gives it that.

@@ -40,7 +40,7 @@ DialectName = Literal["auto", "uec", "euca3", "euca4", "euca5", "openstack", "aw
 Verify = Literal["sizes", "full"]
 Members = Literal["separate", "trusted"]
 # Keys that can be forbidden in sidecars. All other keys concern only the sidecar's own files.
-Closable = Literal["public", "share", "bucket", "on_existing", "clouds", "test", "retention"]
+Closable = Literal["public", "share", "bucket", "on_existing", "clouds", "test", "retention", "install"]
 Compression = Literal["fast", "small"]
 # What a message can be about. "partly": done on some of its clouds, and failed on another. "stale": nothing
 # new for longer than `fresh` allows.

@@ -1,4 +1,4 @@
-"""Sets whose systems are being installed: they wait without using a worker, and are looked at now and then.
+"""Installations that sets wait for: a look at each now and then, and no worker in use meanwhile.
 
 A look reads one small file of the worker of installations, and what its console has got since the last look.
 While the build is not over, nothing is started or counted. What no set needs any more is withdrawn by each

@@ -47,7 +47,7 @@ _WAITED = ("waiting", "queued", "working")
 
 
 @dataclass(frozen=True, slots=True)
-class SourceFile:
+class FileOfRecipe:
     """A file that a system is installed from. `path` is relative to the folder."""
 
     use: str  #: its key in the recipe
@@ -108,12 +108,12 @@ def check_limits(name: str, recipe: InstallRecipe, settings: InstallSettings) ->
 # --- the files --------------------------------------------------------------------------------------------
 
 
-def _dropped_files(job: Job, recipe: RecipeFiles) -> Iterator[SourceFile]:
+def _dropped_files(job: Job, recipe: RecipeFiles) -> Iterator[FileOfRecipe]:
     for use, (path, stamp) in recipe.files.items():
-        yield SourceFile(use, job.found.folder, path, stamp)
+        yield FileOfRecipe(use, job.found.folder, path, stamp)
 
 
-def _file_of_base(job: Job, recipe: RecipeFiles, tools: AttemptTools) -> Iterator[SourceFile]:
+def _file_of_base(job: Job, recipe: RecipeFiles, tools: AttemptTools) -> Iterator[FileOfRecipe]:
     """Yield the image of the set that this one is added to, if it is one.
 
     Raises NotYet while it is not done, Rejected if its image is not there any more.
@@ -130,7 +130,7 @@ def _file_of_base(job: Job, recipe: RecipeFiles, tools: AttemptTools) -> Iterato
     if base.build is not None:
         if _find_disk(base.build.key, tools) is None:
             raise _base_not_kept(base)
-        yield SourceFile("base", tools.install.builds, machine.path, machine.stamp)
+        yield FileOfRecipe("base", tools.install.builds, machine.path, machine.stamp)
     elif machine.origin:
         what, why = (
             f"{base.name}: it cannot be a base",
@@ -138,7 +138,7 @@ def _file_of_base(job: Job, recipe: RecipeFiles, tools: AttemptTools) -> Iterato
         )
         raise Rejected(what, why, "Unpack the image, and drop it beside the recipe.")
     else:
-        yield SourceFile("base", job.found.folder, machine.path, machine.stamp)
+        yield FileOfRecipe("base", job.found.folder, machine.path, machine.stamp)
 
 
 def _base_not_kept(base: SetRecord) -> Rejected:
@@ -149,7 +149,7 @@ def _base_not_kept(base: SetRecord) -> Rejected:
     )
 
 
-def _digest(job: Job, source: SourceFile, tools: AttemptTools) -> ContentDigest:
+def _digest(job: Job, source: FileOfRecipe, tools: AttemptTools) -> ContentDigest:
     """Return the digest of a file, computed once for each content."""
     digest = tools.ledger.digest(source.stamp, "file")
     if digest is None:
@@ -160,7 +160,7 @@ def _digest(job: Job, source: SourceFile, tools: AttemptTools) -> ContentDigest:
     return digest
 
 
-def _report(job: Job, source: SourceFile, tools: AttemptTools, done: int) -> None:
+def _report(job: Job, source: FileOfRecipe, tools: AttemptTools, done: int) -> None:
     stop_if_asked(job, tools)
     stage, size = job.record.stage, source.stamp.size
     job.listener.progress(Progress(job.found.id, stage, source.path.rsplit("/", 1)[-1], done, size))
@@ -188,7 +188,7 @@ def _read_status(key: str, tools: AttemptTools) -> BuildStatus | None:
 def _hand_in(
     job: Job,
     recipe: RecipeFiles,
-    files: list[SourceFile],
+    files: list[FileOfRecipe],
     build: SetBuild,
     status: BuildStatus | None,
     tools: AttemptTools,
