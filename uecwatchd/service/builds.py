@@ -13,6 +13,7 @@ from pathlib import Path
 
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Listener, Tee
+from uecwatchd.images.console import without_sequences
 from uecwatchd.install.request import (
     CONSOLE,
     REQUEST,
@@ -114,14 +115,15 @@ class BuildWatch:
                 result_files.publish(record)
 
     def _tell(self, record: SetRecord, before: SetBuild, seen: SetBuild, lines: Iterable[str]) -> None:
-        listener = Tee((result_files.LogFile(record.id), self.listener))
-        if seen.stage != before.stage and seen.is_open:
-            fields = {"stage": seen.stage}
-            listener.tell(
-                Event(Kind.WORKING, f"{record.name}: {STAGE_WORDS[seen.stage]}", record.id, fields=fields)
-            )
+        log, lines = result_files.LogFile(record.id), tuple(lines)
+        if lines:
+            log.add_lines(f"console: {line}" for line in lines)
         for line in lines:
-            listener.tell(Event(Kind.CONSOLE, f"{record.name}: console: {line}", record.id))
+            self.listener.tell(Event(Kind.CONSOLE, f"{record.name}: console: {line}", record.id))
+        if seen.stage != before.stage and seen.is_open:
+            what = f"{record.name}: {STAGE_WORDS[seen.stage]}"
+            fields = {"stage": seen.stage}
+            Tee((log, self.listener)).tell(Event(Kind.WORKING, what, record.id, fields=fields))
 
 
 STAGE_WORDS = {
@@ -162,7 +164,7 @@ def read_console(builds: Path, build: SetBuild) -> tuple[list[str], SetBuild]:
         return [], build
     whole = data if not build.is_open or len(data) == LOOK_BYTES else data[: data.rfind(b"\n") + 1]
     logged = build.logged + len(whole)
-    lines = whole.decode(errors="replace").splitlines()
+    lines = without_sequences(whole.decode(errors="replace")).split("\n")
     if logged >= LOGGED_BYTES:
         lines.append(f"(it goes on; the rest is not in this log, but in {builds / build.key / CONSOLE})")
     return [line for line in lines if line.strip()], replace(build, logged=logged)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from datetime import datetime
 
+from uecwatchd.cli.check.builds import examine_builds
 from uecwatchd.cli.check.cloud import examine_cloud
 from uecwatchd.cli.check.finding import Finding, bad
 from uecwatchd.cli.check.host import examine_configuration, examine_folder, examine_state
@@ -59,6 +60,7 @@ def examine(
     yield from _in_words(str(settings.state.dir), state)
     for setting, folder in settings.outputs.folders().items():
         yield from _in_words(setting, unless_bound(unit, folder, examine_output(setting, folder)))
+    yield from _in_words("installations", examine_builds(settings.install))
     yield from _in_words("hooks and messages", examine_programs(settings, send=send))
     if not settings.clouds:
         hint = "Add [cloud.default] to the configuration; see its example."

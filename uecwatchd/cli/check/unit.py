@@ -28,7 +28,9 @@ def needs(settings: Settings) -> tuple[Need, ...]:
 
     Call it as root, who can see them all. Starts no program.
     """
-    folders = (*settings.spool.folders, settings.state.dir, *settings.outputs.folders().values())
+    folders = [*settings.spool.folders, settings.state.dir, *settings.outputs.folders().values()]
+    if settings.install.worker == "unit":
+        folders.append(settings.install.builds)
     found = [Need(PurePath(os.path.realpath(folder)), write=True) for folder in folders]
     found += [_read(settings.source)] if settings.source else []
     found += [replace(_read(Path(path)), execute=True) for path, *_ in programs_of(settings).values()]
