@@ -40,6 +40,8 @@ FILES = (
     ("systemd/uecwatchd-once.path", UNITS / "uecwatchd-once.path"),
     ("systemd/uecwatchd-once.timer", UNITS / "uecwatchd-once.timer"),
     ("systemd/uecwatchd-once.conf", ONCE / "20-once.conf"),
+    ("systemd/uecwatchd-build.service", UNITS / "uecwatchd-build.service"),
+    ("systemd/uecwatchd-build.path", UNITS / "uecwatchd-build.path"),
     ("systemd/uecwatchd.sysusers", Path("usr/lib/sysusers.d/uecwatchd.conf")),
     ("systemd/uecwatchd.tmpfiles", Path("usr/lib/tmpfiles.d/uecwatchd.conf")),
     ("systemd/uecwatchd.catalog", Path("usr/lib/systemd/catalog/uecwatchd.catalog")),

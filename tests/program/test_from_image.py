@@ -14,7 +14,7 @@ from tests.support.cloud_keys import with_keys
 from tests.support.guest_images import Content, bzimage, disk, ext, fill, run
 from tests.support.host import Host
 from tests.support.sizes import MIB
-from uecwatchd.demo.material import cpio
+from uecwatchd.install.cpio import cpio
 from uecwatchd.sandbox.server import Sandbox
 
 EX_DATAERR = 65

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tests.support.guest_images import bzimage
 from tests.support.sizes import MIB
-from uecwatchd.demo.material import RAMDISK_INIT, RealSet, cpio, make_partition, write_sidecar
+from uecwatchd.demo.material import RAMDISK_INIT, RealSet, make_partition, write_sidecar
+from uecwatchd.install.cpio import cpio
 
 VERSION = "6.1.0-9-cloud-amd64"
 

@@ -16,6 +16,7 @@ BESIDES = "; or read the files beside yours: NAME.uec.error, NAME.uec.json, NAME
 # A daemon writes down as often how far it is.
 WATCH_SECONDS = 2.0
 LEAST_WATCH_SECONDS, MOST_WATCH_SECONDS = 0.1, 86400.0
+MOST_BUILDS = 64
 MADE_HERE = "here"
 COLUMNS = f"""Fields are separated by tabs and may be empty: IMAGE, id, location (BUCKET/MANIFEST), owner,
 state, public or private, architecture, type, kernel, ramdisk, platform, root device type, virtualization,
@@ -42,6 +43,24 @@ def add_common_options(parser: argparse.ArgumentParser, *, unset: str | None) ->
 
 def add_no_options(_parser: argparse.ArgumentParser) -> None:
     pass
+
+
+def add_build_worker_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="folder of the builds, which the service writes to")
+    parser.add_argument(
+        "--at-once",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="installations at once, each a machine with the memory of its recipe (1)",
+    )
+
+
+def _count(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if not 1 <= number <= MOST_BUILDS:
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to {MOST_BUILDS}")
+    return number
 
 
 def _add_schema(parser: argparse.ArgumentParser, verb: str) -> None:

@@ -34,7 +34,7 @@ class VerbModule:
     appendix: Callable[[], str] | None = None  #: makes the end of the help
 
     def run(self, arguments: argparse.Namespace) -> int:
-        act: Callable[[argparse.Namespace], int] = getattr(self.load(), self.name)
+        act: Callable[[argparse.Namespace], int] = getattr(self.load(), self.name.replace("-", "_"))
         return act(arguments)
 
     def load(self) -> ModuleType:
@@ -139,6 +139,13 @@ VERBS = (
         "cli.inspect",
         options.add_inspect_options,
         "environment",
+    ),
+    VerbModule(
+        "build-worker",
+        "carry out installations that the service asks for (for systemd)",
+        "cli.build_worker",
+        options.add_build_worker_options,
+        "own",
     ),
     VerbModule(
         "setup",

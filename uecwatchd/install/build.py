@@ -134,7 +134,7 @@ def _is_installer_over(build: _Build, machine: Machine) -> bool:
     if NO_BOOT in machine.text:
         hint = "Use an image that starts on a PC with a BIOS, or name kernel and initrd in it."
         raise Rejected(f"{name}: its installer does not start", f"the firmware says: {NO_BOOT}", hint)
-    if recipe.restarts and not build.is_last_start and machine.monitor.count("RESET") >= recipe.restarts:
+    if recipe.restarts and not build.is_last_start and machine.starts > recipe.restarts:
         build.is_last_start = machine.monitor.command("set-action", reboot="shutdown")
     return machine.has_ended()
 
@@ -221,7 +221,8 @@ def _watch(build: _Build, machine: Machine, is_over: Judge) -> None:
         if is_over(machine):
             return
         if machine.monitor.count("no space"):
-            raise Deferred(f"{build.folder}: no room for the disk", "it is full", "Free some space there.")
+            hint = "Free some space there; it is tried again by itself."
+            raise Deferred(f"{build.folder}: no room for the disk", "its file system is full", hint)
         if build.tools.clock() - began > limit:
             raise _too_late(build, limit)
         if not ended:

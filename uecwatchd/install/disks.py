@@ -11,11 +11,12 @@ from pathlib import Path
 from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.images.block_source import BlockSource
 from uecwatchd.images.formats.open import open_disk
+from uecwatchd.install.child import run_child
 from uecwatchd.install.recipe import InstallRecipe
 from uecwatchd.install.request import DISK
 from uecwatchd.system.disk_space import check_space_for
 from uecwatchd.system.made_files import sync_folder
-from uecwatchd.system.programs import Program, run_program
+from uecwatchd.system.programs import Program
 from uecwatchd.system.text import format_size
 
 WHAT = "the folder of installations"
@@ -25,14 +26,14 @@ SECOND_BYTES = 1 << 30
 # A minimal system; what an installation really takes is not known before.
 LEAST_SYSTEM_BYTES = 16 << 20
 READ_BYTES = 1 << 20
-# The copy of a disk of a terabyte takes an hour.
-QEMU_IMG = Program("qemu-img", "qemu-utils", 2 * 3600)
+# It may take as long as a copy of the base does.
+QEMU_IMG = Program("qemu-img", "qemu-utils", 0)
 
 
-def make_disk(folder: Path, recipe: InstallRecipe) -> None:
+def make_disk(folder: Path, recipe: InstallRecipe, *, check: Callable[[], None]) -> None:
     """Make an empty disk for an installation. Raises Deferred."""
     check_space_for(folder, LEAST_SYSTEM_BYTES, WHAT)
-    _create(folder, DISK, recipe.disk or 0)
+    _create(folder, DISK, recipe.disk or 0, check)
 
 
 def copy_base(
@@ -52,15 +53,15 @@ def copy_base(
         check_space_for(folder, 2 * source.stored_bytes, WHAT)
         _write_raw(source, folder / RAW, check)
     (folder / DISK).unlink(missing_ok=True)
-    run_program(QEMU_IMG, ["convert", "-q", "-f", "raw", "-O", "qcow2", RAW, DISK], folder=folder)
+    run_child(QEMU_IMG, ["convert", "-q", "-f", "raw", "-O", "qcow2", RAW, DISK], folder, check=check)
     (folder / RAW).unlink()
     if recipe.disk is not None:
-        run_program(QEMU_IMG, ["resize", "-q", "-f", "qcow2", DISK, str(recipe.disk)], folder=folder)
+        run_child(QEMU_IMG, ["resize", "-q", "-f", "qcow2", DISK, str(recipe.disk)], folder, check=check)
 
 
-def make_second_disk(folder: Path) -> Path:
+def make_second_disk(folder: Path, *, check: Callable[[], None]) -> Path:
     """Make the empty disk that a driver is installed for. Raises Deferred."""
-    _create(folder, SECOND, SECOND_BYTES)
+    _create(folder, SECOND, SECOND_BYTES, check)
     return folder / SECOND
 
 
@@ -74,9 +75,9 @@ def flush_disk(folder: Path) -> None:
     sync_folder(folder)
 
 
-def _create(folder: Path, name: str, size: int) -> None:
+def _create(folder: Path, name: str, size: int, check: Callable[[], None]) -> None:
     (folder / name).unlink(missing_ok=True)
-    run_program(QEMU_IMG, ["create", "-q", "-f", "qcow2", name, str(size)], folder=folder)
+    run_child(QEMU_IMG, ["create", "-q", "-f", "qcow2", name, str(size)], folder, check=check)
 
 
 def _write_raw(source: BlockSource, path: Path, check: Callable[[], None]) -> None:

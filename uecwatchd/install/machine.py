@@ -1,13 +1,12 @@
 """One running QEMU: its process, its console, its control connection, and its certain end.
 
 A machine is ended by its process, never asked to end: what an installer does at a shutdown is not wanted. It
-ends with the worker in any case. setpriv(1) lets the kernel kill it with the thread that has started it, and
-a note with process id and start time lets the next worker find what that has missed.
+ends with the worker in any case, and a note with process id and start time lets the next worker end what is
+left nevertheless.
 """
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.images.console import without_sequences
+from uecwatchd.install.child import start_child
 from uecwatchd.install.monitor import Monitor
 from uecwatchd.install.request import CONSOLE, CONSOLE_SOCKET, SCREENSHOT, VNC_SOCKET
 from uecwatchd.install.screen import png_from_ppm
@@ -28,6 +28,9 @@ CONSOLE_LIMIT_BYTES = 32 << 20
 JUDGED_CHARS = 512 * 1024
 PICTURE_LIMIT_BYTES = 64 << 20
 ERROR_CHARS = 2000
+# The first word of the firmware at each start. QEMU's own events tell of a restart up to three times, because
+# this firmware restarts the machine once more.
+FIRMWARE = "SeaBIOS (version"
 STARTED_AT_FIELD = 21  # of /proc/PID/stat, counted from 0: proc(5)
 
 
@@ -45,11 +48,15 @@ class Machine:
         self._begin = _size(folder / CONSOLE)  # what an earlier stage has written
         self._read = self._begin
         self._text = ""
+        self.starts = 0  #: how often its firmware has begun: one more than it was restarted
         ours, theirs = socket.socketpair()
         with theirs, (folder / ERRORS).open("wb") as errors:
             try:
-                self._process = _start(
-                    folder, command(theirs.fileno()), (theirs.fileno(), *descriptors), errors.fileno()
+                self._process = start_child(
+                    command(theirs.fileno()),
+                    folder,
+                    errors=errors.fileno(),
+                    descriptors=(theirs.fileno(), *descriptors),
                 )
             except OSError as error:
                 ours.close()
@@ -69,7 +76,9 @@ class Machine:
             file.seek(self._read)
             data = file.read(1 << 20)
             self._read += len(data)
-            self._text = (self._text + data.decode("utf-8", "replace"))[-JUDGED_CHARS:]
+            before, new = self._text[1 - len(FIRMWARE) :], data.decode("utf-8", "replace")
+            self.starts += (before + new).count(FIRMWARE)
+            self._text = (self._text + new)[-JUDGED_CHARS:]
             if self._read - self._begin > CONSOLE_LIMIT_BYTES:
                 hint = "Let the installer say less, for example without debug messages."
                 raise Rejected("its console", "more than 32 MiB were written there", hint)
@@ -86,11 +95,14 @@ class Machine:
 
     def complaint(self) -> str:
         """Return the complaint with which QEMU has failed; empty if it has not."""
+        if self.monitor.count("ended from outside"):
+            return "it was ended from outside"
         if self._process.returncode in (None, 0):
             return ""
         said = (self._folder / ERRORS).read_text(errors="replace")[-ERROR_CHARS:].strip()
         lines = [line for line in said.splitlines() if "warning:" not in line]
-        ended = f"exit code {self._process.returncode}"
+        code = self._process.returncode
+        ended = f"exit code {code}" if code > 0 else f"it was killed by signal {-code}"
         return lines[-1].removeprefix("qemu-system-x86_64: ") if lines else ended
 
     def take_picture(self) -> bool:
@@ -115,25 +127,6 @@ class Machine:
         self._process.wait()
         self.monitor.close()
         remove_traces(self._folder)
-
-
-def _start(
-    folder: Path, command: Sequence[str], descriptors: Sequence[int], errors: int
-) -> "subprocess.Popen[bytes]":
-    setpriv = shutil.which("setpriv")
-    with_parent = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
-    return subprocess.Popen(
-        [*with_parent, *command],
-        cwd=folder,
-        # Of the snapshots, which may become as large as a disk: not in a /tmp in memory.
-        env={"PATH": os.environ.get("PATH", os.defpath), "TMPDIR": str(folder), "LC_ALL": "C"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=errors,
-        pass_fds=descriptors,
-        start_new_session=True,
-        umask=0o007,  # its sockets are for the group of the folder
-    )
 
 
 def _size(path: Path) -> int:

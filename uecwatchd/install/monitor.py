@@ -17,7 +17,8 @@ ANSWER_SECONDS = 10.0
 class Monitor:
     """The connection to one QEMU, safe to use from any thread.
 
-    Events are counted by their names. An error of a drive for want of space is counted as "no space".
+    Events are counted by their names. An error of a drive for want of space is counted as "no space", an end
+    that no guest has asked for as "ended from outside".
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -85,4 +86,6 @@ class Monitor:
     def _count(self, event: str, data: object) -> None:
         if event == "BLOCK_IO_ERROR" and isinstance(data, dict) and data.get("nospace"):
             event = "no space"
+        if event == "SHUTDOWN" and isinstance(data, dict) and not data.get("guest"):
+            event = "ended from outside"
         self._counts[event] = self._counts.get(event, 0) + 1

@@ -49,7 +49,7 @@ def prepare(work: Preparation) -> MachineMedia:
     media = MachineMedia(DISK)
     if "iso" in files:
         media = _with_iso(work, media)
-        make_disk(folder, recipe)
+        make_disk(folder, recipe, check=work.check)
     else:
         name = files.name("base")
         copy_base(folder, recipe, files.descriptor("base"), name=name, check=work.check)
@@ -60,7 +60,7 @@ def prepare(work: Preparation) -> MachineMedia:
         else:
             media = replace(media, cds=(*media.cds, files.path("drivers")))
     if recipe.second_disk:
-        media = replace(media, second_disk=make_second_disk(folder).name)
+        media = replace(media, second_disk=make_second_disk(folder, check=work.check).name)
     return media
 
 

@@ -9,7 +9,6 @@ import shutil
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +32,8 @@ from uecwatchd.system.lockfile import LockFile, LockTaken
 
 LOCK = LockFile(".worker.lock", "another worker is at work here", "It takes all requests by itself.")
 LOOK_SECONDS = 0.2
+# After a failure of the disk, which has to be corrected by somebody.
+PAUSE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +108,14 @@ class _Worker:
             return
         except FileNotFoundError:  # its folder was removed by hand
             return
+        except OSError as error:  # not even its status can be written, so it stays in the queue
+            self._tools.tell(f"{self._builds / key}: cannot write there: {error.strerror or error}")
+            self._tools.wait(PAUSE_SECONDS)
+            return
         except Exception as error:  # noqa: BLE001 (one build must not end the others)
             self._tools.tell(traceback.format_exc())
-            why = f"{type(error).__name__}: {error}"
-            failure = BuildFailure("deferred", key, why, "This is an error of uecwatchd: see the journal.")
-            status = BuildStatus(key, "failed", self._tools.now(), failure=failure)
-            with suppress(OSError):
-                write_status(self._builds, status)
+            why, hint = f"{type(error).__name__}: {error}", "This is an error of uecwatchd: see the journal."
+            status = self._refuse(key, self._tools.now(), f"{key}: the installation has failed", why, hint)
         end_build(self._builds, key)
         self._tools.tell(_describe(status))
 

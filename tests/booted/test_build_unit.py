@@ -1,0 +1,138 @@
+"""The unit of installations: started by a request of the service's user, confined, with a user of its own."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.booted.conftest import Machine
+from tests.support.boot_code import GOOD_SYSTEM, HANG, POWER_OFF, installer, make_iso
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.exhaustive
+
+ROOT = Path(__file__).parents[2]
+UNITS = "/etc/systemd/system"
+SPOOL = "/var/spool/uecwatchd"
+BUILDS = "/var/lib/uecwatchd-build"
+WORST_SCORE = 1.7
+INSTALL = f"""
+cp /opt/source/systemd/uecwatchd-build.service /opt/source/systemd/uecwatchd-build.path {UNITS}
+systemctl daemon-reload
+systemctl start uecwatchd-build.path
+"""
+# As the service asks, with its user and its groups.
+ASK = """
+import sys
+from pathlib import Path
+from uecwatchd.install.recipe import read_recipe
+from uecwatchd.install.request import BuildRequest, RecipeFile, withdraw_request, write_request
+from uecwatchd.types import FileStamp
+key, iso = sys.argv[1], Path(sys.argv[2])
+if iso.name == "withdraw":
+    withdraw_request(Path("/var/lib/uecwatchd-build"), key)
+else:
+    recipe = read_recipe({"iso": iso.name, "disk": "4M", "memory": "32M", "time_limit": "60s"})
+    files = {"iso": RecipeFile(iso, FileStamp.of(iso.stat()))}
+    write_request(Path("/var/lib/uecwatchd-build"), BuildRequest(key, "karmic", recipe, files, "tcg"))
+"""
+READ = "import sys; print(open(sys.argv[1], 'rb').read(4))"
+
+
+@pytest.fixture(scope="module")
+def unit(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    made = tmp_path_factory.mktemp("isos")
+    machine.shell(INSTALL)
+    for name, code in (("good", installer(GOOD_SYSTEM, POWER_OFF)), ("hang", installer(None, HANG))):
+        iso = make_iso(made / f"{name}.iso", code)
+        machine.path(f"{SPOOL}/{name}.iso").write_bytes(iso.read_bytes())
+        machine.shell(f"chown alice:uecdrop {SPOOL}/{name}.iso; chmod 640 {SPOOL}/{name}.iso")
+    yield machine
+    machine.shell(
+        f"systemctl stop uecwatchd-build.path uecwatchd-build.service; rm {UNITS}/uecwatchd-build.*"
+    )
+
+
+def as_the_service(machine: Machine, script: str, *words: str) -> str:
+    user = ("runuser", "-u", "uecwatchd", "--", "/opt/uecwatchd/bin/python", "-c", script)
+    return machine.run(*user, *words).stdout
+
+
+def status(machine: Machine, key: str) -> dict[str, Any]:
+    path = machine.path(f"{BUILDS}/{key}/status.json")
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def installing(machine: Machine, key: str) -> None:
+    until(lambda: status(machine, key).get("stage") == "install" or status(machine, key).get("failure"))
+    assert not status(machine, key)["failure"], log(machine)
+
+
+def log(machine: Machine) -> str:
+    return machine.run("journalctl", "--unit=uecwatchd-build*", "--output=cat").stdout
+
+
+def test_systemd_understands_the_units(unit: Machine) -> None:
+    names = ["uecwatchd-build.service", "uecwatchd-build.path"]
+    assert unit.run("systemd-analyze", "verify", "--man=no", *names).stderr == ""
+
+
+def test_the_unit_is_nearly_as_confined_as_the_service(unit: Machine) -> None:
+    shown = unit.run("systemd-analyze", "security", "--no-pager", "uecwatchd-build.service").stdout
+    (score,) = re.findall(r"Overall exposure level.*: ([0-9.]+)", shown)
+    assert float(score) <= WORST_SCORE
+
+
+def test_the_service_still_may_not_run_what_qemu_needs() -> None:
+    text = (ROOT / "systemd/uecwatchd.service").read_text()
+    for line in ("MemoryDenyWriteExecute=yes", "PrivateDevices=yes", "NoNewPrivileges=yes"):
+        assert f"\n{line}\n" in text
+
+
+def test_a_request_of_the_service_is_carried_out_and_its_disk_can_be_read(unit: Machine) -> None:
+    key = "a" * 32
+    as_the_service(unit, ASK, key, f"{SPOOL}/good.iso")
+    until(lambda: status(unit, key).get("state") in ("done", "failed"), detail=lambda: log(unit))
+    assert status(unit, key)["failure"] is None, log(unit)
+    assert as_the_service(unit, READ, f"{BUILDS}/{key}/disk.qcow2") == "b'QFI\\xfb'\n"
+    assert (
+        unit.run("stat", "-c", "%U:%G %a", f"{BUILDS}/{key}/disk.qcow2").stdout == "uecbuild:uecbuild 640\n"
+    )
+    until(lambda: unit.run("systemctl", "is-active", "uecwatchd-build", check=False).stdout == "inactive\n")
+    assert unit.run("systemctl", "is-active", "uecwatchd-build.path").stdout == "active\n"
+
+
+def test_the_worker_may_not_see_what_is_the_services_own(unit: Machine) -> None:
+    for path in ("/etc/uecwatchd/eucarc", "/var/lib/uecwatchd"):
+        denied = unit.run("runuser", "-u", "uecbuild", "--", "ls", f"{path}/.", check=False)
+        assert denied.returncode != 0, path
+
+
+def test_a_withdrawn_installation_leaves_no_machine_and_no_file(unit: Machine) -> None:
+    key = "b" * 32
+    as_the_service(unit, ASK, key, f"{SPOOL}/hang.iso")
+    installing(unit, key)
+    as_the_service(unit, ASK, key, "withdraw")
+    until(lambda: not unit.path(f"{BUILDS}/{key}").exists(), detail=lambda: log(unit))
+    until(lambda: unit.run("systemctl", "is-active", "uecwatchd-build", check=False).stdout == "inactive\n")
+    assert unit.run("pgrep", "-u", "uecbuild", check=False).stdout == ""
+    assert "was withdrawn" in log(unit)
+
+
+def test_a_stop_of_the_unit_ends_its_machines_and_the_next_start_goes_on(unit: Machine) -> None:
+    key = "c" * 32
+    unit.shell("systemctl stop uecwatchd-build.path")
+    as_the_service(unit, ASK, key, f"{SPOOL}/hang.iso")
+    unit.run("systemctl", "start", "uecwatchd-build")
+    installing(unit, key)
+    unit.run("systemctl", "stop", "uecwatchd-build")
+    assert unit.run("systemctl", "show", "--value", "-pResult", "uecwatchd-build").stdout == "success\n"
+    assert unit.run("pgrep", "-u", "uecbuild", check=False).stdout == ""
+    assert status(unit, key)["state"] == "running"
+    as_the_service(unit, ASK, key, "withdraw")
+    unit.run("systemctl", "start", "uecwatchd-build.path")
+    until(lambda: not unit.path(f"{BUILDS}/{key}").exists(), detail=lambda: log(unit))

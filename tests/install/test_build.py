@@ -1,0 +1,178 @@
+"""Builds with real machines: what comes of each kind of installer. They are a few bytes of machine code."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.boot_code import DELAY, GOOD_SYSTEM, HANG, POWER_OFF, RESTART, installer, make_iso, say
+from tests.support.builds import Builds
+from uecwatchd.images.formats.open import open_disk
+from uecwatchd.install.request import BuildStatus
+
+
+@pytest.fixture
+def builds(tmp_path: Path) -> Iterator[Builds]:
+    yield Builds(tmp_path)
+    assert machines_in(tmp_path) == [], "no machine is left"
+
+
+def machines_in(folder: Path) -> list[str]:
+    """Return the processes that work in a folder, or below."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            place = (process / "cwd").readlink()
+        except OSError:
+            continue
+        if place.is_relative_to(folder / "builds"):
+            found.append(process.name)
+    return found
+
+
+def left(builds: Builds, status: BuildStatus) -> set[str]:
+    return {path.name for path in (builds.folder / status.key).iterdir()}
+
+
+def failure(status: BuildStatus) -> str:
+    assert status.failure, status
+    return f"{status.failure.kind}: {status.failure.what}: {status.failure.why}"
+
+
+def test_a_system_that_boots_again_is_installed(builds: Builds) -> None:
+    make_iso(builds.files / "tiny.iso", installer(GOOD_SYSTEM, POWER_OFF))
+    status = builds.build()
+    assert (status.state, status.stage, status.disk, status.accelerator) == (
+        "done", "second boot", "disk.qcow2", "tcg",
+    )  # fmt: skip
+    assert status.last_line == "karmic login:"
+    assert left(builds, status) == {"request.json", "status.json", "console.log", "disk.qcow2"}
+    with (builds.folder / status.key / "disk.qcow2").open("rb", buffering=0) as file:
+        assert open_disk(file, name="disk").source.size == 4 << 20
+    assert "INSTALLING" in builds.console(status.key)
+
+
+def test_an_installer_that_restarts_at_its_end_is_done(builds: Builds) -> None:
+    make_iso(builds.files / "tiny.iso", installer(GOOD_SYSTEM, RESTART))
+    assert builds.build().state == "done"
+
+
+def test_an_installation_may_need_restarts(builds: Builds) -> None:
+    """The CD installs a second stage, which starts from the disk and restarts for the end."""
+    make_iso(builds.files / "tiny.iso", installer(say("STAGE TWO") + DELAY + RESTART, RESTART))
+    status = builds.build(restarts=1, expect="STAGE TWO")
+    assert status.state == "done"
+    assert builds.console(status.key).count("STAGE TWO") == 2, "once from the disk, and once more as a proof"
+
+
+def test_an_installer_that_fails_and_powers_off_has_installed_nothing(builds: Builds) -> None:
+    make_iso(builds.files / "tiny.iso", installer(None, POWER_OFF, lines=("NO MIRROR",)))
+    status = builds.build()
+    assert failure(status) == (
+        "rejected: karmic: the installed system does not come up: its disk does not boot: "
+        "the installer has not finished, or has installed no boot loader"
+    )
+    assert "NO MIRROR" in status.console
+    assert status.screenshot
+    picture = builds.folder / status.key / status.screenshot
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert left(builds, status) == {"request.json", "status.json", "console.log", "screenshot.png"}
+
+
+def test_an_installer_that_hangs_is_ended_at_the_time_limit(builds: Builds) -> None:
+    make_iso(builds.files / "tiny.iso", installer(None, HANG, lines=("Which keyboard?",)))
+    status = builds.build(time_limit="2s")
+    assert failure(status) == "rejected: karmic: its installation does not end: it still runs after 2 s"
+    assert status.console[-1] == "Which keyboard?"
+    assert status.stage == "install"
+    assert status.screenshot
+
+
+def test_an_installer_that_restarts_for_ever_is_ended_at_its_first_restart(builds: Builds) -> None:
+    make_iso(builds.files / "tiny.iso", installer(None, RESTART))
+    status = builds.build()
+    assert "its disk does not boot" in failure(status)
+    assert builds.console(status.key).count("INSTALLING") == 1
+
+
+def test_a_system_that_restarts_for_ever_does_not_come_up(builds: Builds) -> None:
+    make_iso(builds.files / "tiny.iso", installer(say("HERE") + RESTART, POWER_OFF))
+    status = builds.build()
+    assert "it restarts, or switches itself off, instead of coming up" in failure(status)
+    assert builds.console(status.key).count("HERE") == 1
+
+
+def test_a_system_whose_kernel_panics_does_not_come_up(builds: Builds) -> None:
+    make_iso(builds.files / "tiny.iso", installer(say("Kernel panic - not syncing: x") + HANG, POWER_OFF))
+    assert "its kernel panics: Kernel panic - not syncing: x" in failure(builds.build())
+
+
+def test_a_system_without_what_is_expected_is_ended_at_the_time_limit(builds: Builds) -> None:
+    make_iso(builds.files / "tiny.iso", installer(GOOD_SYSTEM, POWER_OFF))
+    status = builds.build(expect="SAC>", time_limit="2s")
+    assert 'its console does not have "SAC>" after 2 s' in failure(status)
+    assert status.stage == "second boot"
+
+
+def test_an_iso_without_a_boot_record_is_refused_before_a_machine_starts(builds: Builds) -> None:
+    make_iso(builds.files / "tiny.iso", b"", boots=False)
+    status = builds.build()
+    assert failure(status) == (
+        "rejected: tiny.iso: it cannot be installed from: "
+        "it has no boot record, so that nothing starts from it"
+    )
+    assert status.stage == "prepare"
+
+
+def test_a_truncated_iso_is_refused(builds: Builds) -> None:
+    iso = make_iso(builds.files / "tiny.iso", installer(GOOD_SYSTEM, POWER_OFF))
+    os.truncate(iso, 100_000)
+    assert "it is not complete: it has 97.66 KiB, and says it has" in failure(builds.build())
+
+
+def test_what_is_no_iso_is_refused(builds: Builds) -> None:
+    (builds.files / "tiny.iso").write_bytes(b"<html>not found</html>" * 4000)
+    assert "it is not an ISO image" in failure(builds.build())
+
+
+def test_a_kernel_that_is_not_in_the_iso_is_named(builds: Builds) -> None:
+    make_iso(builds.files / "tiny.iso", installer(GOOD_SYSTEM, POWER_OFF))
+    status = builds.build(kernel="Boot.bim")
+    assert 'there is no file "Boot.bim" in it' in failure(status)
+    assert status.failure
+    assert status.failure.hint == "Name a file that is in it (did you mean boot.bin?)."
+
+
+def test_without_qemu_its_package_is_named(builds: Builds) -> None:
+    make_iso(builds.files / "tiny.iso", installer(GOOD_SYSTEM, POWER_OFF))
+    key = builds.ask()
+    builds.work(program="qemu-system-that-is-not-there")
+    status = builds.status(key)
+    assert failure(status) == "deferred: qemu-system-that-is-not-there: this program is not installed"
+    assert status.failure
+    assert status.failure.hint == "Try: apt-get install qemu-system-x86"
+
+
+def test_a_machine_that_qemu_cannot_make_is_deferred_with_its_reason(builds: Builds) -> None:
+    make_iso(builds.files / "tiny.iso", installer(GOOD_SYSTEM, POWER_OFF))
+    status = builds.build(memory="900G")
+    assert failure(status).startswith("deferred: karmic: QEMU has failed: cannot set up guest memory")
+
+
+def test_a_file_that_has_changed_since_the_request_is_not_installed_from(builds: Builds) -> None:
+    iso = make_iso(builds.files / "tiny.iso", installer(GOOD_SYSTEM, POWER_OFF))
+    key = builds.ask()
+    with iso.open("ab") as file:
+        file.write(b"more")
+    builds.work()
+    assert failure(builds.status(key)).startswith("deferred: tiny.iso: it has changed")
+
+
+def test_answers_that_are_gone_are_named(builds: Builds) -> None:
+    make_iso(builds.files / "tiny.iso", installer(GOOD_SYSTEM, POWER_OFF))
+    (builds.files / "answers").write_text("x")
+    key = builds.ask(answers="answers")
+    (builds.files / "answers").unlink()
+    builds.work()
+    assert failure(builds.status(key)) == "deferred: answers: it cannot be read: it is not there any more"
