@@ -81,6 +81,10 @@ def await_state(host: Host, wanted: str, name: str = "web") -> None:
     until(lambda: state(host, name) == wanted, f"{name} to be {wanted}")
 
 
+def await_removal(builds: Path, key: str) -> None:
+    until(lambda: not (builds / key).exists(), "the build to be removed")
+
+
 def log_of(host: Host, name: str = "web") -> str:
     return (host.spool / f"{name}.uec.log").read_text()
 
@@ -105,7 +109,7 @@ def test_the_installed_disk_becomes_the_image_of_the_set(
         until(lambda: "console: Installing the base system" in log_of(host), "the console in the log")
         worker.finish(request.key)
         await_state(host, "done")
-        worker.await_withdrawal(request.key)
+        await_removal(builds, request.key)
     report = host.report("web")
     assert (host.spool / "web.emi").read_text().startswith("emi-")
     assert report["build"]["state"] == "done"
@@ -121,14 +125,14 @@ def test_the_installed_disk_becomes_the_image_of_the_set(
 
 
 def test_a_failed_installation_is_an_error_with_its_console_and_its_screen(
-    host: Host, worker: HandWorker
+    host: Host, worker: HandWorker, builds: Path
 ) -> None:
     drop_recipe(host)
     with running(host):
         request = worker.next_request()
         worker.fail(request.key, FAILURE, "No root file system is defined.", "Power down.")
         await_state(host, "rejected")
-        worker.await_withdrawal(request.key)
+        await_removal(builds, request.key)
         error = (host.spool / "web.uec.error").read_text()
         assert error.startswith("web: the installation has failed.\n\nWhy: no login came.")
         assert "The end of the console:\n    No root file system is defined.\n    Power down.\n" in error
@@ -228,13 +232,13 @@ def test_a_layer_is_built_on_the_disk_of_its_base_when_that_is_done(
     assert machine["origin"] == "disk installed on web"
 
 
-def test_a_layer_on_a_disk_that_was_not_kept_is_refused(host: Host, worker: HandWorker) -> None:
+def test_a_layer_on_a_disk_that_was_not_kept_is_refused(host: Host, worker: HandWorker, builds: Path) -> None:
     drop_recipe(host)
     with running(host):
         base = worker.next_request()
         worker.finish(base.key)
         await_state(host, "done")
-        worker.await_withdrawal(base.key)
+        await_removal(builds, base.key)
         (host.spool / "wiki.toml").write_text(LAYER)
         await_state(host, "rejected", "wiki")
     assert "keep = true" in host.report("wiki")["error"]["hint"]

@@ -19,6 +19,7 @@ from uecwatchd.install.request import (
     REQUEST,
     SCREENSHOT,
     BuildStatus,
+    end_build,
     is_withdrawn,
     read_status,
     withdraw_request,
@@ -70,10 +71,18 @@ def is_wanted(record: SetRecord, held: Collection[SetId]) -> bool:
 def withdraw_unneeded(
     builds: Path, key: str, others: Iterable[SetRecord], held: Collection[SetId] = ()
 ) -> None:
-    """End and remove a build that none of these sets needs. Raises Deferred."""
-    wanted = any(one.build and one.build.key == key and is_wanted(one, held) for one in others)
-    if not wanted and not is_withdrawn(builds, key):
+    """End and remove a build that none of these sets needs. Raises Deferred.
+
+    One that is over is removed here and now: the worker has nothing to do with it any more.
+    """
+    if any(one.build and one.build.key == key and is_wanted(one, held) for one in others):
+        return
+    status = read_status(builds, key)
+    if not is_withdrawn(builds, key):
         withdraw_request(builds, key)
+    if status and status.is_over:
+        with suppress(OSError):  # the worker can, if it has made folders
+            end_build(builds, key)
 
 
 # --- looks ------------------------------------------------------------------------------------------------

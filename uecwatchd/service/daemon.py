@@ -128,6 +128,7 @@ class Service:
                 self._shared.check_ledger()
                 pauses = self._pauses(settling=patience >= 0 or self._spooler.is_behind())
                 if self._shared.signals.stopping.is_set() or not pauses:
+                    self._spooler.look_at_builds()  # so that no disk of a set that is done stays
                     self._messages.deliver_now()
                     return self._spooler.schedule.present()
                 pause = max(LEAST_SCAN_PAUSE_SECONDS, min(pauses))

@@ -148,7 +148,7 @@ class Spooler:
         if self._parts.requests.carry_out(self._parts.busy, availability, listener, builds=builds):
             self._ended()  # for a probe is due at once
         self._sweep_work()
-        self._look_at_builds()
+        self.look_at_builds()
         setup.scanner.update_rules()
         self._locks.release_others(spool.folders)
         folders = spool.folders if folders is None else folders
@@ -280,7 +280,7 @@ class Spooler:
             records, running = parts.states.records(), parts.dispatcher.running
             sweep_work(setup.tools.work_folder, records, running=running, gone=GONE)
 
-    def _look_at_builds(self) -> None:
+    def look_at_builds(self) -> None:
         """See how far installations are, and let their worker run if it has anything to do."""
         setup, parts = self._setup, self._parts
         watch = BuildWatch(parts.states, setup.settings.install.builds, setup.tools.reporting.listener)

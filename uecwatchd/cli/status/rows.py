@@ -224,7 +224,7 @@ def _with_state(row: Row, outcome: Outcome, now: float, known: LedgerFacts) -> R
 
 def plan(found: ImageSet) -> str:
     """Describe what will be done with a complete set."""
-    parts = [f"{what} ({format_size(size)})" for what, size in found.described]
+    parts = [f"{what} ({format_size(size)})" if size else what for what, size in found.described]
     clouds = f"cloud{'' if len(found.clouds) == 1 else 's'} {' and '.join(found.clouds)}"
     return f"to be registered on {clouds}, in bucket {found.sidecar.bucket}: {', '.join(parts)}"
 

@@ -51,6 +51,7 @@ class FileOfRecipe:
     """A file that a system is installed from. `path` is relative to the folder."""
 
     use: str  #: its key in the recipe
+    name: str  #: for people: that of the file, or of the set that is the base
     folder: Path
     path: str
     stamp: FileStamp
@@ -81,7 +82,7 @@ def _install(job: Job, recipe: RecipeFiles, tools: AttemptTools) -> Job:
     before = job.before.build if job.before and job.before.state in _WAITED else None
     if status and status.state == "failed" and before and before.key == key and status.failure:
         raise _failed(job, status, status.failure, tools)
-    sources = tuple(BuildSource(one.use, one.path.rsplit("/", 1)[-1], digests[one.use]) for one in files)
+    sources = tuple(BuildSource(one.use, one.name, digests[one.use]) for one in files)
     build = SetBuild(key, sources, keeps_disk=recipe.recipe.keep, began=tools.clocks.now())
     if before and before.key == key and status:
         build = replace(before, keeps_disk=recipe.recipe.keep)
@@ -110,7 +111,7 @@ def check_limits(name: str, recipe: InstallRecipe, settings: InstallSettings) ->
 
 def _dropped_files(job: Job, recipe: RecipeFiles) -> Iterator[FileOfRecipe]:
     for use, (path, stamp) in recipe.files.items():
-        yield FileOfRecipe(use, job.found.folder, path, stamp)
+        yield FileOfRecipe(use, path.rsplit("/", 1)[-1], job.found.folder, path, stamp)
 
 
 def _file_of_base(job: Job, recipe: RecipeFiles, tools: AttemptTools) -> Iterator[FileOfRecipe]:
@@ -130,7 +131,7 @@ def _file_of_base(job: Job, recipe: RecipeFiles, tools: AttemptTools) -> Iterato
     if base.build is not None:
         if _find_disk(base.build.key, tools) is None:
             raise _base_not_kept(base)
-        yield FileOfRecipe("base", tools.install.builds, machine.path, machine.stamp)
+        yield FileOfRecipe("base", base.name, tools.install.builds, machine.path, machine.stamp)
     elif machine.origin:
         what, why = (
             f"{base.name}: it cannot be a base",
@@ -138,7 +139,7 @@ def _file_of_base(job: Job, recipe: RecipeFiles, tools: AttemptTools) -> Iterato
         )
         raise Rejected(what, why, "Unpack the image, and drop it beside the recipe.")
     else:
-        yield FileOfRecipe("base", job.found.folder, machine.path, machine.stamp)
+        yield FileOfRecipe("base", base.name, job.found.folder, machine.path, machine.stamp)
 
 
 def _base_not_kept(base: SetRecord) -> Rejected:
@@ -163,7 +164,7 @@ def _digest(job: Job, source: FileOfRecipe, tools: AttemptTools) -> ContentDiges
 def _report(job: Job, source: FileOfRecipe, tools: AttemptTools, done: int) -> None:
     stop_if_asked(job, tools)
     stage, size = job.record.stage, source.stamp.size
-    job.listener.progress(Progress(job.found.id, stage, source.path.rsplit("/", 1)[-1], done, size))
+    job.listener.progress(Progress(job.found.id, stage, source.name, done, size))
 
 
 def _check_sums(job: Job, recipe: RecipeFiles, tools: AttemptTools) -> None:
@@ -216,7 +217,7 @@ def _hand_in(
             build.key, job.found.name, recipe.recipe, paths, accelerator=tools.install.accelerator
         )
         write_request(builds, request)
-        words = " with ".join(one.path.rsplit("/", 1)[-1] for one in files)
+        words = " with ".join(one.name for one in files)
         tell(job, Kind.WORKING, f"its system is to be installed from {words}")
     return Building(build.key)
 

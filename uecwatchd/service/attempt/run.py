@@ -241,7 +241,7 @@ def _announce(job: Job, before: SetRecord | None, tools: AttemptTools) -> None:
         )
     parts = [f"{m.role} {m.path} ({_describe_size(m)})" for m in found.members]
     if found.is_made_first:
-        parts = [f"{what} ({format_size(size)})" for what, size in found.described]
+        parts = [f"{what} ({format_size(size)})" if size else what for what, size in found.described]
     if found.windows_boot:
         parts += [f"{role} {what}" for role, what in found.windows_boot.roles.items()]
     given = [f"{role} {i}" for role, i in (("kernel", found.kernel_id), ("ramdisk", found.ramdisk_id)) if i]
