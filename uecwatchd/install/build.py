@@ -19,7 +19,7 @@ from uecwatchd.errors import Deferred, Rejected, Stopped, UecError
 from uecwatchd.images.console import judge_console, last_lines
 from uecwatchd.install.accelerator import AcceleratorTrial
 from uecwatchd.install.command import MachineMedia, machine_command
-from uecwatchd.install.disks import flush_disk
+from uecwatchd.install.disks import flush_disk, has_boot_loader
 from uecwatchd.install.files import OpenFiles, opened
 from uecwatchd.install.layer import find_end, layer_steps
 from uecwatchd.install.machine import Machine
@@ -40,6 +40,8 @@ from uecwatchd.install.request import (
 from uecwatchd.system.text import quoted
 
 LOOK_SECONDS = 0.2
+# A system that has not come up by then does not, even where it is emulated on a busy host.
+SECOND_BOOT_SECONDS = 1800.0
 # The last words of a BIOS.
 NO_BOOT = "No bootable device"
 # What stays of a build that is over.
@@ -124,8 +126,12 @@ def _install(build: _Build, files: OpenFiles) -> None:
     build.progress.enter("install", accelerator=build.accelerator)
     build.tools.tell(f"{request.set_name}: the installation has begun ({build.accelerator})")
     with _machine(build, media, files, restarts=request.recipe.restarts > 0) as machine:
-        _watch(build, machine, partial(_is_installer_over, build))
+        _watch(build, machine, partial(_is_installer_over, build), limit=request.recipe.time_limit)
         _check_end(build, machine)
+    if not has_boot_loader(folder):
+        what = f"{request.set_name}: the installed system does not come up"
+        why = "there is no boot loader on its disk: the installer has failed, or has not come to its end"
+        raise Rejected(what, why, LOOK_HINT)
     flush_disk(folder)
 
 
@@ -165,7 +171,8 @@ def _boot_again(build: _Build, files: OpenFiles) -> None:
     build.tools.tell(f"{build.request.set_name}: starting the new disk ({build.accelerator})")
     media = MachineMedia(DISK, snapshot=True)
     with _machine(build, media, files, restarts=False) as machine:
-        _watch(build, machine, partial(_is_up, build))
+        limit = min(build.request.recipe.time_limit, SECOND_BOOT_SECONDS)
+        _watch(build, machine, partial(_is_up, build), limit=limit)
 
 
 def _is_up(build: _Build, machine: Machine) -> bool:
@@ -210,9 +217,9 @@ def _machine(build: _Build, media: MachineMedia, files: OpenFiles, *, restarts: 
         machine.close()
 
 
-def _watch(build: _Build, machine: Machine, is_over: Judge) -> None:
-    """Follow a machine until `is_over`. Raises Rejected at the time limit, and what `is_over` raises."""
-    limit, began = build.request.recipe.time_limit, build.tools.clock()
+def _watch(build: _Build, machine: Machine, is_over: Judge, *, limit: float) -> None:
+    """Follow a machine until `is_over`. Raises Rejected after `limit` seconds, and what `is_over` raises."""
+    began = build.tools.clock()
     while True:
         build.check()
         ended = machine.has_ended()

@@ -9,7 +9,7 @@ from io import FileIO
 from pathlib import Path
 
 from uecwatchd.errors import Deferred, Rejected
-from uecwatchd.images.block_source import BlockSource
+from uecwatchd.images.block_source import BlockSource, read_exactly
 from uecwatchd.images.formats.open import open_disk
 from uecwatchd.install.child import run_child
 from uecwatchd.install.recipe import InstallRecipe
@@ -26,6 +26,8 @@ SECOND_BYTES = 1 << 30
 # A minimal system; what an installation really takes is not known before.
 LEAST_SYSTEM_BYTES = 16 << 20
 READ_BYTES = 1 << 20
+SECTOR_BYTES, CODE_BYTES = 512, 440
+BOOT_SIGNATURE = b"\x55\xaa"
 # It may take as long as a copy of the base does.
 QEMU_IMG = Program("qemu-img", "qemu-utils", 0)
 
@@ -63,6 +65,17 @@ def make_second_disk(folder: Path, *, check: Callable[[], None]) -> Path:
     """Make the empty disk that a driver is installed for. Raises Deferred."""
     _create(folder, SECOND, SECOND_BYTES, check)
     return folder / SECOND
+
+
+def has_boot_loader(folder: Path) -> bool:
+    """Tell if there is code in the first sector of the disk. Raises Rejected, Deferred and OSError.
+
+    An installer that fails has often made partitions already, and the signature in that sector with them: a
+    BIOS starts the zeros before it, and hangs without a word.
+    """
+    with FileIO(folder / DISK, "r") as file:
+        sector = read_exactly(open_disk(file, name=DISK, walk=False).source, 0, SECTOR_BYTES)
+    return sector.endswith(BOOT_SIGNATURE) and any(sector[:CODE_BYTES])
 
 
 def flush_disk(folder: Path) -> None:
