@@ -107,6 +107,9 @@ def test_the_installed_disk_becomes_the_image_of_the_set(
         build = host.report("web")["build"]
         assert (build["state"], build["last_line"]) == ("running", "Installing the base system")
         until(lambda: "console: Installing the base system" in log_of(host), "the console in the log")
+        row, _ = host.ask("status", "web")
+        assert "\n  for its system to be installed; install for " in row
+        assert f": Installing the base system\n  in {host.spool}: web.toml, netinst.iso, preseed.cfg" in row
         worker.finish(request.key)
         await_state(host, "done")
         await_removal(builds, request.key)
@@ -118,6 +121,10 @@ def test_the_installed_disk_becomes_the_image_of_the_set(
     origins = {member["role"]: member["origin"] for member in report["members"]}
     assert origins["machine"] == "disk installed from netinst.iso"
     assert set(origins) == {"machine", "kernel", "ramdisk"}
+    row, _ = host.ask("status", "web")
+    assert f"installed from netinst.iso (SHA-256 {sums['iso']}), preseed.cfg (SHA-256 " in row
+    _, talk = host.ask("inspect", "web", code=65)
+    assert "web: its image is not there any more: it is a disk installed from netinst.iso" in talk
     log = log_of(host)
     assert "web: its system is installed: a disk of " in log
     assert log.count("console: Partitioning") == 1
@@ -171,6 +178,8 @@ def test_a_changed_recipe_is_another_build_and_the_same_one_is_not_built_twice(
         await_state(host, "done", "other")
         assert queued_builds(builds) == ()
         assert (builds / second.key / "disk.qcow2").exists()
+        data, _ = host.ask("inspect", "web")
+        assert "6.1.0-9-amd64" in data
 
 
 def hold(host: Host) -> None:

@@ -141,9 +141,7 @@ class InstallRecipe:
     second_disk: Bus | None = None  #: the bus of an empty disk, so that the system installs a driver for it
     restarts: Restarts = 0  #: of the installer itself; the one after them ends the installation
     network: Literal["none", "user"] = "none"
-    time_limit: Seconds = (
-        DEFAULT_LIMIT_SECONDS  #: the second boot has half an hour of it
-    )
+    time_limit: Seconds = DEFAULT_LIMIT_SECONDS  #: the second boot has half an hour of it
     expect: Expected | None = None  #: text of the second boot's console, in place of a login
     packages: Annotated[tuple[Package, ...], Field(max_length=MOST_PACKAGES)] = ()
     run: Annotated[tuple[Command, ...], Field(max_length=MOST_COMMANDS)] = ()

@@ -25,6 +25,7 @@ from uecwatchd.install.request import (
     withdraw_request,
 )
 from uecwatchd.intake.spool import safe_open
+from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import SetBuild, SetRecord
 from uecwatchd.ledger.standing import by_cloud, with_each
 from uecwatchd.outputs import result_files
@@ -93,18 +94,21 @@ class BuildWatch:
     """Looks at the builds of all sets. `listener` hears what is on their consoles."""
 
     states: SetStates
+    ledger: Ledger
     builds: Path
     listener: Listener
 
     def look(self, *, held: Collection[SetId], running: Collection[SetId], now: float) -> None:
         """Bring the records of waiting sets up to date, and withdraw builds that nobody needs."""
-        with_build = [one for one in self.states.records() if one.build]
+        with_build = [one for one in self.states.records() if one.build and one.id not in running]
         for record in with_build:
-            if record.id in running or not record.build:
+            if not record.build:
                 continue
             if not is_wanted(record, held):
                 with suppress(UecError):  # it is withdrawn at a later look
-                    withdraw_unneeded(self.builds, record.build.key, with_build, held)
+                    # A set at work may have begun to use the same build, and only its worker knows.
+                    at_work = filter(None, map(self.ledger.set, running))
+                    withdraw_unneeded(self.builds, record.build.key, [*with_build, *at_work], held)
             elif record.awaits_build and (record.next_retry or 0.0) <= now:
                 self._update(record, record.build, now)
 

@@ -283,7 +283,8 @@ class Spooler:
     def look_at_builds(self) -> None:
         """See how far installations are, and let their worker run if it has anything to do."""
         setup, parts = self._setup, self._parts
-        watch = BuildWatch(parts.states, setup.settings.install.builds, setup.tools.reporting.listener)
+        builds, listener = setup.settings.install.builds, setup.tools.reporting.listener
+        watch = BuildWatch(parts.states, setup.tools.ledger, builds, listener)
         with parts.conditions.guard(("builds",), "the folder of builds"):
             held, now = parts.requests.open.holds.keys(), setup.tools.clocks.now()
             watch.look(held=held, running=parts.dispatcher.running, now=now)
