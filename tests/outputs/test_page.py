@@ -10,7 +10,7 @@ import html5lib
 import pytest
 
 from tests.support.overviews import ALICE, BOB, NOW, SPOOL, a_set, an_attempt, full_overview, overview
-from uecwatchd.ledger.records import Failure
+from uecwatchd.ledger.records import Failure, SetBuild
 from uecwatchd.outputs.overview import STATES, Overview, Situation, SpoolFolder, choose
 from uecwatchd.outputs.overview_json import MOST_SETS, write_overview
 from uecwatchd.outputs.page import LONGEST_TEXT_CHARS, render_page
@@ -154,6 +154,13 @@ def test_a_set_at_work_shows_how_far_it_is() -> None:
     text = page_of(full_overview())
     assert '<progress max="4294967296" value="1300000000"' in text
     assert "part 37, 30 %, 84.1 MB/s, 36 s left" in text
+
+
+def test_a_set_whose_system_is_installed_shows_stage_time_and_console() -> None:
+    build = SetBuild("k", (), "running", stage="install", stage_began=NOW - 180, last_line="<b>Copying</b>")
+    installed = replace(a_set("web", "waiting"), build=build, reason="its system to be installed")
+    text = page_of(overview(installed))
+    assert "its system to be installed; install for 3 min: &lt;b&gt;Copying&lt;/b&gt;" in text
 
 
 def test_what_failed_is_shown_with_its_reason_and_what_to_do() -> None:

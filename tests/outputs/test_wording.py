@@ -5,8 +5,15 @@ from dataclasses import replace
 import pytest
 
 from uecwatchd.events import Event, Kind, Progress
-from uecwatchd.ledger.records import Failure, SetRecord, TargetRecord
-from uecwatchd.outputs.wording import failure_event, failure_in_a_row, next_attempt, phrase, with_hint
+from uecwatchd.ledger.records import Failure, SetBuild, SetRecord, TargetRecord
+from uecwatchd.outputs.wording import (
+    build_words,
+    failure_event,
+    failure_in_a_row,
+    next_attempt,
+    phrase,
+    with_hint,
+)
 from uecwatchd.types import SetId
 
 ERROR = Failure("deferred", "cloud default is away", "connection refused", "Wait.", "req-1")
@@ -94,3 +101,11 @@ def test_the_hint_is_said_once(sentence: str, hint: str, whole: str) -> None:
 )
 def test_a_phrase_says_as_much_as_is_known(progress: Progress, speed: float, text: str) -> None:
     assert phrase(progress, speed=speed) == text
+
+
+def test_an_installation_is_told_by_its_stage_its_time_and_its_last_line() -> None:
+    asked = SetBuild("k", ())
+    assert build_words(asked, 5.0) == "its system to be installed; the worker has not begun yet"
+    begun = replace(asked, state="running", stage="second boot", stage_began=3.0)
+    assert build_words(begun, 5.0) == "its system to be installed; second boot for 2 s"
+    assert build_words(replace(begun, last_line="login:"), 5.0).endswith("second boot for 2 s: login:")

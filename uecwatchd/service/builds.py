@@ -40,6 +40,7 @@ FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 1.0, 10.0
 # Of one console at one look, and of one build in all: a guest may write without end.
 LOOK_BYTES = 32 * 1024
 LOGGED_BYTES = 2 * 1024 * 1024
+LINE_CHARACTERS = 500
 # A screen of 1280 by 800 takes at most 3 MiB, without compression.
 SCREENSHOT_BYTES = 8 * 1024 * 1024
 
@@ -180,7 +181,7 @@ def read_console(builds: Path, build: SetBuild) -> tuple[list[str], SetBuild]:
     lines = without_sequences(whole.decode(errors="replace")).split("\n")
     if logged >= LOGGED_BYTES:
         lines.append(f"(it goes on; the rest is not in this log, but in {builds / build.key / CONSOLE})")
-    return [line for line in lines if line.strip()], replace(build, logged=logged)
+    return [line[:LINE_CHARACTERS] for line in lines if line.strip()], replace(build, logged=logged)
 
 
 def copy_screenshot(record: SetRecord, status: BuildStatus, builds: Path) -> None:
