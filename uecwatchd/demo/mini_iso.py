@@ -1,4 +1,4 @@
-"""A small installation CD that is a real one: isolinux, Debian's kernel, and an installer of forty lines.
+"""A small installation CD: isolinux, Debian's kernel, and a real installer of forty lines.
 
 The installer partitions the first disk, makes a file system, copies a system, and installs a boot loader,
 with the programs that every distribution uses for that. It asks no question: its answers are on a disk, or

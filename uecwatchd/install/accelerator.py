@@ -30,10 +30,18 @@ BOOT_SECTOR = (_CODE + b"\xfa\xf4").ljust(510, b"\0") + b"\x55\xaa"
 class AcceleratorTrial:
     """The accelerator for the machines of one worker, tried once. Safe to use from any thread."""
 
-    def __init__(self, program: str, *, device: Path = KVM_DEVICE, seconds: float = TRIAL_SECONDS) -> None:
+    def __init__(
+        self,
+        program: str,
+        *,
+        device: Path = KVM_DEVICE,
+        seconds: float = TRIAL_SECONDS,
+        host_kernel: Callable[[], Path | None] | None = None,
+    ) -> None:
         self._program = program
         self._device = device
         self._seconds = seconds
+        self._host_kernel = host_kernel or find_host_kernel
         self._lock = threading.Lock()  # guards _works, and lets others wait for the trial
         self._works: bool | None = None
 
@@ -50,7 +58,7 @@ class AcceleratorTrial:
         with TemporaryDirectory(prefix="uecwatchd-trial-") as scratch:
             folder = Path(scratch)
             (folder / "sector.img").write_bytes(BOOT_SECTOR.ljust(1 << 20, b"\0"))
-            command = trial_command(self._program, "kvm", kernel or _host_kernel())
+            command = trial_command(self._program, "kvm", kernel or self._host_kernel())
             quiet = subprocess.DEVNULL
             with (
                 suppress(OSError),
@@ -84,7 +92,7 @@ def trial_command(program: str, accelerator: str, kernel: Path | None) -> Sequen
     return [program, *machine, "-display", "none", "-nic", "none", "-serial", "file:serial.log", *start]
 
 
-def _host_kernel() -> Path | None:
+def find_host_kernel() -> Path | None:
     """Return a kernel of this host that may be read."""
     folder, pattern = HOST_KERNELS
     return next((path for path in sorted(Path(folder).glob(pattern)) if os.access(path, os.R_OK)), None)

@@ -100,7 +100,7 @@ def make_seed(files: Mapping[str, bytes], folder: Path) -> Medium:
 
 
 def meta_data(key: str) -> bytes:
-    """Return the other half of a seed: its id is another one for each build, so that it is a first boot."""
+    """Return the other half of a seed, with an id of the build: so it is a first boot."""
     return json.dumps({"instance-id": f"uecwatchd-{key}"}).encode() + b"\n"
 
 

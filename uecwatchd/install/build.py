@@ -54,7 +54,7 @@ Judge = Callable[[Machine], bool]
 
 @dataclass(frozen=True, slots=True)
 class BuildTools:
-    """What builds are carried out with. `program` is QEMU's; `tell` takes sentences for the journal."""
+    """Tools of builds. `program` is QEMU's; `tell` takes sentences for the journal."""
 
     builds: Path
     program: str
@@ -146,7 +146,7 @@ def _is_installer_over(build: _Build, machine: Machine) -> bool:
 
 
 def _check_end(build: _Build, machine: Machine) -> None:
-    """Raise the error of a machine that has not ended by itself, or of a layer that has failed."""
+    """Raise the error of a machine without an end by itself, or of a failed layer."""
     name, recipe = build.request.set_name, build.request.recipe
     if complaint := machine.complaint():
         raise Deferred(f"{name}: QEMU has failed", complaint, "It is tried again by itself.")

@@ -1,6 +1,7 @@
-"""Child processes that end with the worker: setpriv(1) has the kernel kill each with the thread around it.
+"""Child processes that end with the worker.
 
-Without that program, which all distributions have, they end with the worker's unit only.
+setpriv(1) lets the kernel kill each of them with the thread that has started it. Without that program, which
+all distributions have, they end with the worker's unit only.
 """
 
 import os

@@ -24,7 +24,7 @@ SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 
 @dataclass(frozen=True, slots=True)
 class MachineMedia:
-    """What is in a machine at its start. Each is a path, or None.
+    """Media in a machine at its start, as paths.
 
     With `snapshot` the disk stays as it is: what is written to it is lost with the machine.
     """

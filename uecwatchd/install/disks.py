@@ -1,4 +1,4 @@
-"""The disks of a build: a new one, or the copy of a base. They are qcow2, which QEMU itself made.
+"""The disks of a build, in qcow2: a new one, or the copy of a base.
 
 A base is read by our own readers, which follow no path in it, into a raw file; QEMU's tools see only that.
 """

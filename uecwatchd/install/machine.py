@@ -67,7 +67,7 @@ class Machine:
 
     @property
     def text(self) -> str:
-        """What it has written on its serial port, without what controls a terminal; the end of it."""
+        """The end of its output on the serial port, without control sequences."""
         return without_sequences(self._text)
 
     def read_console(self) -> bool:

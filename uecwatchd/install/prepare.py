@@ -1,4 +1,4 @@
-"""The first stage of a build: all that a machine needs for an installation, in the folder of the build."""
+"""The first stage of a build: disk, kernel and media of an installation, in its folder."""
 
 import os
 from collections.abc import Callable
@@ -32,7 +32,7 @@ KERNELS_IN_ISO = (
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What a build is prepared from: its request, its open files, its folder; `check` raises to stop."""
+    """Request, open files and folder of a build; `check` raises to stop."""
 
     request: BuildRequest
     files: OpenFiles

@@ -1,4 +1,4 @@
-"""A picture of a machine's screen: from PPM, which every QEMU writes, to PNG, which every browser shows."""
+"""A picture of a machine's screen: from the PPM of QEMU to the PNG of browsers."""
 
 import re
 import struct

@@ -38,7 +38,7 @@ PAUSE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerTools:
-    """What a worker needs from its process: a wait that a signal ends, and a place for sentences."""
+    """The process of a worker: a wait that a signal ends, and a place for sentences."""
 
     is_stopping: Callable[[], bool]
     wait: Callable[[float], object]

@@ -172,7 +172,8 @@ def test_a_removal_takes_back_what_setup_did_and_a_purge_the_data() -> None:
     removed = {s.change.path for s in plan_removal(facts, purge=False) if isinstance(s.change, RemovePath)}
     assert removed == {*facts.drop_in_paths, ENCRYPTED / SECRET}
     purged = {s.change.path for s in plan_removal(facts, purge=True) if isinstance(s.change, RemovePath)}
-    assert purged - removed == {facts.config, Path("/var/lib/uecwatchd"), Path("/var/cache/uecwatchd")}
+    folders = ("/var/lib/uecwatchd", "/var/lib/uecwatchd-build", "/var/cache/uecwatchd")
+    assert purged - removed == {facts.config, *map(Path, folders)}
 
 
 def commands(facts: HostFacts) -> list[tuple[str, ...]]:
@@ -188,6 +189,14 @@ def test_a_removal_ends_single_runs_and_first_what_starts_them() -> None:
         ("systemctl", "stop", "uecwatchd-once.service"),
     ]
     assert commands(FRESH) == []
+
+
+def test_a_removal_ends_installations_and_first_what_starts_them() -> None:
+    installers = ("uecwatchd-build.path", "uecwatchd-build.service")
+    assert commands(replace(FRESH, installers=installers)) == [
+        ("systemctl", "disable", "--now", "uecwatchd-build.path"),
+        ("systemctl", "stop", "uecwatchd-build.service"),
+    ]
 
 
 @pytest.mark.parametrize(

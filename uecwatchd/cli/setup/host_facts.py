@@ -22,6 +22,8 @@ PLAIN, ENCRYPTED = Path("/etc/credstore"), Path("/etc/credstore.encrypted")
 ONCE_UNIT = "uecwatchd-once.service"
 # The units that start it. They come with the unit of that name only.
 STARTERS = ("uecwatchd-once.path", "uecwatchd-once.timer")
+# The units of installations, in the order of a stop.
+INSTALLERS = ("uecwatchd-build.path", "uecwatchd-build.service")
 ACTIVE = ("active", "activating", "reloading")
 SPOOL = Path("/var/spool/uecwatchd")
 USER, DROPPERS, OPERATORS = "uecwatchd", "uecdrop", "uecadm"
@@ -64,6 +66,7 @@ class HostFacts:
     needs_reload: bool = False
     has_failed: bool = False  #: systemd may start it no more, whatever is corrected
     starters: tuple[str, ...] = ()  #: units that start single runs, and are enabled or active
+    installers: tuple[str, ...] = ()  #: units of installations that are enabled or active
     single_run: bool = False  #: a single run is at work
     spool_disk: str = ""  #: file system and free space of the spool, for people
 
@@ -107,6 +110,7 @@ def host_facts(
         needs_reload=bool(unit and unit.settings.get("NeedDaemonReload")),
         has_failed=_asked("is-active", name) == "failed",
         starters=tuple(filter(_is_used, STARTERS)) if name == DEFAULT_NAME else (),
+        installers=tuple(filter(_is_used, INSTALLERS)) if name == DEFAULT_NAME else (),
         single_run=name == DEFAULT_NAME and _is_active(ONCE_UNIT),
         spool_disk=_disk(SPOOL),
     )

@@ -27,7 +27,7 @@ SYSUSERS, TMPFILES = "/usr/lib/sysusers.d/uecwatchd.conf", "/usr/lib/tmpfiles.d/
 DROP_IN_HEAD = (
     "# Written by `uecwatchd setup`. Your own changes belong into another file: systemctl edit uecwatchd\n"
 )
-STATE = (Path("/var/lib/uecwatchd"), Path("/var/cache/uecwatchd"))
+STATE = (Path("/var/lib/uecwatchd"), Path("/var/lib/uecwatchd-build"), Path("/var/cache/uecwatchd"))
 # In the configuration they would be a second place for what is a credential now.
 REPLACED = ("eucarc", "euca2ools", "profile")
 
@@ -164,6 +164,7 @@ def _started(facts: HostFacts, *, changed: bool) -> Iterator[SetupStep]:
 def _undone(facts: HostFacts) -> Iterator[SetupStep]:
     if facts.is_booted:
         yield from _single_runs_ended(facts)
+        yield from _installations_ended(facts)
     if facts.is_booted and (facts.is_enabled or facts.is_active):
         stopped = RunProgram(("systemctl", "disable", "--now", facts.unit))
         yield SetupStep("Stop the service, and start it at no boot", stopped)
@@ -184,6 +185,13 @@ def _single_runs_ended(facts: HostFacts) -> Iterator[SetupStep]:
         )
     if facts.single_run:
         yield SetupStep(f"Stop {ONCE_UNIT}", RunProgram(("systemctl", "stop", ONCE_UNIT)))
+
+
+def _installations_ended(facts: HostFacts) -> Iterator[SetupStep]:
+    """Stop the path unit first: it could start the other one again."""
+    for unit in facts.installers:
+        way = ("disable", "--now") if unit.endswith(".path") else ("stop",)
+        yield SetupStep(f"Stop {unit}", RunProgram(("systemctl", *way, unit)))
 
 
 def _purged(facts: HostFacts) -> Iterator[SetupStep]:
