@@ -164,7 +164,8 @@ def test_installing_starts_nothing_and_closes_the_configuration(host: Host) -> N
         "3770 uecwatchd uecdrop",
         "440 root root",
     ]
-    units = [f"uecwatchd{end}" for end in (".service", "-once.service", "-once.path", "-once.timer")]
+    ends = (".service", "-once.service", "-once.path", "-once.timer", "-build.service", "-build.path")
+    units = [f"uecwatchd{end}" for end in ends]
     verdict = host.run("systemd-analyze", "verify", "--man=no", *units)
     assert verdict.stderr == ""
     assert "uecwatchd" in host.run("journalctl", "--list-catalog").stdout

@@ -102,6 +102,18 @@ def test_a_system_that_restarts_for_ever_does_not_come_up(builds: Builds) -> Non
     assert builds.console(status.key).count("HERE") == 1
 
 
+@pytest.mark.parametrize(("bus", "second"), [("ide", "scsi"), ("scsi", "virtio"), ("virtio", "ide")])
+def test_every_bus_has_a_controller_that_the_firmware_starts_from(
+    builds: Builds, bus: str, second: str
+) -> None:
+    make_iso(builds.files / "tiny.iso", installer(GOOD_SYSTEM, POWER_OFF))
+    make_iso(builds.files / "drivers.iso", b"", boots=False)
+    (builds.files / "winnt.sif").write_text("[Data]\r\n")
+    more = {"answers": "winnt.sif", "drivers": "drivers.iso", "network": "user"}
+    status = builds.build(disk_bus=bus, second_disk=second, **more)
+    assert status.state == "done", (status.failure, status.console)
+
+
 def test_a_system_whose_kernel_panics_does_not_come_up(builds: Builds) -> None:
     make_iso(builds.files / "tiny.iso", installer(say("Kernel panic - not syncing: x") + HANG, POWER_OFF))
     assert "its kernel panics: Kernel panic - not syncing: x" in failure(builds.build())

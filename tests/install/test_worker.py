@@ -183,6 +183,13 @@ def test_the_program_ends_when_nothing_is_left_to_do(builds: Builds) -> None:
         assert worker.wait(60) == 0
 
 
+def test_what_is_no_build_does_not_stay_in_the_queue(builds: Builds) -> None:
+    withdraw_request(builds.folder, builds.ask(iso="hang.iso"))
+    (builds.folder / "queue/notes.txt").touch()
+    assert builds.work()
+    assert list((builds.folder / "queue").iterdir()) == []
+
+
 def test_a_request_that_nobody_can_read_is_refused(builds: Builds) -> None:
     key = builds.ask(iso="hang.iso")
     (builds.folder / key / "request.json").write_text("{}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from types import MappingProxyType
 
 from uecwatchd.install.recipe import MIB, Bus, InstallRecipe
@@ -14,9 +15,6 @@ CARDS: Mapping[str, str] = MappingProxyType({"virtio": "virtio-net-pci"})
 OTHER_CARD = "e1000"
 # The first one that Windows knows (sym_hi.sys), and the one of `kvm -drive if=scsi` in its time.
 SCSI_CONTROLLER = "lsi53c895a"
-DISKS: Mapping[Bus, str] = MappingProxyType(
-    {"virtio": "virtio-blk-pci", "ide": "ide-hd", "scsi": "scsi-hd,bus=scsi.0"}
-)
 LOGGED = f"logfile={CONSOLE},logappend=on"
 # What QEMU needs neither for itself nor for its network.
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -79,23 +77,33 @@ def _network(recipe: InstallRecipe) -> Sequence[str]:
 
 
 def _drives(bus: Bus, recipe: InstallRecipe, media: MachineMedia) -> Iterator[str]:
-    """Yield the drives. The firmware tries the disk before the CD: an empty one is passed over."""
+    """Yield the drives. The firmware tries the disk before the CDs: an empty one is passed over."""
     if "scsi" in (bus, recipe.second_disk):
         yield from ("-device", f"{SCSI_CONTROLLER},id=scsi")
+    places = count()  # on the first IDE channel, which is for disks; the other one is for CDs
     snapshot = ",snapshot=on" if media.snapshot else ""
     # Unmapped blocks become holes, as far as the system trims.
     disk = f"{_file(media.disk)},format=qcow2,discard=unmap{snapshot}"
-    yield from _drive("disk", disk, f"{DISKS[bus]},bootindex=1")
+    yield from _drive("disk", disk, f"{_disk_on(bus, places)},bootindex=1")
     if media.second_disk and recipe.second_disk:
-        yield from _drive("second", f"{_file(media.second_disk)},format=qcow2", DISKS[recipe.second_disk])
+        drive = f"{_file(media.second_disk)},format=qcow2"
+        yield from _drive("second", drive, _disk_on(recipe.second_disk, places))
     if media.answers_disk:
         # With a snapshot instead of read-only, which IDE has for CDs alone.
-        yield from _drive("answers", f"{_file(media.answers_disk)},format=raw,snapshot=on", DISKS[bus])
+        drive = f"{_file(media.answers_disk)},format=raw,snapshot=on"
+        yield from _drive("answers", drive, _disk_on(bus, places))
     for number, path in enumerate(media.cds):
         device = f"ide-cd,bus=ide.1,unit={number},bootindex={number + 2}"
         yield from _drive(f"cd{number}", f"{_file(path)},format=raw,media=cdrom,readonly=on", device)
     if media.floppy:
         yield from ("-drive", f"{_file(media.floppy)},format=raw,if=floppy,snapshot=on")
+
+
+def _disk_on(bus: Bus, ide_places: Iterator[int]) -> str:
+    """Return the device of a disk."""
+    if bus == "ide":
+        return f"ide-hd,bus=ide.0,unit={next(ide_places)}"
+    return "scsi-hd,bus=scsi.0" if bus == "scsi" else "virtio-blk-pci"
 
 
 def _file(path: str) -> str:

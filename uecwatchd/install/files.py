@@ -78,7 +78,8 @@ def _open(path: Path) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise Deferred(what, "it is not there any more", AGAIN) from error
+        hint = "Copy it again. In /home the worker does not see it: ProtectHome= in uecwatchd-build.service."
+        raise Deferred(what, "it is not there any more", hint) from error
     except PermissionError as error:
         hint = f"Try: chmod g+r {file_word(path.name)}"
         raise Rejected(what, "its mode does not let the worker of installations read it", hint) from error

@@ -194,6 +194,15 @@ def queued_builds(builds: Path) -> tuple[str, ...]:
     return tuple(key for _, key in sorted(found))
 
 
+def clear_queue(builds: Path) -> None:
+    """Remove what is no build from the queue: as long as anything is there, a path unit starts a worker."""
+    with suppress(FileNotFoundError):
+        for path in (builds / QUEUE).iterdir():
+            if not KEY.fullmatch(path.name):
+                with suppress(OSError):
+                    path.unlink()
+
+
 def is_withdrawn(builds: Path, key: str) -> bool:
     """Tell if a build is to be ended and removed."""
     return os.path.lexists(builds / key / CANCEL)

@@ -21,6 +21,7 @@ from uecwatchd.install.machine import end_left_machines
 from uecwatchd.install.request import (
     BuildFailure,
     BuildStatus,
+    clear_queue,
     end_build,
     is_withdrawn,
     queued_builds,
@@ -64,6 +65,7 @@ def run_worker(builds: Path, tools: WorkerTools, *, at_once: int, program: str =
             tools.tell(f"{ended} machines of an earlier worker were ended")
         with ThreadPoolExecutor(at_once, thread_name_prefix="build") as pool:
             _Worker(builds, tools, pool, at_once, program).run()
+        clear_queue(builds)
     finally:
         lockfile.release(lock)
     return True
