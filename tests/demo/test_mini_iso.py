@@ -52,19 +52,6 @@ def test_a_layer_is_added_to_an_installed_system(builds: Builds, installed: Buil
     assert builds.console(layer.key).count("uecwatchd-layer: done") == 1, "the second boot has no seed"
 
 
-def test_a_step_of_a_layer_that_fails_is_named(builds: Builds, installed: BuildStatus) -> None:
-    layer = builds.build(**LAYER, run=["echo fine", "echo no route; exit 7"])
-    assert layer.failure
-    assert layer.failure.why == '"echo no route; exit 7" has failed with exit code 7'
-    assert "no route" in layer.console
-
-
-def test_a_base_that_is_larger_than_the_disk_is_refused(builds: Builds, installed: BuildStatus) -> None:
-    layer = builds.build(**LAYER, disk="64M", run=["true"])
-    assert layer.failure
-    assert layer.failure.why == "the base has 128 MiB, and disk = 64 MiB"
-
-
 def test_a_disk_that_is_too_small_is_on_the_console(builds: Builds) -> None:
     """With kernel and initrd out of the ISO, and the answers in that initrd."""
     direct = {"kernel": "/vmlinuz", "initrd": "initrd.gz", "arguments": "quiet", "answers_as": "initrd"}

@@ -1,12 +1,23 @@
 """Builds with real machines: what comes of each kind of installer. They are a few bytes of machine code."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.boot_code import DELAY, GOOD_SYSTEM, HANG, POWER_OFF, RESTART, installer, make_iso, say
+from tests.support.boot_code import (
+    DELAY,
+    GOOD_SYSTEM,
+    HANG,
+    POWER_OFF,
+    RESTART,
+    installer,
+    make_iso,
+    say,
+    sector,
+)
 from tests.support.builds import Builds
 from uecwatchd.images.formats.open import open_disk
 from uecwatchd.install.request import BuildStatus
@@ -124,6 +135,51 @@ def test_a_system_without_what_is_expected_is_ended_at_the_time_limit(builds: Bu
     status = builds.build(expect="SAC>", time_limit="2s")
     assert 'its console does not have "SAC>" after 2 s' in failure(status)
     assert status.stage == "second boot"
+
+
+def base_that_says(builds: Builds, *lines: str) -> dict[str, object]:
+    """Make a base whose system says this at each start, and return the recipe of a layer on it."""
+    (builds.files / "base.img").write_bytes(sector(say(*lines) + POWER_OFF).ljust(1 << 20, b"\0"))
+    run = ["echo fine", "echo no route; exit 7"]
+    return {"base": "base.img", "memory": "32M", "time_limit": "60s", "run": run}
+
+
+def test_a_layer_that_is_complete_is_booted_again(builds: Builds) -> None:
+    status = builds.build(**base_that_says(builds, "uecwatchd-layer: done", "x login:"), disk="8M")
+    assert (status.state, status.stage) == ("done", "second boot")
+    with (builds.folder / status.key / "disk.qcow2").open("rb", buffering=0) as file:
+        assert open_disk(file, name="disk").source.size == 8 << 20
+    assert left(builds, status) == {"request.json", "status.json", "console.log", "disk.qcow2"}
+
+
+def test_a_step_of_a_layer_that_fails_is_named(builds: Builds) -> None:
+    said = "uecwatchd-layer: step 2 failed with exit code 7"
+    status = builds.build(**base_that_says(builds, said))
+    assert failure(status) == (
+        'rejected: karmic: the layer is not complete: "echo no route; exit 7" has failed with exit code 7'
+    )
+    assert said in status.console
+
+
+def test_a_base_that_runs_no_user_data_is_named(builds: Builds) -> None:
+    status = builds.build(**base_that_says(builds, "x login:"))
+    assert failure(status) == "rejected: karmic: nothing was added to the base: it has run no user data"
+
+
+def test_a_base_that_is_larger_than_the_disk_is_refused(builds: Builds) -> None:
+    layer = base_that_says(builds)
+    os.truncate(builds.files / "base.img", 8 << 20)
+    status = builds.build(**layer, disk="4M")
+    assert failure(status).endswith("it does not fit on the new disk: the base has 8 MiB, and disk = 4 MiB")
+
+
+def test_a_base_that_names_another_file_is_refused(builds: Builds) -> None:
+    """QEMU would read the other file, whatever it is."""
+    layer = base_that_says(builds)
+    (builds.files / "base.img").unlink()
+    backed = ["-F", "raw", "-b", "/etc/passwd", str(builds.files / "base.img"), "1M"]
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *backed], check=True)
+    assert failure(builds.build(**layer)).startswith("rejected: base.img: ")
 
 
 def test_an_iso_without_a_boot_record_is_refused_before_a_machine_starts(builds: Builds) -> None:
