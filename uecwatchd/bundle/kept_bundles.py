@@ -13,7 +13,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
@@ -107,7 +107,7 @@ class PartKeeper:
         with self._noting_problems():
             make_folder(self._folder)
             check_space_for(self._folder, needs_bytes, WHAT)
-            self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115 (see `close`)
+            self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115 (see `take`)
 
     def keep(self, piece: PartData) -> None:
         """Write a part to its place, unless another could not be written. Called by several threads."""
@@ -145,7 +145,8 @@ class PartKeeper:
         """Give the space back at once: the ledger may be on the same disk, and the upload takes hours."""
         self.problem = problem
         if self._file:
-            self._file.truncate(0)
+            with suppress(OSError):  # of a failing disk: the file is closed in the end
+                self._file.truncate(0)
 
 
 class KeptBundles:
