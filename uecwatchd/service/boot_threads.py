@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from uecwatchd.delivery.test_boot import BootResult
 from uecwatchd.errors import Stopped, UecError, words_of
+from uecwatchd.system.internal_errors import internal_error
 from uecwatchd.types import SetId
 
 
@@ -53,7 +54,7 @@ class BootThreads:
         return frozenset(key.set_id for key in keys)
 
     def prepare(self, key: BootKey, boot: Callable[[], BootResult]) -> None:
-        """Have a boot started by the next `start`. It raises nothing but UecError."""
+        """Have a boot started by the next `start`."""
         with self._changed:
             older = [one for one in self._outcomes if one.set_id == key.set_id and one.cloud == key.cloud]
             for one in older:
@@ -111,6 +112,8 @@ class BootThreads:
             outcome = boot()
         except UecError as error:
             outcome = words_of(error)
+        except Exception as error:  # noqa: BLE001 (or the set would be at work for ever)
+            outcome = words_of(internal_error(key.set_id.name, error))
         with self._changed:
             del self._running[key]
             self._ended.append(EndedBoot(key, isinstance(outcome, Stopped)))
