@@ -33,6 +33,11 @@ def test_a_machine_has_no_network_unless_the_recipe_wants_one() -> None:
     assert "-nic user,model=e1000" in command(windows, MachineMedia("d"))
 
 
+def test_an_old_system_gets_an_old_processor() -> None:
+    assert "-cpu max" in command(InstallRecipe(), MachineMedia("d"))
+    assert "-cpu qemu64" in command(InstallRecipe(disk_bus="ide"), MachineMedia("d"))
+
+
 def test_the_disk_is_tried_before_the_cds() -> None:
     said = command(InstallRecipe(), MachineMedia("d", cds=("/dev/fd/5", "drivers")))
     assert "virtio-blk-pci,drive=disk,bootindex=1" in said

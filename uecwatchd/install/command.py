@@ -13,6 +13,10 @@ PROGRAM_NAME, PACKAGE = "qemu-system-x86_64", "qemu-system-x86"
 # Eucalyptus gives to Windows.
 CARDS: Mapping[str, str] = MappingProxyType({"virtio": "virtio-net-pci"})
 OTHER_CARD = "e1000"
+# Newer distributions need more than the first 64-bit processors had (x86-64-v2); systems without a driver for
+# virtio are from a time that knew no more, and may stumble over it.
+PROCESSORS: Mapping[str, str] = MappingProxyType({"virtio": "max"})
+OTHER_PROCESSOR = "qemu64"
 # The first one that Windows knows (sym_hi.sys), and the one of `kvm -drive if=scsi` in its time.
 SCSI_CONTROLLER = "lsi53c895a"
 LOGGED = f"logfile={CONSOLE},logappend=on"
@@ -54,6 +58,7 @@ def machine_command(
         program,
         # The firmware writes on the serial port too: "No bootable device" is a line like any other.
         *("-machine", "pc,graphics=off", "-accel", accelerator, "-vga", "std"),
+        *("-cpu", PROCESSORS.get(recipe.disk_bus, OTHER_PROCESSOR)),
         *("-m", str(recipe.memory // MIB), "-smp", str(recipe.cpus)),
         *("-nodefaults", "-no-user-config", "-sandbox", SANDBOX),
         *("-display", "none", "-vnc", f"unix:{VNC_SOCKET}"),
