@@ -366,10 +366,8 @@ def _contradictions(sidecar: Sidecar) -> Iterator[str]:
 
 def _beside_recipe(sidecar: Sidecar) -> Iterator[str]:
     """Yield what does not go together with a recipe."""
-    for role in ("machine", "kernel", "ramdisk"):
-        name = getattr(sidecar, role)
-        if name and name not in (NONE, FROM_IMAGE) and not is_image_id(name):
-            yield f"{role} names a file, and install makes the image: leave one of them out"
+    if sidecar.machine:
+        yield "machine names a file, and install makes the image: leave one of them out"
     if sidecar.convert == "keep":
         yield 'install makes a disk in a qcow2, and with convert = "keep" that is not read'
 

@@ -1,6 +1,7 @@
 """Recipes as sets before anything is installed: their files, their bases, and the disk they make."""
 
 import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from uecwatchd.errors import Halted, Rejected
 from uecwatchd.images.detect import detect
 from uecwatchd.intake.sets.assemble import assemble
 from uecwatchd.intake.sets.installed import judge_installed
-from uecwatchd.intake.sets.records import FolderSets, FolderUsers, ImageSet
+from uecwatchd.intake.sets.records import FolderSets, FolderUsers, ImageSet, Rules
 from uecwatchd.intake.sidecar import parse_sidecar, read_defaults
 from uecwatchd.intake.spool import scan
 from uecwatchd.intake.spool.scan import Entry
 from uecwatchd.types import FileStamp
 
+EXAMPLES = sorted((Path(__file__).parents[3] / "etc" / "examples").glob("install-*.toml"))
 RECIPE = """
 description = "installed here"
 
@@ -206,6 +208,11 @@ def test_a_mistake_in_a_recipe_is_a_sentence(text: str, words: str) -> None:
     assert words in str(refused.value)
 
 
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_each_example_is_a_sidecar_with_a_recipe(path: Path) -> None:
+    assert parse_sidecar(path.read_bytes(), is_json=False).install
+
+
 def test_defaults_have_no_recipe() -> None:
     with pytest.raises(Halted, match="install is for sidecars: a recipe is about one image"):
         read_defaults({"install": {"iso": "a.iso", "disk": "1G"}})
@@ -214,8 +221,8 @@ def test_defaults_have_no_recipe() -> None:
 # --- the disk ---------------------------------------------------------------------------------------------
 
 
-def judged(folder: Path, content: bytes) -> ImageSet:
-    found = only_set(decided(folder))
+def judged(folder: Path, content: bytes, rules: Rules = ALONE) -> ImageSet:
+    found = only_set(assemble(scan.scan(folder, now=NOW, seen=0.0), rules=rules))
     assert found.recipe
     stamp = FileStamp(1, 2, len(content), 3)
     disk = Entry(f"{'0' * 32}/disk.qcow2", "file", len(content), stamp, 0.0)
@@ -238,3 +245,50 @@ def test_an_installed_disk_that_is_no_disk_is_refused(tmp_path: Path) -> None:
     lay_recipe(tmp_path)
     with pytest.raises(Rejected, match="it cannot be the set's machine image"):
         judged(tmp_path, b"text\n")
+
+
+# --- Windows ----------------------------------------------------------------------------------------------
+
+MEMDISK = Path("/usr/lib/syslinux/memdisk")  # of the package syslinux-common
+UEC = Rules(
+    5.0,
+    ALONE.defaults,
+    {"default": frozenset({"kernel"})},
+    {"default": frozenset({"kernel", "ramdisk"})},
+    frozenset(),
+)
+WINDOWS = 'platform = "windows"\n[install]\niso = "win.iso"\ndisk = "20G"\n'
+
+
+def test_boot_files_go_with_a_windows_that_is_installed(tmp_path: Path) -> None:
+    lay(tmp_path, {"win.toml": WINDOWS, "win.iso": ISO})
+    (waiting,) = assemble(scan.scan(tmp_path, now=NOW, seen=0.0), rules=UEC).waiting
+    assert "a boot floppy: such a cloud boots Windows through memdisk and a floppy" in waiting.reason
+    lay(tmp_path, {f"win-bootfiles/{name}": name for name in ("ntldr", "ntdetect.com")})
+    found = judged(tmp_path, MBR, UEC)
+    assert found.windows_boot
+    assert found.windows_boot.memdisk
+    assert found.windows_boot.floppy
+    assert found.windows_boot.floppy.folder == "win-bootfiles"
+    assert {"win-bootfiles/ntldr", "win-bootfiles/ntdetect.com"} <= set(found.files)
+
+
+def test_a_floppy_and_memdisk_beside_a_recipe_are_members_of_their_own(tmp_path: Path) -> None:
+    named = 'kernel = "memdisk"\nramdisk = "win-boot.img"\n' + WINDOWS
+    lay(tmp_path, {"win.toml": named, "win.iso": ISO, "memdisk": MEMDISK.read_bytes()})
+    floppy = ["mkfs.fat", "-C", tmp_path / "win-boot.img", "1440"]
+    subprocess.run(floppy, check=True, capture_output=True)
+    found = judged(tmp_path, MBR, UEC)
+    assert [(member.role, member.path, bool(member.origin)) for member in found.members] == [
+        ("kernel", "memdisk", False),
+        ("ramdisk", "win-boot.img", False),
+        ("machine", f"{'0' * 32}/disk.qcow2", True),
+    ]
+    (tmp_path / "win-boot.img").unlink()
+    (waiting,) = assemble(scan.scan(tmp_path, now=NOW, seen=0.0), rules=UEC).waiting
+    assert waiting.reason == "win-boot.img (named in win.toml)"
+
+
+def test_a_cloud_that_boots_windows_alone_needs_the_recipe_alone(tmp_path: Path) -> None:
+    lay(tmp_path, {"win.toml": WINDOWS, "win.iso": ISO})
+    assert [member.role for member in judged(tmp_path, MBR).members] == ["machine"]

@@ -4,6 +4,7 @@ A scan does not unpack: the files of an archive are only known after all of it w
 is a set, by its name and its first bytes, and an attempt at it goes on from there.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from uecwatchd.errors import Rejected, UecError
@@ -44,12 +45,22 @@ def packed_files(listing: Listing, candidate: SetCandidate, rules: Rules) -> Pac
     return PackedFiles(path, listing.stamp(path), *kept_for_later(listing, candidate, rules))
 
 
-def kept_for_later(listing: Listing, candidate: SetCandidate, rules: Rules) -> tuple[Rules, Listing]:
-    """Return the rules for files that nobody else writes, and a listing of the sidecar alone."""
+def kept_for_later(
+    listing: Listing,
+    candidate: SetCandidate,
+    rules: Rules,
+    *,
+    members: Iterable[str] = (),
+    boot_files: Iterable[str] = (),
+) -> tuple[Rules, Listing]:
+    """Return the rules for files that nobody else writes, and a listing of the sidecar and of these files."""
+    members = tuple(members)
     kept = Listing(
         listing.folder,
         listing.now,
-        entries={path: listing.entries[path] for path in candidate.sidecars},
+        entries={path: listing.entries[path] for path in (*candidate.sidecars, *members)},
+        facts={path: listing.facts[path] for path in members if path in listing.facts},
         sidecars={path: listing.sidecars[path] for path in candidate.sidecars},
+        boot_files={path: listing.boot_files[path] for path in boot_files},
     )
     return replace(rules, settle=0.0, users=None), kept

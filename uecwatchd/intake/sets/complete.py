@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from uecwatchd.errors import UecError
 from uecwatchd.intake.sets.architecture import arch_of
 from uecwatchd.intake.sets.archives import check_archive, packed_files
-from uecwatchd.intake.sets.candidates import SetCandidate
+from uecwatchd.intake.sets.candidates import SetCandidate, named_files
 from uecwatchd.intake.sets.checks import (
     check_is_one_set,
     check_known,
@@ -38,7 +38,7 @@ from uecwatchd.intake.sets.requirements import (
     check_whole_disk,
     unidentified,
 )
-from uecwatchd.intake.sets.roles import roles_of
+from uecwatchd.intake.sets.roles import named_path, roles_of
 from uecwatchd.intake.sets.stamp import set_stamp
 from uecwatchd.intake.sets.stray_metadata import NearbyFiles, check_nearby, unused_nearby
 from uecwatchd.intake.sets.unread_files import check_whole
@@ -95,7 +95,7 @@ def complete_set(
     view, listing, rules = folder.view, folder.view.listing, folder.rules
     sidecar = _checked_sidecar(folder, candidate, owned, is_new=taken is None)
     if sidecar.install:
-        return _recipe_set(folder, replace(candidate, form="recipe"), sidecar, owned, is_new=taken is None)
+        return _recipe_set(folder, candidate, sidecar, owned, is_new=taken is None)
     if candidate.form == "archive" and not candidate.base:
         return _archive_set(folder, candidate, sidecar, is_new=taken is None)
     chosen = _choose_files(folder, candidate, sidecar, owned, taken)
@@ -204,9 +204,20 @@ def _recipe_set(
     """Return the set of a recipe, without members. They are judged when its system is installed."""
     assert sidecar.install  # noqa: S101 (the caller has looked)
     view, listing, rules, sets = folder.view, folder.view.listing, folder.rules, folder.bases
-    files = recipe_files(listing, candidate, sidecar.install, rules, there=folder.near.there, sets=sets)
-    paths = [path for path, _ in files.files.values()]
-    check_alone(listing, candidate, files, owned)
+    there, boot_files = folder.near.there, folder.boot.files_of(candidate)
+    roles = {role: named_path(listing, candidate, name, there) for role, name in named_files(sidecar).items()}
+    files = recipe_files(
+        listing,
+        candidate,
+        sidecar.install,
+        rules,
+        there=there,
+        sets=sets,
+        members=roles.values(),
+        boot_files=[*folder.boot.of(candidate), *boot_files],
+    )
+    paths = [*(path for path, _ in files.files.values()), *roles.values()]
+    check_alone(listing, candidate, paths, owned)
     if is_new:
         _check_nearby_files(folder, candidate, tuple(paths))
         check_identified(sidecar, rules)
@@ -214,15 +225,36 @@ def _recipe_set(
     sums = find_declared_sums(
         listing, folder.lists, candidate, sidecar, paths, owned=owned, is_finished=not is_new
     )
-    check_settled(listing, sums.files, rules.settle)
+    check_settled(listing, [*sums.files, *boot_files], rules.settle)
     check_summed(candidate, sidecar, {path[len(candidate.base) :] for path in paths})
+    _check_around_disk(folder, candidate, sidecar, roles)
     unread = (*unused_nearby(listing, folder.near, candidate, paths), *sums.remarks)
-    found = _image_set(view, candidate, sidecar, (), sums, alone=False, unread=unread, sources=paths)
+    found = _image_set(
+        view, candidate, sidecar, (), sums, alone=False, unread=unread, sources=paths, boot=folder.boot
+    )
     before = sets.finished.get(found.name)
     stamp = stamp_with_base(found.stamp, before, files.base_set, sets)
     if stamp != before:
         check_base(candidate, sets)
-    return replace(found, recipe=files, stamp=stamp, waits=_unidentified_waits(sidecar, rules))
+    waits = _unidentified_waits(sidecar, rules)
+    return replace(found, form="recipe", recipe=files, stamp=stamp, waits=waits)
+
+
+def _check_around_disk(
+    folder: FolderContents, candidate: SetCandidate, sidecar: Sidecar, roles: Mapping[Role, str]
+) -> None:
+    """Check what goes with a disk that is not installed yet, so that it is not installed in vain.
+
+    Raises NotReady or the error of an unsuitable file. A Linux has its kernel in itself.
+    """
+    listing, rules = folder.view.listing, folder.rules
+    members_of(listing, roles, sidecar)
+    with_disk: dict[Role, str] = {"machine": candidate.name, **roles}
+    if sidecar.platform != "windows" or boots_alone(listing, sidecar, with_disk, rules):
+        return
+    made = plan_windows_boot(listing, candidate, sidecar, with_disk, rules, folder.boot)
+    there = {**with_disk, **(made.roles if made else {})}
+    check_complete(listing, candidate, sidecar, there, rules, folders=folder.folders, halves=folder.halves)
 
 
 def _checked_sidecar(

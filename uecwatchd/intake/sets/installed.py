@@ -11,6 +11,7 @@ from uecwatchd.intake.sets.origin import InstalledDisk
 from uecwatchd.intake.sets.owners import OwnerView
 from uecwatchd.intake.sets.records import ImageSet, NotReady, RecipeFiles
 from uecwatchd.intake.sets.stray_metadata import NearbyFiles
+from uecwatchd.intake.sets.windows_boot import find_boot_folders
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.contents import FactsOrError
 from uecwatchd.intake.spool.scan import Entry, Listing
@@ -23,22 +24,33 @@ def judge_installed(found: ImageSet, recipe: RecipeFiles, disk: Entry, facts: Fa
     because nobody adds a file to an installation.
     """
     base, _, name = disk.name.rpartition("/")
-    beside, sidecars = recipe.listing, tuple(recipe.listing.entries)
+    beside, sidecars = recipe.listing, tuple(recipe.listing.sidecars)
+    # Other members, such as a boot floppy: as if they were beside the disk.
+    others = {f"{base}/{_last_part(path)}": path for path in beside.entries if path not in sidecars}
     # From here on the set has an image like any other; its sums are of the files that this was made of.
     meant = replace(found.sidecar, install=None, machine=name, sha256={})
     listing = Listing(
         beside.folder,
         beside.now,
-        entries={**beside.entries, disk.name: disk},
-        facts={disk.name: facts},
+        entries={
+            **{path: beside.entries[path] for path in sidecars},
+            **{to: beside.entries[path] for to, path in others.items()},
+            disk.name: disk,
+        },
+        facts={
+            **{to: beside.facts[path] for to, path in others.items() if path in beside.facts},
+            disk.name: facts,
+        },
         sidecars={path: _as_image(beside, path, meant) for path in sidecars},
+        boot_files=beside.boot_files,
     )
-    candidate = SetCandidate(found.name, "recipe", f"{base}/", sidecars, (disk.name,))
+    candidate = SetCandidate(found.name, "recipe", f"{base}/", sidecars, (disk.name, *others))
     there = {file_names.fold_name(path): path for path in listing.entries}
-    near, lists = NearbyFiles(there=there), find_checksum_lists(listing)
-    folder = FolderContents(OwnerView(listing), recipe.rules, near, lists)
+    near, lists, boot = NearbyFiles(there=there), find_checksum_lists(listing), find_boot_folders(listing)
+    boot = replace(boot, sets={file_names.fold_name(found.name): tuple(boot.files)})
+    folder = FolderContents(OwnerView(listing), recipe.rules, near, lists, boot=boot)
     try:
-        judged = complete_set(folder, candidate, [disk.name], taken=None)
+        judged = complete_set(folder, candidate, list(candidate.paths), taken=None)
     except NotReady as wait:
         what, why = f"{found.name}: the installed disk is not a complete set", f"it lacks {wait.reason}"
         hint = 'Say kernel = "from-image" in its sidecar, or where its cloud gets the kernel from.'
@@ -50,7 +62,13 @@ def judge_installed(found: ImageSet, recipe: RecipeFiles, disk: Entry, facts: Fa
         judged,
         waits={**judged.waits, **held},
         folder=found.folder,
-        members=tuple(replace(member, origin=origin) for member in judged.members),
+        members=tuple(
+            replace(member, origin=origin)
+            if member.path == disk.name
+            else replace(member, path=others[member.path])
+            for member in judged.members
+        ),
+        left_out=tuple(others[path] for path in judged.left_out),
         sidecar=replace(judged.sidecar, install=found.sidecar.install),
         checksums={},
         files=found.files,
@@ -61,6 +79,10 @@ def judge_installed(found: ImageSet, recipe: RecipeFiles, disk: Entry, facts: Fa
         owner=found.owner,
         recipe=recipe,
     )
+
+
+def _last_part(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
 
 
 def _as_image(beside: Listing, path: str, meant: Sidecar) -> Sidecar:

@@ -52,9 +52,12 @@ def recipe_files(
     *,
     there: Mapping[str, str],
     sets: BaseSets,
+    members: Iterable[str],
+    boot_files: Iterable[str],
 ) -> RecipeFiles:
     """Return the files of a recipe. `there` is every path by its folded name.
 
+    `members` are other files that go with the image, and `boot_files` those for its boot floppy.
     Raises NotReady for a file or a base that is not there yet, Rejected for a base that needs itself.
     """
     files = {}
@@ -66,7 +69,8 @@ def recipe_files(
         files[key] = (path, listing.stamp(path))
     if base_set:
         _check_circle(candidate, sets.bases)
-    return RecipeFiles(recipe, files, base_set, *kept_for_later(listing, candidate, rules))
+    kept = kept_for_later(listing, candidate, rules, members=members, boot_files=boot_files)
+    return RecipeFiles(recipe, files, base_set, *kept)
 
 
 def check_base(candidate: SetCandidate, sets: BaseSets) -> None:
@@ -104,9 +108,10 @@ def stamp_with_base(stamp: str, own: str | None, base: str, sets: BaseSets) -> s
     return f"{stamp}-{sets.finished.get(base, '')[:STAMP_OF_BASE_CHARS]}"
 
 
-def check_alone(listing: Listing, candidate: SetCandidate, files: RecipeFiles, owned: Sequence[str]) -> None:
-    """Raise Rejected for an image, a kernel or a ramdisk beside a recipe: it makes them itself."""
-    used = {path for path, _ in files.files.values()}
+def check_alone(
+    listing: Listing, candidate: SetCandidate, used: Collection[str], owned: Sequence[str]
+) -> None:
+    """Raise Rejected for an image, a kernel or a ramdisk beside a recipe that the sidecar does not name."""
     for path in owned:
         role = role_of(listing, path)
         if path not in used and role is not None:
