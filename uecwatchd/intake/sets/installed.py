@@ -1,5 +1,6 @@
 """The disk that a recipe has made, judged by the rules of sets as if it had been dropped."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from uecwatchd.errors import Rejected
@@ -23,38 +24,12 @@ def judge_installed(found: ImageSet, recipe: RecipeFiles, disk: Entry, facts: Fa
     The path of the disk has a folder and a name. What would be waited for in a folder is an error here,
     because nobody adds a file to an installation.
     """
-    base, _, name = disk.name.rpartition("/")
-    beside, sidecars = recipe.listing, tuple(recipe.listing.sidecars)
+    base, sidecars = disk.name.rpartition("/")[0], tuple(recipe.listing.sidecars)
     # Other members, such as a boot floppy: as if they were beside the disk.
-    others = {f"{base}/{_last_part(path)}": path for path in beside.entries if path not in sidecars}
-    # From here on the set has an image like any other; its sums are of the files that this was made of.
-    meant = replace(found.sidecar, install=None, machine=name, sha256={})
-    listing = Listing(
-        beside.folder,
-        beside.now,
-        entries={
-            **{path: beside.entries[path] for path in sidecars},
-            **{to: beside.entries[path] for to, path in others.items()},
-            disk.name: disk,
-        },
-        facts={
-            **{to: beside.facts[path] for to, path in others.items() if path in beside.facts},
-            disk.name: facts,
-        },
-        sidecars={path: _as_image(beside, path, meant) for path in sidecars},
-        boot_files=beside.boot_files,
-    )
+    others = {f"{base}/{_last_part(path)}": path for path in recipe.listing.entries if path not in sidecars}
+    listing = _listing(found, recipe, disk, facts, others)
     candidate = SetCandidate(found.name, "recipe", f"{base}/", sidecars, (disk.name, *others))
-    there = {file_names.fold_name(path): path for path in listing.entries}
-    near, lists, boot = NearbyFiles(there=there), find_checksum_lists(listing), find_boot_folders(listing)
-    boot = replace(boot, sets={file_names.fold_name(found.name): tuple(boot.files)})
-    folder = FolderContents(OwnerView(listing), recipe.rules, near, lists, boot=boot)
-    try:
-        judged = complete_set(folder, candidate, list(candidate.paths), taken=None)
-    except NotReady as wait:
-        what, why = f"{found.name}: the installed disk is not a complete set", f"it lacks {wait.reason}"
-        hint = 'Say kernel = "from-image" in its sidecar, or where its cloud gets the kernel from.'
-        raise Rejected(what, why, hint) from wait
+    judged = _judge(candidate, listing, recipe)
     origin = InstalledDisk(recipe.source, is_layer=recipe.recipe.iso is None)
     # What is on it decides about clouds that were not identified, and not about those it is held for.
     held = {cloud: why for cloud, why in found.waits.items() if cloud not in recipe.rules.strange}
@@ -78,6 +53,39 @@ def judge_installed(found: ImageSet, recipe: RecipeFiles, disk: Entry, facts: Fa
         unread=found.unread,
         owner=found.owner,
         recipe=recipe,
+    )
+
+
+def _judge(candidate: SetCandidate, listing: Listing, recipe: RecipeFiles) -> ImageSet:
+    there = {file_names.fold_name(path): path for path in listing.entries}
+    near, lists, boot = NearbyFiles(there=there), find_checksum_lists(listing), find_boot_folders(listing)
+    boot = replace(boot, sets={file_names.fold_name(candidate.name): tuple(boot.files)})
+    folder = FolderContents(OwnerView(listing), recipe.rules, near, lists, boot=boot)
+    try:
+        return complete_set(folder, candidate, list(candidate.paths), taken=None)
+    except NotReady as wait:
+        what = f"{candidate.name}: the installed disk is not a complete set"
+        hint = 'Say kernel = "from-image" in its sidecar, or where its cloud gets the kernel from.'
+        raise Rejected(what, f"it lacks {wait.reason}", hint) from wait
+
+
+def _listing(
+    found: ImageSet, recipe: RecipeFiles, disk: Entry, facts: FactsOrError, others: Mapping[str, str]
+) -> Listing:
+    """Return a listing of the disk, of the other members under their names beside it, and of the sidecar."""
+    beside = recipe.listing
+    # From here on the set has an image like any other; its sums are of the files that this was made of.
+    meant = replace(found.sidecar, install=None, machine=_last_part(disk.name), sha256={})
+    entries = {path: beside.entries[path] for path in beside.sidecars}
+    entries |= {to: beside.entries[path] for to, path in others.items()}
+    known = {to: beside.facts[path] for to, path in others.items() if path in beside.facts}
+    return Listing(
+        beside.folder,
+        beside.now,
+        entries={**entries, disk.name: disk},
+        facts={**known, disk.name: facts},
+        sidecars={path: _as_image(beside, path, meant) for path in beside.sidecars},
+        boot_files=beside.boot_files,
     )
 
 
