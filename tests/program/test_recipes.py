@@ -2,19 +2,21 @@
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from tests.support.boot_code import HANG, POWER_OFF, installer, make_iso, say
 from tests.support.boots import living
 from tests.support.cloud_keys import with_keys
 from tests.support.host import Host
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.demo.material import USERSPACE_LINE, DebianKernel
 from uecwatchd.demo.mini_iso import INSTALLED_LINE
-from uecwatchd.demo.recipe import ANSWERS_NAME, ISO_NAME, make_recipe
+from uecwatchd.demo.recipe import ISO_NAME, make_recipe
 from uecwatchd.sandbox.server import Sandbox
 
 # An installation takes ten seconds on two idle cores without KVM; other tests may hold them.
@@ -31,6 +33,15 @@ base = "karmic"
 memory = "256M"
 run = ["echo 'echo the layer is there >/dev/console' >>/etc/startup"]
 """
+TINY = """
+[install]
+iso = "tiny.iso"
+disk = "4M"
+memory = "32M"
+time_limit = "{time_limit}"
+"""
+# mov dx, 0x3fd; again: in al, dx; test al, 1; jz again: until a byte has arrived at the serial port.
+WAIT_FOR_A_KEY = b"\xba\xfd\x03\xec\xa8\x01\x74\xfb"
 
 
 @pytest.fixture(scope="module")
@@ -116,42 +127,53 @@ def told(host: Host) -> str:
     return "\n".join(file.read_text(errors="replace")[-3000:] for file in files)
 
 
-def test_a_failed_installation_says_what_was_on_the_console_and_on_the_screen(
-    installing: Host, recipe: tuple[Path, ...]
-) -> None:
+def drop_tiny(host: Host, code: bytes, *, time_limit: str) -> None:
+    """Drop a recipe for a CD with this code as its installer."""
+    make_iso(host.folder / "tiny.iso", code).rename(host.spool / "tiny.iso")
+    (host.spool / "karmic.toml").write_text(TINY.format(time_limit=time_limit))
+
+
+def test_an_installation_that_hangs_shows_its_console_and_its_screen(installing: Host) -> None:
     host = installing
-    host.drop(*recipe)
-    (host.spool / ANSWERS_NAME).write_text("nothing to say\n")
+    drop_tiny(host, installer(None, HANG, lines=("Which language?",)), time_limit="8s")
     host.ask("once", code=65)
     error = host.report("karmic")["error"]
-    assert any("The installation has failed: the answers have no hostname" in one for one in error["console"])
-    assert (host.spool / "karmic.uec.error").exists()
-    until(lambda: left_of(host) == [] or not machines(host), "the machines to end")
-    assert machines(host) == []
+    assert "Which language?" in error["console"]
+    assert error["what"].startswith("karmic: ")
+    assert (host.spool / "karmic.uec.png").read_bytes().startswith(b"\x89PNG")
+    assert (machines(host), left_of(host)) == ([], [])
 
 
 def test_a_set_that_is_held_in_the_middle_leaves_no_machine_and_goes_on_when_released(
-    installing: Host, recipe: tuple[Path, ...]
+    installing: Host,
 ) -> None:
     host = installing
-    host.drop(*recipe)
+    drop_tiny(host, installer(None, HANG, lines=("Partitioning",)), time_limit="1h")
     with daemon(host):
-        until(lambda: "Copying" in console(host) or "Making" in console(host), patience=INSTALL_SECONDS)
+        until(lambda: "Partitioning" in log(host), "the console in the log")
         assert len(machines(host)) == 1
         row = json.loads(host.ask("status", "karmic", "--json")[0])[0]
         assert row["state"] == "waiting"
-        assert row["detail"].startswith("for its system to be installed; ")
+        assert row["detail"].startswith("for its system to be installed; install for ")
         host.ask("hold", "karmic")
-        until(
-            lambda: (machines(host), left_of(host)) == ([], []),
-            "nothing to be left",
-            patience=INSTALL_SECONDS,
-        )
+        until(lambda: (machines(host), left_of(host)) == ([], []), "nothing to be left")
         host.ask("release", "karmic")
-        until(lambda: machines(host), "another installation", patience=INSTALL_SECONDS)
+        until(lambda: machines(host), "another installation")
     assert machines(host) == [], "the worker ends with the service"
     assert len(left_of(host)) == 1, "to be gone on with"
 
 
-def console(host: Host) -> str:
-    return "".join(path.read_text(errors="replace") for path in builds_of(host).glob("*/console.log"))
+def log(host: Host) -> str:
+    path = host.spool / "karmic.uec.log"
+    return path.read_text() if path.exists() else ""
+
+
+def test_what_is_typed_on_the_console_reaches_the_machine(installing: Host) -> None:
+    host = installing
+    drop_tiny(host, installer(None, WAIT_FOR_A_KEY + say("thank you") + POWER_OFF), time_limit="1h")
+    with daemon(host):
+        until(lambda: "INSTALLING" in log(host), "the console in the log")
+        typed = host.popen("console", "karmic", stdin=subprocess.PIPE)
+        data, talk = typed.communicate("y\n", timeout=PATIENCE_SECONDS)
+    assert "\nthank you\n" in data
+    assert typed.returncode == 65, talk

@@ -95,11 +95,14 @@ class Host:
         """Start `uecwatchd`, with pipes for its outputs, or a file for standard error."""
         return fork_server().start(arguments, environ=self._environ(environ), user=user, stderr=stderr)
 
-    def popen(self, *arguments: str, environ: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+    def popen(
+        self, *arguments: str, environ: Mapping[str, str] | None = None, stdin: int | None = None
+    ) -> "subprocess.Popen[str]":
         """Start `uecwatchd` by an interpreter of its own, which imports everything first."""
         return subprocess.Popen(
             [sys.executable, "-m", "uecwatchd", *arguments],
             env=self._environ(environ),
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
