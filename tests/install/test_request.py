@@ -28,6 +28,7 @@ from uecwatchd.install.request import (
     write_request,
     write_status,
 )
+from uecwatchd.system import failpoints
 from uecwatchd.types import ContentDigest, FileStamp
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -56,7 +57,7 @@ def test_requests_are_queued_in_their_order(tmp_path: Path) -> None:
     assert queued_builds(tmp_path) == (OTHER, KEY)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
 @given(
     last_line=st.text(max_size=50).filter(lambda text: text.isprintable()),
     stage=st.sampled_from(["prepare", "install", "second boot"]),
@@ -114,6 +115,19 @@ def test_a_withdrawn_build_is_removed_by_the_worker(tmp_path: Path) -> None:
     end_build(tmp_path, KEY)
     assert list(tmp_path.iterdir()) == [tmp_path / "queue"]
     assert queued_builds(tmp_path) == ()
+
+
+def test_a_request_that_comes_while_its_build_is_removed_is_not_lost(tmp_path: Path) -> None:
+    write_request(tmp_path, REQUEST)
+    withdraw_request(tmp_path, KEY)
+    failpoints.listen(lambda moment: "after remove" in moment and write_request(tmp_path, REQUEST))
+    try:
+        end_build(tmp_path, KEY)
+    finally:
+        failpoints.listen(lambda _moment: None)
+    assert queued_builds(tmp_path) == (KEY,)
+    assert read_request(tmp_path, KEY) == REQUEST
+    assert not is_withdrawn(tmp_path, KEY)
 
 
 def test_withdrawing_what_is_not_there_does_nothing(tmp_path: Path) -> None:

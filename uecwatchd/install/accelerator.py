@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from uecwatchd.install.child import ERRORS, start_child
 from uecwatchd.install.request import Accelerator
 
 # With KVM a kernel is there in half a second, and a firmware in less; a busy host needs more.
@@ -59,16 +60,16 @@ class AcceleratorTrial:
             folder = Path(scratch)
             (folder / "sector.img").write_bytes(BOOT_SECTOR.ljust(1 << 20, b"\0"))
             command = trial_command(self._program, "kvm", kernel or self._host_kernel())
-            quiet = subprocess.DEVNULL
-            with (
-                suppress(OSError),
-                subprocess.Popen(command, cwd=folder, stdin=quiet, stdout=quiet, stderr=quiet) as process,
-            ):
-                try:
-                    return self._says_its_line(process, folder / "serial.log")
-                finally:
-                    process.kill()
-            return False
+            try:
+                with (folder / ERRORS).open("wb") as errors:
+                    process = start_child(command, folder, errors=errors.fileno())
+            except OSError:
+                return False
+            try:
+                return self._says_its_line(process, folder / "serial.log")
+            finally:
+                process.kill()
+                process.wait()
 
     def _says_its_line(self, process: "subprocess.Popen[bytes]", log: Path) -> bool:
         looks = int(self._seconds / LOOK_SECONDS)

@@ -21,6 +21,7 @@ import os
 import re
 import shutil
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -41,8 +42,10 @@ QUEUE, REQUEST, STATUS, CANCEL = "queue", "request.json", "status.json", "cancel
 CONSOLE, CONSOLE_SOCKET, VNC_SOCKET = "console.log", "console.sock", "vnc.sock"
 DISK: Final = "disk.qcow2"
 SCREENSHOT: Final = "screenshot.png"
+REMOVED = ".removed"  # at the end of the name of a folder that is to go
 # The group of both sides may write in the folders, and the mask of a service takes that away.
 FOLDER_MODE, FILE_MODE = 0o2770, 0o640
+TRIES = 3
 # A recipe of 64 KiB, and forty lines of a console, with all escapes.
 DOCUMENT_LIMIT_BYTES = 1 << 20
 KEY = re.compile(r"[0-9a-f]{32}")
@@ -143,11 +146,14 @@ def write_request(builds: Path, request: BuildRequest) -> None:
         "accelerator": request.accelerator,
     }
     with _translate_errors(builds), failpoints.effect("write a build request"):
-        _make_shared(folder)
-        for name in (CANCEL, STATUS, SCREENSHOT):
-            (folder / name).unlink(missing_ok=True)
-        _replace(folder / REQUEST, json.dumps(document).encode())
-        _queue(builds, request.key)
+        for _ in range(TRIES):
+            _make_shared(folder)
+            for name in (CANCEL, STATUS, SCREENSHOT):
+                (folder / name).unlink(missing_ok=True)
+            _replace(folder / REQUEST, json.dumps(document).encode())
+            _queue(builds, request.key)
+            if (folder / REQUEST).exists():
+                break  # or the worker has just removed the withdrawn build that was there
 
 
 def read_request(builds: Path, key: str) -> BuildRequest:
@@ -209,11 +215,30 @@ def is_withdrawn(builds: Path, key: str) -> bool:
 
 
 def end_build(builds: Path, key: str) -> None:
-    """Take a build out of the queue; a withdrawn one is removed first."""
-    if is_withdrawn(builds, key):
+    """Take a build out of the queue; a withdrawn one is removed first.
+
+    The service may ask for it again at the same time. So its folder is renamed before it is removed, and a
+    request that has come meanwhile is put into the queue again.
+    """
+    is_removed = is_withdrawn(builds, key)
+    if is_removed:
         with failpoints.effect("remove a withdrawn build"), suppress(FileNotFoundError):
-            shutil.rmtree(builds / key)
+            (builds / key).rename(_removed_name(builds, key))
     (builds / QUEUE / key).unlink(missing_ok=True)
+    if is_removed:
+        remove_left_folders(builds)
+        if (builds / key / REQUEST).exists():
+            _queue(builds, key)
+
+
+def remove_left_folders(builds: Path) -> None:
+    """Remove the folders of withdrawn builds, also those that a dead worker has left."""
+    for folder in builds.glob(f"*{REMOVED}"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _removed_name(builds: Path, key: str) -> Path:
+    return builds / f"{key}.{time.time_ns()}{REMOVED}"
 
 
 def write_status(builds: Path, status: BuildStatus) -> None:

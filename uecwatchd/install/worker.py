@@ -26,6 +26,7 @@ from uecwatchd.install.request import (
     is_withdrawn,
     queued_builds,
     read_request,
+    remove_left_folders,
     write_status,
 )
 from uecwatchd.system import lockfile
@@ -61,6 +62,7 @@ def run_worker(builds: Path, tools: WorkerTools, *, at_once: int, program: str =
         why, hint = error.strerror or str(error), "Make the folder, or name another one."
         raise Deferred(f"{builds}: installations need this folder", why, hint) from error
     try:
+        remove_left_folders(builds)
         if ended := end_left_machines(builds):
             tools.tell(f"{ended} machines of an earlier worker were ended")
         with ThreadPoolExecutor(at_once, thread_name_prefix="build") as pool:
