@@ -19,7 +19,7 @@ from uecwatchd.errors import Deferred, Rejected, Stopped, UecError
 from uecwatchd.images.console import judge_console, last_lines
 from uecwatchd.install.accelerator import AcceleratorTrial
 from uecwatchd.install.command import MachineMedia, machine_command
-from uecwatchd.install.disks import flush_disk, has_boot_loader
+from uecwatchd.install.disks import WHAT, flush_disk, has_boot_loader
 from uecwatchd.install.files import OpenFiles, opened
 from uecwatchd.install.layer import find_end, layer_steps
 from uecwatchd.install.machine import Machine
@@ -37,6 +37,7 @@ from uecwatchd.install.request import (
     is_withdrawn,
     read_status,
 )
+from uecwatchd.system.disk_space import check_space_for
 from uecwatchd.system.text import quoted
 
 LOOK_SECONDS = 0.2
@@ -227,6 +228,7 @@ def _watch(build: _Build, machine: Machine, is_over: Judge, *, limit: float) -> 
             build.progress.show(machine.text)
         if is_over(machine):
             return
+        check_space_for(build.folder, 0, WHAT)  # the ledger may be on the same disk
         if machine.monitor.count("no space"):
             hint = "Free some space there; it is tried again by itself."
             raise Deferred(f"{build.folder}: no room for the disk", "its file system is full", hint)
