@@ -25,30 +25,43 @@ cp /opt/source/systemd/uecwatchd-build.service /opt/source/systemd/uecwatchd-bui
 systemctl daemon-reload
 systemctl start uecwatchd-build.path
 """
-# As the service asks, with its user and its groups.
+# What the service does, run once under all settings of its unit.
 ASK = """
-import sys
+import os
 from pathlib import Path
 from uecwatchd.install.recipe import read_recipe
 from uecwatchd.install.request import BuildRequest, RecipeFile, withdraw_request, write_request
 from uecwatchd.types import FileStamp
-key, iso = sys.argv[1], Path(sys.argv[2])
-if iso.name == "withdraw":
-    withdraw_request(Path("/var/lib/uecwatchd-build"), key)
+builds = Path("/var/lib/uecwatchd-build")
+what, key, iso = (os.environ[name] for name in ("WHAT", "KEY", "ISO"))
+if what == "withdraw":
+    withdraw_request(builds, key)
+elif what == "read":
+    assert (builds / key / "disk.qcow2").read_bytes().startswith(b"QFI")
 else:
-    recipe = read_recipe({"iso": iso.name, "disk": "4M", "memory": "32M", "time_limit": "60s"})
-    files = {"iso": RecipeFile(iso, FileStamp.of(iso.stat()))}
-    write_request(Path("/var/lib/uecwatchd-build"), BuildRequest(key, "karmic", recipe, files, "tcg"))
+    recipe = read_recipe({"iso": "x.iso", "disk": "4M", "memory": "32M", "time_limit": "60s"})
+    files = {"iso": RecipeFile(Path(iso), FileStamp.of(os.stat(iso)))}
+    write_request(builds, BuildRequest(key, "karmic", recipe, files, "tcg"))
+"""
+ASKING = """[Service]
+Type=oneshot
+EnvironmentFile=/run/ask
+ExecStart=
+ExecStart=/opt/uecwatchd/bin/python /usr/share/ask.py
+Restart=no
+WatchdogSec=0
 """
 RECIPE = '[install]\niso = "disk.iso"\ndisk = "4M"\nmemory = "32M"\ntime_limit = "60s"\n'
 # With a partition in its table: otherwise it is no disk of a machine.
 GOOD_DISK = GOOD_SYSTEM.ljust(0x1BE, b"\0") + bytes([0x80, 0, 0, 0, 0x83, 0, 0, 0, 1, 0, 0, 0, 7, 0, 0, 0])
-READ = "import sys; print(open(sys.argv[1], 'rb').read(4))"
 
 
 @pytest.fixture(scope="module")
 def unit(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     made = tmp_path_factory.mktemp("isos")
+    machine.write("/usr/share/ask.py", ASK)
+    machine.run("cp", "/opt/source/systemd/uecwatchd.service", f"{UNITS}/uecwatchd-ask.service")
+    machine.write(f"{UNITS}/uecwatchd-ask.service.d/ask.conf", ASKING)
     machine.shell(INSTALL)
     for name, code in (("good", installer(GOOD_SYSTEM, POWER_OFF)), ("hang", installer(None, HANG))):
         iso = make_iso(made / f"{name}.iso", code)
@@ -60,9 +73,10 @@ def unit(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     )
 
 
-def as_the_service(machine: Machine, script: str, *words: str) -> str:
-    user = ("runuser", "-u", "uecwatchd", "--", "/opt/uecwatchd/bin/python", "-c", script)
-    return machine.run(*user, *words).stdout
+def as_the_service(machine: Machine, what: str, key: str, iso: str = "") -> None:
+    machine.write("/run/ask", f"WHAT={what}\nKEY={key}\nISO={SPOOL}/{iso}\n")
+    done = machine.run("systemctl", "start", "uecwatchd-ask", check=False)
+    assert done.returncode == 0, machine.run("journalctl", "--unit=uecwatchd-ask", "--output=cat").stdout
 
 
 def status(machine: Machine, key: str) -> dict[str, Any]:
@@ -99,10 +113,10 @@ def test_the_service_still_may_not_run_what_qemu_needs() -> None:
 
 def test_a_request_of_the_service_is_carried_out_and_its_disk_can_be_read(unit: Machine) -> None:
     key = "a" * 32
-    as_the_service(unit, ASK, key, f"{SPOOL}/good.iso")
+    as_the_service(unit, "ask", key, "good.iso")
     until(lambda: status(unit, key).get("state") in ("done", "failed"), detail=lambda: log(unit))
     assert status(unit, key)["failure"] is None, log(unit)
-    assert as_the_service(unit, READ, f"{BUILDS}/{key}/disk.qcow2") == "b'QFI\\xfb'\n"
+    as_the_service(unit, "read", key)
     assert (
         unit.run("stat", "-c", "%U:%G %a", f"{BUILDS}/{key}/disk.qcow2").stdout == "uecbuild:uecbuild 640\n"
     )
@@ -118,9 +132,9 @@ def test_the_worker_may_not_see_what_is_the_services_own(unit: Machine) -> None:
 
 def test_a_withdrawn_installation_leaves_no_machine_and_no_file(unit: Machine) -> None:
     key = "b" * 32
-    as_the_service(unit, ASK, key, f"{SPOOL}/hang.iso")
+    as_the_service(unit, "ask", key, "hang.iso")
     installing(unit, key)
-    as_the_service(unit, ASK, key, "withdraw")
+    as_the_service(unit, "withdraw", key)
     until(lambda: not unit.path(f"{BUILDS}/{key}").exists(), detail=lambda: log(unit))
     until(lambda: unit.run("systemctl", "is-active", "uecwatchd-build", check=False).stdout == "inactive\n")
     assert unit.run("pgrep", "-u", "uecbuild", check=False).stdout == ""
@@ -130,14 +144,14 @@ def test_a_withdrawn_installation_leaves_no_machine_and_no_file(unit: Machine) -
 def test_a_stop_of_the_unit_ends_its_machines_and_the_next_start_goes_on(unit: Machine) -> None:
     key = "c" * 32
     unit.shell("systemctl stop uecwatchd-build.path")
-    as_the_service(unit, ASK, key, f"{SPOOL}/hang.iso")
+    as_the_service(unit, "ask", key, "hang.iso")
     unit.run("systemctl", "start", "uecwatchd-build")
     installing(unit, key)
     unit.run("systemctl", "stop", "uecwatchd-build")
     assert unit.run("systemctl", "show", "--value", "-pResult", "uecwatchd-build").stdout == "success\n"
     assert unit.run("pgrep", "-u", "uecbuild", check=False).stdout == ""
     assert status(unit, key)["state"] == "running"
-    as_the_service(unit, ASK, key, "withdraw")
+    as_the_service(unit, "withdraw", key)
     unit.run("systemctl", "start", "uecwatchd-build.path")
     until(lambda: not unit.path(f"{BUILDS}/{key}").exists(), detail=lambda: log(unit))
 

@@ -10,7 +10,8 @@
     BUILDS/KEY/disk.qcow2       the built disk; it is a result only if the status says "done"
     BUILDS/KEY/screenshot.png   the screen of a failed build
 
-Both sides may have different users: the folder has a group of its own (mode 2770), which both are in. Neither
+Both sides may have different users: the folder has a group of its own (mode 2770, and an ACL that gives the
+group the same right in new folders), which both are in. Neither
 follows a link of the other, and a status is read like the text of a stranger, because a worker handles ISO
 images of strangers.
 """
@@ -276,12 +277,17 @@ def _queue(builds: Path, key: str) -> None:
 
 
 def _make_shared(folder: Path) -> None:
-    """Make a folder in which both sides may write. The group comes from the folder around it."""
+    """Make a folder in which both sides may write.
+
+    Group and setgid bit come from the folder around it, and the right of the group from its default ACL: the
+    unit of the service has a mask, and may not set that bit itself. Without an ACL the mode is changed.
+    """
     try:
-        folder.mkdir()
+        folder.mkdir(mode=FOLDER_MODE & 0o777)
     except FileExistsError:
         return
-    folder.chmod(FOLDER_MODE)
+    if not folder.stat().st_mode & stat.S_IWGRP:
+        folder.chmod(FOLDER_MODE)
 
 
 def _replace(path: Path, data: bytes) -> None:
