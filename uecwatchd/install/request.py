@@ -286,8 +286,13 @@ def _make_shared(folder: Path) -> None:
         folder.mkdir(mode=FOLDER_MODE & 0o777)
     except FileExistsError:
         return
-    if not folder.stat().st_mode & stat.S_IWGRP:
+    if folder.stat().st_mode & stat.S_IWGRP:
+        return
+    try:
         folder.chmod(FOLDER_MODE)
+    except OSError:
+        folder.rmdir()  # or the next attempt would take it as it is
+        raise
 
 
 def _replace(path: Path, data: bytes) -> None:
