@@ -14,6 +14,7 @@ from tests.support.overviews import full_overview
 from uecwatchd.cli.verbs import VERBS, build_parser
 from uecwatchd.config.records import SECTIONS, keys_of
 from uecwatchd.errors import UecError
+from uecwatchd.install.recipe import RECIPE_KEYS
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES
 from uecwatchd.outputs.journal import MESSAGE_IDS
@@ -81,6 +82,11 @@ def test_each_setting_is_in_its_manual(made: Path) -> None:
     missing = [key for section in SECTIONS for key in keys_of(section) if f"{key} = " not in manual]
     assert missing == []
     assert [section for section in SECTIONS if section.upper() not in manual] == []
+
+
+def test_each_key_of_a_recipe_is_in_the_manual_and_in_the_readme(made: Path) -> None:
+    for text in (page(made / "uecwatchd-sidecar.5"), (ROOT / "README.md").read_text()):
+        assert [key for key in RECIPE_KEYS if f"{key} = " not in text] == []
 
 
 def test_each_key_of_a_sidecar_is_in_its_manual_and_in_the_readme(made: Path) -> None:
