@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import pytest
+
 from tests.support.image_set import FOUND as ONE_SET
 from uecwatchd.errors import CloudAway
 from uecwatchd.intake.sidecar import Sidecar
-from uecwatchd.ledger.records import SetRecord, TargetRecord
+from uecwatchd.ledger.records import INSTALL_STAGE, BuildState, SetBuild, SetRecord, TargetRecord
 from uecwatchd.ledger.standing import combine, seen_from
 from uecwatchd.service.policy import (
     asked_clouds,
@@ -86,3 +88,12 @@ def test_a_set_counts_by_its_state_on_the_whole() -> None:
 def test_a_set_that_was_deferred_on_one_cloud_is_tried_again() -> None:
     assert to_due_set(FOUND, record(lab="done", far="deferred", aws="queued")).again
     assert not to_due_set(FOUND, None).again
+
+
+@pytest.mark.parametrize("state", ["running", "done", "failed"])
+def test_a_set_whose_system_is_installed_waits_for_no_cloud(state: BuildState) -> None:
+    build, target = SetBuild("key", (), state=state), TargetRecord("far")
+    waits = SetRecord(FOUND.id, "stamp", "waiting", 0.0, cloud="far", targets=(target,), build=build)
+    waits = replace(waits, stage=INSTALL_STAGE)
+    assert not waits.awaits_cloud
+    assert not to_due_set(FOUND, waits).again

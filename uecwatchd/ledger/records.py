@@ -13,8 +13,8 @@ Removal = Literal["archive", "delete"]
 BuildState = Literal["queued", "running", "done", "failed"]
 # `mark` is asked for by the service itself: to mark the image in use as the latest.
 Verb = Literal["retry", "forget", "withdraw", "rollback", "prune", "mark"]
-# The first stage that a cloud has a part in.
-CONNECT_STAGE = "connect to the cloud"
+# The stage that waits for a build, and the first one that a cloud has a part in.
+INSTALL_STAGE, CONNECT_STAGE = "install the system", "connect to the cloud"
 # The stage in which the ids appear beside the image, a moment before the ledger has the set as done.
 LAST_STAGE = "publish"
 NOT_READ = ContentDigest("")
@@ -204,7 +204,7 @@ class SetRecord:
         `since` is then when the wait began.
         """
         is_pending = any(image.pending for image in self.target.images)
-        return self.state == "waiting" and not self.awaits_build and (self.stage != "" or is_pending)
+        return self.state == "waiting" and (self.stage not in ("", INSTALL_STAGE) or is_pending)
 
     @property
     def awaits_requirements(self) -> bool:

@@ -41,7 +41,6 @@ from uecwatchd.system.made_files import cannot_use, make_folder
 from uecwatchd.system.text import format_size
 from uecwatchd.types import ContentDigest, FileStamp, SetId
 
-INSTALL_STAGE = "install the system"
 # States of a set that has waited for its build. Any other has failed since, and builds again.
 _WAITED = ("waiting", "queued", "working")
 

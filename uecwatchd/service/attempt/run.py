@@ -25,7 +25,7 @@ from uecwatchd.errors import (
 )
 from uecwatchd.events import Event, Fields, Kind, Listener, Progress, Tee
 from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet, Member
-from uecwatchd.ledger.records import CONNECT_STAGE, LAST_STAGE, SetRecord
+from uecwatchd.ledger.records import CONNECT_STAGE, INSTALL_STAGE, LAST_STAGE, SetRecord
 from uecwatchd.ledger.standing import by_cloud, combine, seen_from, with_each, with_state_of
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.ledger_progress import progress_in_ledger
@@ -44,7 +44,7 @@ from uecwatchd.service.attempt.context import (
 from uecwatchd.service.attempt.digests import check_sums, read_digests, remove_stale_ids
 from uecwatchd.service.attempt.finish import apply_attributes, publish, replace_older
 from uecwatchd.service.attempt.hooks import ask_about_registered, ask_before_upload
-from uecwatchd.service.attempt.install import INSTALL_STAGE, defer_build, install
+from uecwatchd.service.attempt.install import defer_build, install
 from uecwatchd.service.attempt.look import look_inside
 from uecwatchd.service.attempt.members import deliver
 from uecwatchd.service.attempt.notes import AttemptNotes
