@@ -20,11 +20,6 @@ NOBODY = AccountUse({}, {})
 STRAY = "karmic-0123456789abcdef"
 
 
-@pytest.fixture(autouse=True)
-def quick(host: Host) -> None:
-    host.configure(host.config.read_text().replace("settle = 0.3", "settle = 0.05"))
-
-
 def orphans(host: Host, *words: str, code: int = 0) -> list[dict[str, object]]:
     found: list[dict[str, object]] = json.loads(host.ask("orphans", "--json", *words, code=code)[0])
     return found

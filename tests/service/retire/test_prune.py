@@ -5,16 +5,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from tests.support.clock import Clocks
 from tests.support.daemon import daemon_process, opened_service, stop_daemon, wait_for_line
-from tests.support.host import Host, cloud_host
+from tests.support.host import Host
 from tests.support.listener import Recorder
 from tests.support.published_sets import (
     BUCKET,
@@ -37,17 +36,6 @@ from uecwatchd.sandbox.state.image_marks import ImageReference
 from uecwatchd.sandbox.state.instances import Instance
 
 DAY = 86400.0
-
-
-@pytest.fixture(autouse=True)
-def quick(host: Host) -> None:
-    host.configure(host.config.read_text().replace("settle = 0.3", "settle = 0.05"))
-
-
-@pytest.fixture
-def amazon(tmp_path: Path) -> Iterator[Host]:
-    with cloud_host(tmp_path / "amazon", "aws") as host:
-        yield host
 
 
 def decisions(host: Host, *words: str) -> dict[str, tuple[str, str]]:

@@ -1,14 +1,10 @@
 """An older image that is used again, on the embedded cloud."""
 
 import json
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
-
-import pytest
 
 from tests.support.daemon import daemon_process, stop_daemon
-from tests.support.host import Host, cloud_host
+from tests.support.host import Host
 from tests.support.published_sets import (
     drop,
     images,
@@ -26,17 +22,6 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.types import SetId
 
 HVM = 'virtualization = "hvm"\nconvert = "keep"\n'
-
-
-@pytest.fixture(autouse=True)
-def quick(host: Host) -> None:
-    host.configure(host.config.read_text().replace("settle = 0.3", "settle = 0.05"))
-
-
-@pytest.fixture
-def amazon(tmp_path: Path) -> Iterator[Host]:
-    with cloud_host(tmp_path / "amazon", "aws") as host:
-        yield host
 
 
 def ids(host: Host, name: str = "karmic") -> dict[str, str]:

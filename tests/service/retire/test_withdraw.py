@@ -20,11 +20,6 @@ from uecwatchd.ledger.sqlite import open_ledger
 DAY = 86400.0
 
 
-@pytest.fixture(autouse=True)
-def quick(host: Host) -> None:
-    host.configure(host.config.read_text().replace("settle = 0.3", "settle = 0.05"))
-
-
 # --- on request -------------------------------------------------------------------------------------------
 
 
