@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.boot_code import DELAY, GOOD_SYSTEM, HANG, POWER_OFF, installer, make_iso, say
+from tests.support.boot_code import DELAY, ECHO, GOOD_SYSTEM, HANG, POWER_OFF, installer, make_iso, say
 from tests.support.builds import Builds
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.install.machine import end_left_machines
 from uecwatchd.install.request import queued_builds, read_status, withdraw_request
 
@@ -72,6 +73,31 @@ def test_two_installations_run_at_once(builds: Builds) -> None:
         for key in keys:
             installing(builds, key)
         assert {builds.status(key).state for key in keys} == {"running"}
+
+
+def connected(folder: Path, name: str) -> socket.socket:
+    """Connect to a socket in a folder, whose path may be too long for an address."""
+    found = socket.socket(socket.AF_UNIX)
+    descriptor = os.open(folder, os.O_PATH)
+    try:
+        found.connect(f"/proc/self/fd/{descriptor}/{name}")
+    finally:
+        os.close(descriptor)
+    found.settimeout(PATIENCE_SECONDS)
+    return found
+
+
+def test_a_machine_can_be_typed_to_and_looked_at(builds: Builds) -> None:
+    make_iso(builds.files / "echo.iso", installer(None, ECHO))
+    key = builds.ask(iso="echo.iso")
+    with working(builds):
+        installing(builds, key)
+        with connected(builds.folder / key, "console.sock") as console:
+            console.sendall(b"yes")
+            until(lambda: builds.console(key).endswith("yes"), "the echo on the console")
+        with connected(builds.folder / key, "vnc.sock") as screen:
+            assert screen.recv(4) == b"RFB "
+        until(lambda: builds.status(key).last_line == "yes", "the echo in the status")
 
 
 def test_a_third_one_waits_for_a_place_and_a_withdrawal_gives_it_one(builds: Builds) -> None:

@@ -15,6 +15,9 @@ LOADED_SECTORS = 4
 # In Intel's notation; see `LOAD_ADDRESS` for where they are.
 HANG = b"\xfa\xf4\xeb\xfd"  # cli; again: hlt; jmp again
 POWER_OFF = b"\xba\x04\x06\xb8\x00\x20\xef" + HANG  # mov dx, 0x604; mov ax, 0x2000; out dx, ax
+# The firmware, which reads the serial port as a keyboard, is kept out: cli
+# again: mov dx, 0x3fd; in al, dx; test al, 1; jz again; mov dx, 0x3f8; in al, dx; out dx, al; jmp again
+ECHO = b"\xfa\xba\xfd\x03\xec\xa8\x01\x74\xf8\xba\xf8\x03\xec\xee\xeb\xf1"
 RESTART = b"\xb0\xfe\xe6\x64" + HANG  # mov al, 0xfe; out 0x64, al
 
 # A second or more: mov ecx, 0x18000000; again: loop again (with a 32-bit counter)

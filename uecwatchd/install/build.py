@@ -225,7 +225,8 @@ def _watch(build: _Build, machine: Machine, is_over: Judge, *, limit: float) -> 
         build.check()
         ended = machine.has_ended()
         while machine.read_console():
-            build.progress.show(machine.text)
+            build.progress.take(machine.text)
+        build.progress.show()
         if is_over(machine):
             return
         check_space_for(build.folder, 0, WHAT)  # the ledger may be on the same disk

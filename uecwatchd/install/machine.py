@@ -48,6 +48,7 @@ class Machine:
         self._begin = _size(folder / CONSOLE)  # what an earlier stage has written
         self._read = self._begin
         self._text = ""
+        self._plain: str | None = None  # that text, made when it is asked for
         self.starts = 0  #: how often its firmware has begun: one more than it was restarted
         ours, theirs = socket.socketpair()
         with theirs, (folder / ERRORS).open("wb") as errors:
@@ -68,7 +69,9 @@ class Machine:
     @property
     def text(self) -> str:
         """The end of its output on the serial port, without control sequences."""
-        return without_sequences(self._text)
+        if self._plain is None:
+            self._plain = without_sequences(self._text)
+        return self._plain
 
     def read_console(self) -> bool:
         """Read what is new on the console, and tell if there is any. Raises Rejected if there is too much."""
@@ -78,7 +81,8 @@ class Machine:
             self._read += len(data)
             before, new = self._text[1 - len(FIRMWARE) :], data.decode("utf-8", "replace")
             self.starts += (before + new).count(FIRMWARE)
-            self._text = (self._text + new)[-JUDGED_CHARS:]
+            if data:
+                self._text, self._plain = (self._text + new)[-JUDGED_CHARS:], None
             if self._read - self._begin > CONSOLE_LIMIT_BYTES:
                 hint = "Let the installer say less, for example without debug messages."
                 raise Rejected("its console", "more than 32 MiB were written there", hint)

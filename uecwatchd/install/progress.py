@@ -21,6 +21,7 @@ class BuildProgress:
         self._builds = builds
         self._now = now
         self._written_at = 0.0
+        self._written: BuildStatus | None = None
         self.status = BuildStatus(key, "running", now())
 
     def resume(self, before: BuildStatus) -> None:
@@ -31,13 +32,13 @@ class BuildProgress:
         now = self._now()
         self._write(replace(self.status, stage=stage, stage_began=now, accelerator=accelerator))
 
-    def show(self, text: str) -> None:
-        """Show the last line of a console."""
-        line = next(iter(last_lines(text, 1)), "")
-        if line == self.status.last_line:
-            return
-        self.status = replace(self.status, last_line=line)
-        if abs(self._now() - self._written_at) >= WRITE_SECONDS:
+    def take(self, text: str) -> None:
+        """Take the last line of a console, to be shown soon."""
+        self.status = replace(self.status, last_line=next(iter(last_lines(text, 1)), ""))
+
+    def show(self) -> None:
+        """Write what was taken, also long after it: an installer waits at its last line."""
+        if self.status != self._written and abs(self._now() - self._written_at) >= WRITE_SECONDS:
             self._write(self.status)
 
     def finish(self, *, disk: Literal["disk.qcow2"]) -> BuildStatus:
@@ -56,7 +57,7 @@ class BuildProgress:
     def _write(self, status: BuildStatus) -> BuildStatus:
         self.status = status
         write_status(self._builds, status)
-        self._written_at = self._now()
+        self._written, self._written_at = status, self._now()
         return status
 
 
