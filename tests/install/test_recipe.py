@@ -14,7 +14,7 @@ LAYER = {"base": "jaunty", "run": ["true"]}
 def test_an_iso_and_a_disk_are_enough() -> None:
     recipe = read_recipe(ISO)
     assert recipe == InstallRecipe(iso="mini.iso", disk=2048 * MIB)
-    assert (recipe.network, recipe.medium, recipe.keep) == ("none", None, False)
+    assert (recipe.network, recipe.medium, recipe.keep) == ("none", None, True)
 
 
 def test_all_values_are_read() -> None:
@@ -34,7 +34,7 @@ def test_all_values_are_read() -> None:
         "network": "user",
         "time_limit": "90s",
         "expect": "READY",
-        "keep": True,
+        "keep": False,
     }
     recipe = read_recipe(table)
     assert (recipe.memory, recipe.kernel, recipe.time_limit) == (1024 * MIB, "casper/vmlinuz", 90.0)

@@ -31,6 +31,7 @@ expect = "the layer is there"
 [install]
 base = "karmic"
 memory = "256M"
+keep = false
 run = ["echo 'echo the layer is there >/dev/console' >>/etc/startup"]
 """
 TINY = """
@@ -95,8 +96,6 @@ def test_a_recipe_and_a_layer_on_it_become_images_that_boot(
 ) -> None:
     host = installing
     host.drop(*recipe)
-    with (host.spool / "karmic.toml").open("a") as sidecar:
-        sidecar.write("keep = true\n")
     (host.spool / "layered.toml").write_text(LAYER)
     with daemon(host):
         until(

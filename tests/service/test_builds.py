@@ -92,7 +92,7 @@ def log_of(host: Host, name: str = "web") -> str:
 def test_the_installed_disk_becomes_the_image_of_the_set(
     host: Host, worker: HandWorker, builds: Path
 ) -> None:
-    drop_recipe(host)
+    drop_recipe(host, RECIPE + "keep = false\n")
     with running(host):
         request = worker.next_request()
         assert request.set_name == "web"
@@ -165,10 +165,10 @@ def test_a_build_without_space_is_tried_again(host: Host, worker: HandWorker) ->
 def test_a_changed_recipe_is_another_build_and_the_same_one_is_not_built_twice(
     host: Host, worker: HandWorker, builds: Path
 ) -> None:
-    drop_recipe(host, RECIPE + "keep = true\n")
+    drop_recipe(host)
     with running(host):
         first = worker.next_request()
-        (host.spool / "web.toml").write_text(RECIPE + 'keep = true\narguments = ""\nmemory = "1G"\n')
+        (host.spool / "web.toml").write_text(RECIPE + 'memory = "1G"\n')
         worker.await_withdrawal(first.key)
         second = worker.next_request()
         assert second.key != first.key
@@ -177,9 +177,29 @@ def test_a_changed_recipe_is_another_build_and_the_same_one_is_not_built_twice(
         (host.spool / "other.toml").write_text((host.spool / "web.toml").read_text())
         await_state(host, "done", "other")
         assert queued_builds(builds) == ()
+        first_id, text = (host.spool / "web.emi").read_text(), (host.spool / "web.toml").read_text()
+        (host.spool / "web.toml").write_text(f'description = "the same"\n{text}')
+        until(lambda: "described as: the same" in log_of(host), "the description")
+        await_state(host, "done")
+        assert (host.spool / "web.emi").read_text() == first_id
         assert (builds / second.key / "disk.qcow2").exists()
         data, _ = host.ask("inspect", "web")
         assert "6.1.0-9-amd64" in data
+
+
+def test_a_set_that_is_no_recipe_any_more_gives_its_disk_back(
+    host: Host, worker: HandWorker, builds: Path, disk: Path
+) -> None:
+    drop_recipe(host)
+    with running(host):
+        request = worker.next_request()
+        worker.finish(request.key)
+        await_state(host, "done")
+        assert (builds / request.key).exists()
+        (host.spool / "web.qcow2").write_bytes(disk.read_bytes())
+        (host.spool / "web.toml").write_text('kernel = "from-image"\n')
+        await_removal(builds, request.key)
+        until(lambda: host.report("web")["build"] is None and state(host) == "done", "the dropped image")
 
 
 def hold(host: Host) -> None:
@@ -228,7 +248,7 @@ def test_a_restart_goes_on_with_the_same_build(host: Host, worker: HandWorker) -
 def test_a_layer_is_built_on_the_disk_of_its_base_when_that_is_done(
     host: Host, worker: HandWorker, builds: Path
 ) -> None:
-    drop_recipe(host, RECIPE + "keep = true\n")
+    drop_recipe(host)
     (host.spool / "wiki.toml").write_text(LAYER)
     with running(host):
         base = worker.next_request()
@@ -242,7 +262,7 @@ def test_a_layer_is_built_on_the_disk_of_its_base_when_that_is_done(
 
 
 def test_a_layer_on_a_disk_that_was_not_kept_is_refused(host: Host, worker: HandWorker, builds: Path) -> None:
-    drop_recipe(host)
+    drop_recipe(host, RECIPE + "keep = false\n")
     with running(host):
         base = worker.next_request()
         worker.finish(base.key)
@@ -250,7 +270,7 @@ def test_a_layer_on_a_disk_that_was_not_kept_is_refused(host: Host, worker: Hand
         await_removal(builds, base.key)
         (host.spool / "wiki.toml").write_text(LAYER)
         await_state(host, "rejected", "wiki")
-    assert "keep = true" in host.report("wiki")["error"]["hint"]
+    assert "keep = false" in host.report("wiki")["error"]["hint"]
 
 
 def test_a_recipe_asks_for_no_more_than_the_administrator_allows(host: Host, builds: Path) -> None:

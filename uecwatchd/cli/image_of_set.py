@@ -195,7 +195,7 @@ def _open_installed(image: ImageOfSet) -> Iterator[FileIO]:
         raise Rejected(
             f"{image.record.name}: its image is not there any more",
             f"it is a {image.name}, which was not kept",
-            f"Say keep = true under [install] in its sidecar, and install it again: {again}",
+            f"Take keep = false out of its sidecar, and install it again: {again}",
         )
     with open_for_reading(disk) as file:
         yield file

@@ -145,7 +145,7 @@ class InstallRecipe:
     expect: Expected | None = None  #: text of the second boot's console, in place of a login
     packages: Annotated[tuple[Package, ...], Field(max_length=MOST_PACKAGES)] = ()
     run: Annotated[tuple[Command, ...], Field(max_length=MOST_COMMANDS)] = ()
-    keep: StrictBool = False  #: whether the built disk stays after the set is done
+    keep: StrictBool = True  #: whether the built disk stays after the set is done
 
     @property
     def medium(self) -> AnswersAs | None:

@@ -33,7 +33,7 @@ from uecwatchd.intake.spool.contents import detect_file
 from uecwatchd.intake.spool.scan import Entry
 from uecwatchd.ledger.records import BuildSource, SetBuild, SetRecord
 from uecwatchd.outputs import result_files
-from uecwatchd.outputs.wording import command, duration, waiting_for
+from uecwatchd.outputs.wording import duration, waiting_for
 from uecwatchd.service.attempt.context import AttemptTools, Job, stop_if_asked, tell, with_members
 from uecwatchd.service.attempt.digests import check_sum
 from uecwatchd.service.builds import BUILD_REASON, copy_screenshot, first_look_at, withdraw_unneeded
@@ -77,6 +77,7 @@ def _install(job: Job, recipe: RecipeFiles, tools: AttemptTools) -> Job:
     digests = {one.use: _digest(job, one, tools) for one in files}
     _check_sums(job, recipe, tools)
     key = build_key(recipe.recipe, digests)
+    withdraw_former(job, tools, key=key)
     status = _read_status(key, tools)
     before = job.before.build if job.before and job.before.state in _WAITED else None
     if status and status.state == "failed" and before and before.key == key and status.failure:
@@ -88,6 +89,14 @@ def _install(job: Job, recipe: RecipeFiles, tools: AttemptTools) -> Job:
     if status and status.state == "done" and (disk := _find_disk(key, tools)):
         return _with_disk(job, recipe, disk, status, replace(build, state="done"), tools)
     raise _hand_in(job, recipe, files, replace(build, state="queued"), status, tools)
+
+
+def withdraw_former(job: Job, tools: AttemptTools, *, key: str = "") -> None:
+    """Give back the build of an earlier recipe of the set, or of one that is not there any more."""
+    former = job.before.build if job.before else None
+    if former and former.key != key:
+        others = (one for one in tools.ledger.sets() if one.id != job.record.id)
+        withdraw_unneeded(tools.install.builds, former.key, others)
 
 
 def check_limits(name: str, recipe: InstallRecipe, settings: InstallSettings) -> None:
@@ -145,7 +154,7 @@ def _base_not_kept(base: SetRecord) -> Rejected:
     return Rejected(
         f"{base.name}: it cannot be a base",
         "the disk that was installed for it is not kept",
-        f"Say keep = true under [install] in its sidecar, or try it again: {command('retry', base.id)}",
+        "Take keep = false out of its sidecar: then it is installed again, and kept.",
     )
 
 
@@ -203,9 +212,6 @@ def _hand_in(
             make_folder(builds)
         except OSError as error:
             raise cannot_use(builds, error) from error
-    if job.before and job.before.build and job.before.build.key != build.key:
-        others = (one for one in tools.ledger.sets() if one.id != job.record.id)
-        withdraw_unneeded(builds, job.before.build.key, others)
     record = tools.ledger.put_set(replace(job.record, build=build))
     result_files.remove_screenshot(record)
     is_known = status is not None and not status.is_over

@@ -44,7 +44,7 @@ from uecwatchd.service.attempt.context import (
 from uecwatchd.service.attempt.digests import check_sums, read_digests, remove_stale_ids
 from uecwatchd.service.attempt.finish import apply_attributes, publish, replace_older
 from uecwatchd.service.attempt.hooks import ask_about_registered, ask_before_upload
-from uecwatchd.service.attempt.install import defer_build, install
+from uecwatchd.service.attempt.install import defer_build, install, withdraw_former
 from uecwatchd.service.attempt.look import look_inside
 from uecwatchd.service.attempt.members import deliver
 from uecwatchd.service.attempt.notes import AttemptNotes
@@ -161,6 +161,8 @@ def _attempt(job: Job, before: SetRecord | None, tools: AttemptTools) -> SetReco
             check_space(found.folder, "the spool folder")
             check_space(tools.state_folder, "the state directory")
             _announce(job, before, tools)
+            if not found.recipe:
+                withdraw_former(job, tools)
             for stages in (making_stages, file_stages, partial(cloud_stages, tools=tools)):
                 for name, stage in stages(job.found):
                     stop_if_asked(job, tools)
@@ -216,7 +218,7 @@ def _begin(found: ImageSet, before: SetRecord | None, tools: AttemptTools, kept:
         first_failure=same.first_failure if same else None,
         owner=found.owner,
         inspection=same.inspection if same else None,
-        build=same.build if same else None,
+        build=before.build if before and found.recipe else None,
     )
     notes = AttemptNotes(tools.clocks.now)
     listener = Tee((result_files.LogFile(found.id), notes, tools.reporting.listener))
