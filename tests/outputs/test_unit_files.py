@@ -89,12 +89,14 @@ def test_users_and_folders_are_made(root: Path) -> None:
     passwd = dict(line.split(":", 1) for line in (root / "etc/passwd").read_text().splitlines())
     groups = {line.split(":")[0]: line.split(":") for line in (root / "etc/group").read_text().splitlines()}
     assert passwd["uecwatchd"].endswith(":/var/lib/uecwatchd:/usr/sbin/nologin")
-    assert groups["uecdrop"][3] == "uecwatchd"
+    assert set(groups["uecdrop"][3].split(",")) == {"uecbuild", "uecwatchd"}, "both read what is dropped"
+    assert groups["uecbuild"][3] == "uecwatchd", "and the service what is built"
     spool = (root / "var/spool/uecwatchd").stat()
     assert oct(spool.st_mode & 0o7777) == "0o3770"
     assert (str(spool.st_uid), str(spool.st_gid)) == (passwd["uecwatchd"].split(":")[1], groups["uecdrop"][2])
     assert oct((root / "etc/uecwatchd").stat().st_mode & 0o7777) == "0o750"
     assert oct((root / "var/lib/uecwatchd").stat().st_mode & 0o7777) == "0o700"
+    assert oct((root / "var/lib/uecwatchd-build").stat().st_mode & 0o7777) == "0o2770"
 
 
 # --- the catalog ------------------------------------------------------------------------------------------
