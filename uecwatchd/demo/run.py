@@ -163,7 +163,7 @@ def _await_end(config: Path, clock: Callable[[], float]) -> list[Mapping[str, An
         stuck = {"rejected", "halted", "deferred"} | (
             {"waiting"} if clock() - begun > WAITING_SECONDS else set()
         )
-        if any(map(_is_being_installed, rows)):
+        if any(map(is_being_installed, rows)):
             continue
         if rows and not states & {"new", "queued", "working"} and states & stuck:
             row = next(row for row in rows if row["state"] != "done")
@@ -173,7 +173,7 @@ def _await_end(config: Path, clock: Callable[[], float]) -> list[Mapping[str, An
     raise Deferred("the demo", "the sets have not come to an end", "Look at the files beside the images.")
 
 
-def _is_being_installed(row: Mapping[str, Any]) -> bool:
+def is_being_installed(row: Mapping[str, Any]) -> bool:
     build = (row.get("report") or {}).get("build")
     return row["state"] == "waiting" and build is not None and build["state"] in ("queued", "running")
 

@@ -275,6 +275,6 @@ def _with_disk(
     what = f"its system is installed: a disk of {format_size(disk.size)}, in {took} ({status.accelerator})"
     tell(job, Kind.WORKING, what)
     for member in found.members:
-        tell(job, Kind.WORKING, f"to be registered: {member.role} {member.origin}")
+        tell(job, Kind.WORKING, f"to be registered: {member.role} {member.origin or member.path}")
     job = with_members(job, found)
     return replace(job, record=replace(job.record, build=build))
