@@ -228,6 +228,8 @@ def test_a_set_that_is_held_forgotten_or_removed_leaves_no_build(
         end(host)
         worker.await_withdrawal(request.key)
         if end is hold:
+            row, _ = host.ask("status", "web")
+            assert "waiting: for its system to be installed; the worker has not begun yet" in row
             host.ask("release", "web")
             assert worker.next_request().key == request.key
     assert end is hold or [each.name for each in builds.iterdir()] == ["queue"]

@@ -110,6 +110,8 @@ class BuildWatch:
                     # A set at work may have begun to use the same build, and only its worker knows.
                     at_work = filter(None, map(self.ledger.set, running))
                     withdraw_unneeded(self.builds, record.build.key, [*with_build, *at_work], held)
+                if record.build.state == "running":  # the next one begins from nothing
+                    self.states.put(replace(record, build=_not_begun(record.build)))
             elif record.awaits_build and (record.next_retry or 0.0) <= now:
                 self._update(record, record.build, now)
 
@@ -138,6 +140,10 @@ class BuildWatch:
             what = f"{record.name}: {STAGE_WORDS[seen.stage]}"
             fields = {"stage": seen.stage}
             Tee((log, self.listener)).tell(Event(Kind.WORKING, what, record.id, fields=fields))
+
+
+def _not_begun(build: SetBuild) -> SetBuild:
+    return replace(build, state="queued", stage="", last_line="", logged=0)
 
 
 STAGE_WORDS = {
