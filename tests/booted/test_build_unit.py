@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.booted.conftest import Instance, Machine
+from tests.booted.conftest import Machine
 from tests.support.boot_code import GOOD_SYSTEM, HANG, POWER_OFF, installer, make_iso
 from tests.support.waiting import until
-from uecwatchd.sandbox.server import Sandbox
 
 pytestmark = pytest.mark.exhaustive
 
@@ -51,9 +50,6 @@ ExecStart=/opt/uecwatchd/bin/python /usr/share/ask.py
 Restart=no
 WatchdogSec=0
 """
-RECIPE = '[install]\niso = "disk.iso"\ndisk = "4M"\nmemory = "32M"\ntime_limit = "60s"\n'
-# With a partition in its table: otherwise it is no disk of a machine.
-GOOD_DISK = GOOD_SYSTEM.ljust(0x1BE, b"\0") + bytes([0x80, 0, 0, 0, 0x83, 0, 0, 0, 1, 0, 0, 0, 7, 0, 0, 0])
 
 
 @pytest.fixture(scope="module")
@@ -154,26 +150,3 @@ def test_a_stop_of_the_unit_ends_its_machines_and_the_next_start_goes_on(unit: M
     as_the_service(unit, "withdraw", key)
     unit.run("systemctl", "start", "uecwatchd-build.path")
     until(lambda: not unit.path(f"{BUILDS}/{key}").exists(), detail=lambda: log(unit))
-
-
-def test_a_dropped_recipe_becomes_an_image_under_the_shipped_units(
-    unit: Machine, instance_class: type[Instance], cloud: Sandbox, tmp_path: Path
-) -> None:
-    one = instance_class(unit, "installing", "/var/spool/installing")
-    one.make_spool()
-    one.install(dropin=f"ReadWritePaths={one.spool}\n")
-    iso = make_iso(tmp_path / "disk.iso", installer(GOOD_DISK, POWER_OFF))
-    unit.path("/home/alice/disk.iso").write_bytes(iso.read_bytes())
-    unit.write("/home/alice/web.toml", RECIPE)
-    unit.shell("chmod 644 /home/alice/disk.iso /home/alice/web.toml")
-    unit.shell("systemctl daemon-reload; systemctl start installing")
-    unit.shell(f"runuser -u alice -- cp /home/alice/disk.iso /home/alice/web.toml {one.spool}")
-    image_id = one.wait_for("web.emi").strip()
-    assert image_id in {image.id for image in cloud.images}
-    report = json.loads(unit.path(f"{one.spool}/web.uec.json").read_text())
-    assert report["members"][-1]["origin"] == "disk installed from disk.iso"
-    until(lambda: not status(unit, report["build"]["key"]), "the disk to be removed", detail=one.log)
-    assert "console: karmic login:" in unit.path(f"{one.spool}/web.uec.log").read_text()
-    shown = unit.run("systemctl", "show", "-pMemoryDenyWriteExecute", "-pPrivateDevices", "installing").stdout
-    assert sorted(shown.split()) == ["MemoryDenyWriteExecute=yes", "PrivateDevices=yes"]
-    unit.shell("systemctl stop installing")
