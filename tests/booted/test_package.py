@@ -125,11 +125,17 @@ class Host:
         return self.run("systemctl", "show", unit, f"--property={setting}", "--value").stdout.strip()
 
     def edit(self, old: str, new: str) -> None:
-        """Change the configuration, and have the service read it."""
-        path = self.machine.path(CONFIG)
+        """Change the configuration, and wait until the service has read it: a reload does not."""
+        path, before = self.machine.path(CONFIG), self.readings()
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new))
         self.run("systemctl", "reload", "uecwatchd")
+        self.until(lambda: self.readings() > before)
+
+    def readings(self) -> int:
+        """Count the times that the service has read another configuration, good or bad."""
+        said = ("Read the configuration again", "Kept the old configuration: ")
+        return sum(self.log().count(sentence) for sentence in said)
 
     def sent(self, name: str) -> list[str]:
         """The parts of an image that the cloud has received."""
@@ -206,7 +212,7 @@ def test_a_reload_uses_a_good_configuration_and_keeps_the_old_one_over_a_bad_one
     host.edit('#kernel = "eki-12345678"', 'kernel = "none"')
     host.edit("#uploads = 4", "uploads = 1")
     host.edit("#scan_every = 60", 'scan_every = "often"')
-    host.until(lambda: "scan_every" in host.log())
+    assert "scan_every" in host.log()
     host.until(lambda: host.state("ActiveState") == "active")  # it says so before the reload has ended
     host.drop("reloaded")
     assert host.wait_for("reloaded.emi").startswith("emi-")
