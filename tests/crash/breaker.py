@@ -3,7 +3,7 @@
 It has the program imported, and makes a child of its own for each line of JSON on its standard input:
 
     {"arguments": ["once"], "config": FILE, "stderr": FILE, "called": FILE or null,
-     "breaks": "uecwatchd.ledger.sqlite:SqliteLedger.put_set", "with": "KeyError"}
+     "breaks": "uecwatchd.ledger.sql_ledger:SqlLedger.put_set", "with": "KeyError"}
 
 The child breaks `breaks`: each call of it raises the exception. Where `called` is a file, nothing breaks, and
 the names of all that could be broken and was called are written there. A request to a cloud has the name of

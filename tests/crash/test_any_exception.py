@@ -212,7 +212,7 @@ def test_no_exception_ends_the_daemon_or_floods_the_journal_or_loses_a_set(
 ) -> None:
     wings = runpy.run_path(str(BREAKER))["BREAKABLE"]
     assert all(any(name.startswith(wing) for name in breakable) for wing in wings)
-    assert {"ec2:RegisterImage", "s3:PutObject", "uecwatchd.ledger.sqlite:SqliteLedger.put_set"} <= set(
+    assert {"ec2:RegisterImage", "s3:PutObject", "uecwatchd.ledger.sql_ledger:SqlLedger.put_set"} <= set(
         breakable
     )
     cases = [(name, FAULTS[_number(name[::-1]) % len(FAULTS)]) for name in chosen(breakable)]

@@ -10,7 +10,8 @@ import pytest
 
 from uecwatchd.ledger import schema
 from uecwatchd.ledger.records import AppliedAttributes, Failure, SetRecord, TargetImage, TargetRecord
-from uecwatchd.ledger.sqlite import SqliteLedger, open_ledger, read_ledger
+from uecwatchd.ledger.sql_ledger import SqlLedger
+from uecwatchd.ledger.sqlite import open_ledger, read_ledger
 from uecwatchd.types import FileStamp, SetId
 
 SPOOL = Path("/spool")
@@ -20,20 +21,20 @@ IDS = {"kernel": "eki-40D79192", "ramdisk": "eri-64D06F9E", "machine": "emi-0FAE
 
 
 @pytest.fixture
-def migrated(tmp_path: Path) -> Iterator[SqliteLedger]:
+def migrated(tmp_path: Path) -> Iterator[SqlLedger]:
     with closing(sqlite3.connect(tmp_path / schema.FILE_NAME)) as old:
         old.executescript((FIXTURES / "version-8.sql").read_text())
     with closing(open_ledger(tmp_path)) as book:
         yield book
 
 
-def record(book: SqliteLedger, name: str) -> SetRecord:
+def record(book: SqlLedger, name: str) -> SetRecord:
     found = book.set(SetId(str(SPOOL), name))
     assert found
     return found
 
 
-def test_a_finished_set_stays_finished_with_its_ids_and_attributes(migrated: SqliteLedger) -> None:
+def test_a_finished_set_stays_finished_with_its_ids_and_attributes(migrated: SqlLedger) -> None:
     tiny = record(migrated, "tiny")
     assert (tiny.state, tiny.stamp, tiny.owner) == ("done", "ea9ce33c28f4b62e97e02a4432ff71d2", 0)
     assert {role: tiny.image_id(role) for role in IDS} == IDS  # type: ignore[arg-type]
@@ -53,7 +54,7 @@ def test_a_finished_set_stays_finished_with_its_ids_and_attributes(migrated: Sql
     )
 
 
-def test_images_that_were_published_are_versions(migrated: SqliteLedger) -> None:
+def test_images_that_were_published_are_versions(migrated: SqlLedger) -> None:
     tiny = migrated.versions.of_set(SetId("/spool", "tiny"))
     assert [(one.cloud, one.image_id, one.role, one.state) for one in tiny] == [
         ("default", IDS["machine"], "machine", "current")
@@ -63,14 +64,14 @@ def test_images_that_were_published_are_versions(migrated: SqliteLedger) -> None
     assert names == {"tiny"}, "what was never published is no version"
 
 
-def test_a_set_without_an_attempt_has_no_target(migrated: SqliteLedger) -> None:
+def test_a_set_without_an_attempt_has_no_target(migrated: SqlLedger) -> None:
     early = record(migrated, "early")
     assert early.targets == ()
     assert early.target == TargetRecord("")
     assert early.error == Failure("rejected", "a", "b", "c", "r", 65)
 
 
-def test_a_pending_image_is_still_waited_for(migrated: SqliteLedger) -> None:
+def test_a_pending_image_is_still_waited_for(migrated: SqlLedger) -> None:
     slow = record(migrated, "slow")
     assert slow.awaits_cloud
     assert slow.target.remarks == ("no tags there",)
@@ -78,12 +79,12 @@ def test_a_pending_image_is_still_waited_for(migrated: SqliteLedger) -> None:
     assert (machine.pending, machine.parts, machine.attributes) == ("emi-00000099", 2, None)
 
 
-def test_a_deferred_set_keeps_its_clock(migrated: SqliteLedger) -> None:
+def test_a_deferred_set_keeps_its_clock(migrated: SqlLedger) -> None:
     closed = record(migrated, "closed")
     assert (closed.next_retry, closed.deferrals, closed.first_failure) == (1700000100.0, 3, 1700000000.0)
 
 
-def test_an_unfinished_bundle_resumes_with_its_key_and_its_name(migrated: SqliteLedger) -> None:
+def test_an_unfinished_bundle_resumes_with_its_key_and_its_name(migrated: SqlLedger) -> None:
     (half,) = migrated.unfinished("default", made_for=SetId("/spool", "half"), role="machine")
     assert half.state == "planned"
     assert half.secret_key
@@ -93,7 +94,7 @@ def test_an_unfinished_bundle_resumes_with_its_key_and_its_name(migrated: Sqlite
     assert record(migrated, "half").stage == "deliver the machine image"
 
 
-def test_what_people_asked_for_stays(migrated: SqliteLedger) -> None:
+def test_what_people_asked_for_stays(migrated: SqlLedger) -> None:
     assert migrated.holds() == {SetId("/spool", "bad"): 1700000000.0}
     (request,) = migrated.requests()
     assert (request.set_id, request.verb) == (SetId("/spool", "half"), "retry")
@@ -102,7 +103,7 @@ def test_what_people_asked_for_stays(migrated: SqliteLedger) -> None:
     assert list(migrated.progress()) == [SetId("/spool", "half")]
 
 
-def test_all_sets_are_read_as_they_were_and_written_the_same(migrated: SqliteLedger, tmp_path: Path) -> None:
+def test_all_sets_are_read_as_they_were_and_written_the_same(migrated: SqlLedger, tmp_path: Path) -> None:
     before = migrated.sets()
     assert [one.name for one in before] == ["bad", "closed", "early", "half", "slow", "tiny"]
     migrated.put_sets(before)
@@ -110,7 +111,7 @@ def test_all_sets_are_read_as_they_were_and_written_the_same(migrated: SqliteLed
         assert again.sets() == before
 
 
-def test_columns_that_moved_keep_their_names(migrated: SqliteLedger, tmp_path: Path) -> None:
+def test_columns_that_moved_keep_their_names(migrated: SqlLedger, tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / schema.FILE_NAME)) as raw:
         columns = {
             table: [row[1] for row in raw.execute(f"PRAGMA table_info({table})")]

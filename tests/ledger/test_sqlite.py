@@ -21,6 +21,7 @@ from uecwatchd.ledger.records import (
     TargetImage,
     TargetRecord,
 )
+from uecwatchd.ledger.sql_ledger import SqlLedger
 from uecwatchd.ledger.sqlite import open_ledger, read_ledger
 from uecwatchd.types import ContentDigest, FileStamp, SetId
 
@@ -214,7 +215,7 @@ def test_a_full_disk_defers_and_keeps_what_was_written(small_disk: Path) -> None
         assert {RECORD.name, "after"} <= {record.name for record in book.sets()}
 
 
-def _put_many(book: sqlite.SqliteLedger) -> None:
+def _put_many(book: SqlLedger) -> None:
     for number in range(1000):
         book.put_set(replace(RECORD, id=SetId("/spool", f"set-{number}")))
 

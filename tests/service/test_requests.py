@@ -647,7 +647,7 @@ def test_what_was_answered_stays_so_while_the_ledger_takes_no_word_of_it(tmp_pat
         book.put_request(Request(KARMIC, "retry"))
         requests.update()
         assert requests.open.has(("/s", "karmic"), "retry")
-        book._store._connection.execute("PRAGMA query_only = ON")  # as on a disk that was mounted read-only
+        book._store.read("PRAGMA query_only = ON")  # as on a disk that was mounted read-only
         requests.finish(requests.open.of(KARMIC, "retry"))
         requests.update()
         assert not requests.open.has(("/s", "karmic"), "retry")

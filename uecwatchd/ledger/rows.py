@@ -1,7 +1,6 @@
-"""Conversion between records and rows of the SQLite file."""
+"""Conversion between records and rows of the tables."""
 
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, fields
 from typing import Any, get_args
@@ -23,6 +22,7 @@ from uecwatchd.ledger.records import (
     TargetRecord,
     TargetStatus,
 )
+from uecwatchd.ledger.sql_store import Row, Transaction
 from uecwatchd.types import ContentDigest, FileStamp, Role, SetId, StoredObject
 
 OF_SET = "folder = ? AND name = ?"
@@ -97,14 +97,14 @@ def image_rows(record: SetRecord) -> Iterator[dict[str, object]]:
             yield {"folder": record.folder, "name": record.name, "cloud": target.cloud, **values}
 
 
-def set_from(row: sqlite3.Row) -> SetRecord:
+def set_from(row: Row) -> SetRecord:
     """Return the record of a row. Raises ValueError, TypeError or KeyError if it is damaged."""
     values: dict[str, Any] = dict(row)
     values["id"] = SetId(values.pop("folder"), values.pop("name"))
     members = tuple(_member_from(member) for member in json.loads(values["members"]))
     values["members"] = members
     roles = [member.role for member in members]
-    targets = (_target_from(target, roles) for target in json.loads(values["targets"]))
+    targets = (_target_from(target, roles) for target in json.loads(values["targets"] or "[]"))
     values["targets"] = tuple(sorted(targets, key=lambda target: target.cloud))
     values["error"] = _failure_from(json.loads(values["error"] or "null"))
     values["inspection"] = read_summary(values["inspection"]) if values["inspection"] else None
@@ -120,7 +120,7 @@ def bundle_row(record: BundleRecord) -> dict[str, object]:
     return row
 
 
-def bundle_from(row: sqlite3.Row) -> BundleRecord:
+def bundle_from(row: Row) -> BundleRecord:
     values: dict[str, Any] = dict(row)
     objects = tuple(StoredObject(*stored) for stored in json.loads(values["objects"]))
     values["digest"] = ContentDigest.parse(values.pop("sha256"))
@@ -129,11 +129,15 @@ def bundle_from(row: sqlite3.Row) -> BundleRecord:
     return BundleRecord(**{**values, **flags, "objects": objects})
 
 
-def leaving_from(row: sqlite3.Row) -> LeavingFile:
+def leaving_row(file: LeavingFile) -> dict[str, object]:
+    return {"folder": file.folder, "path": file.path, "stamp": json.dumps(file.stamp), "way": file.way}
+
+
+def leaving_from(row: Row) -> LeavingFile:
     return LeavingFile(row["folder"], row["path"], FileStamp(*json.loads(row["stamp"])), row["way"])
 
 
-def request_from(row: sqlite3.Row) -> Request:
+def request_from(row: Row) -> Request:
     values: dict[str, Any] = dict(row)
     return Request(SetId(values.pop("folder"), values.pop("name")), **values)
 
@@ -144,7 +148,7 @@ def progress_row(progress: ProgressRecord) -> dict[str, object]:
     return {"folder": progress.set_id.folder, "name": progress.set_id.name, **values}
 
 
-def progress_from(row: sqlite3.Row) -> ProgressRecord:
+def progress_from(row: Row) -> ProgressRecord:
     values = dict(row)
     return ProgressRecord(SetId(values.pop("folder"), values.pop("name")), **values)
 
@@ -164,7 +168,7 @@ def _member_from(values: dict[str, Any]) -> MemberRecord:
 
 
 def _target_from(values: dict[str, Any], roles: Sequence[Role]) -> TargetRecord:
-    images = [_image_from(image) for image in values["images"]]
+    images = [_image_from(image) for image in values["images"] or ()]
     places = {role: place for place, role in enumerate(roles)}  # an earlier target may have had other members
     ordered = tuple(sorted(images, key=lambda image: (places.get(image.role, len(roles)), image.role)))
     values["remarks"] = tuple(json.loads(values["remarks"]))
@@ -194,7 +198,7 @@ def _image_from(values: dict[str, Any]) -> TargetImage:
     return TargetImage(**{**values, "attributes": attributes})
 
 
-def replace_sets(connection: sqlite3.Connection, records: Sequence[SetRecord]) -> None:
+def replace_sets(connection: Transaction, records: Sequence[SetRecord]) -> None:
     """Write sets with their targets and images in place of the rows that are there."""
     replace_rows(connection, "sets", [set_row(record) for record in records])
     for table, to_rows in (("targets", target_rows), ("images", image_rows)):
@@ -208,9 +212,8 @@ def insert_into(table: str, row: Mapping[str, object], how: str = "") -> str:
     return f"INSERT {how} INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' for _ in row)})"  # noqa: S608 (our own names)
 
 
-def replace_rows(connection: sqlite3.Connection, table: str, rows: Sequence[Mapping[str, object]]) -> None:
+def replace_rows(connection: Transaction, table: str, rows: Sequence[Mapping[str, object]]) -> None:
     if rows:
-        names = ", ".join(rows[0])
-        marks = ", ".join(f":{name}" for name in rows[0])
-        statement = f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})"  # noqa: S608 (our own names)
-        connection.executemany(statement, rows)
+        names = tuple(rows[0])
+        statement = insert_into(table, rows[0], "OR REPLACE")
+        connection.executemany(statement, [[row[name] for name in names] for row in rows])

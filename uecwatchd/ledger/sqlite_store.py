@@ -6,15 +6,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
 
 from uecwatchd.errors import Deferred
 from uecwatchd.ledger.api import LedgerDamaged
 from uecwatchd.ledger.rows import replace_rows
 from uecwatchd.ledger.schema import FILE_NAME, damaged, empty_log, translate_errors
+from uecwatchd.ledger.sql_store import Record, Row, Transaction
 from uecwatchd.system import failpoints
 
-Record = TypeVar("Record")
 Statement = tuple[str, tuple[object, ...]]
 
 # Statements that wait for a transaction. If the disk is full for hours, the oldest are given up.
@@ -47,13 +46,13 @@ class SqliteStore:
             return list(self._connection.execute(statement, values))
 
     def records(
-        self, convert: Callable[[sqlite3.Row], Record], statement: str, *values: object
+        self, convert: Callable[[Row], Record], statement: str, *values: object
     ) -> tuple[Record, ...]:
         rows = self.read(statement, *values)
         with self._errors_noted(), self._content_checked():
             return tuple(map(convert, rows))
 
-    def check_rows(self, convert: Callable[[sqlite3.Row], object], statement: str) -> None:
+    def check_rows(self, convert: Callable[[Row], object], statement: str) -> None:
         """Convert each row once, and keep none. Raises LedgerDamaged for one that is damaged."""
         with self._lock, self._errors_noted(), self._content_checked():
             for row in self._connection.execute(statement):
@@ -64,7 +63,7 @@ class SqliteStore:
             connection.execute(statement, values)
 
     @contextmanager
-    def writing(self, moment: str, *, lasting: bool = True) -> Iterator[sqlite3.Connection]:
+    def writing(self, moment: str, *, lasting: bool = True) -> Iterator[Transaction]:
         """Write in one transaction; with `lasting`, it also survives a power cut.
 
         Other writes are on the disk before any later lasting write.
@@ -87,7 +86,7 @@ class SqliteStore:
                     pass
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self) -> Iterator[Transaction]:
         with self._connection:
             for statement, values in self._waiting:
                 self._connection.execute(statement, values)

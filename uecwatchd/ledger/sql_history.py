@@ -1,8 +1,7 @@
-"""The history of sets in the SQLite file; see `history` for its operations."""
+"""The history of sets in SQL; see `history` for its operations."""
 
 import json
-import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from itertools import count
 from typing import Any
@@ -19,28 +18,22 @@ from uecwatchd.ledger.history import (
     totals_of,
 )
 from uecwatchd.ledger.rows import OF_SET, insert_into
-from uecwatchd.ledger.sqlite_store import SqliteStore
+from uecwatchd.ledger.sql_store import Row, SqlStore
 from uecwatchd.types import SetId
 
 LIMITS: Mapping[str, tuple[int, int]] = {
     "story": (ENTRIES_OF_A_SET, ENTRIES_OF_ALL),
     "attempts": (ATTEMPTS_OF_A_SET, ATTEMPTS_OF_ALL),
 }
-# One statement for all that an attempt adds: a list of keys with amounts, as JSON.
-ADD_TO_TOTALS = (
-    "INSERT INTO totals"
-    " SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?) WHERE true"
-    " ON CONFLICT DO UPDATE SET value = totals.value + excluded.value"
-)
 
 # Sets that only wait have entries and no attempts.
 ENTRIES_PER_CLEANING = 1000
 
 
-class SqliteHistory:
+class SqlHistory:
     """The history in an open store."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqlStore) -> None:
         self._store = store
         self._entries = count(1)
 
@@ -51,8 +44,7 @@ class SqliteHistory:
 
     def add_attempt(self, attempt: AttemptRecord) -> None:
         self._add("attempts", _attempt_row(attempt))
-        added = [(*key, amount) for key, amount in totals_of(attempt).items()]
-        self._store.write_later(ADD_TO_TOTALS, json.dumps(added))
+        self._add_to_totals([(*key, amount) for key, amount in totals_of(attempt).items()])
         for table, (of_a_set, of_all) in LIMITS.items():
             newest = f"SELECT number FROM {table} WHERE {OF_SET} ORDER BY number DESC LIMIT 1 OFFSET ?"  # noqa: S608 (constants)
             self._store.write_later(
@@ -66,6 +58,15 @@ class SqliteHistory:
     def _limit(self, table: str, most: int) -> None:
         newest = f"SELECT max(number) FROM {table}"  # noqa: S608 (constant)
         self._store.write_later(f"DELETE FROM {table} WHERE number <= ({newest}) - ?", most)  # noqa: S608 (constant)
+
+    def _add_to_totals(self, amounts: Sequence[tuple[str, str, str, float]]) -> None:
+        """Add all that an attempt adds, in one statement."""
+        marks = ", ".join("(?, ?, ?, ?)" for _ in amounts)
+        self._store.write_later(
+            f"INSERT INTO totals (what, label, detail, value) VALUES {marks}"  # noqa: S608 (question marks)
+            " ON CONFLICT (what, label, detail) DO UPDATE SET value = totals.value + excluded.value",
+            *(value for amount in amounts for value in amount),
+        )
 
     def flush(self) -> None:
         self._store.flush()
@@ -139,7 +140,7 @@ def _story_row(entry: StoryEntry) -> dict[str, object]:
     }
 
 
-def _entry_from(row: sqlite3.Row) -> StoryEntry:
+def _entry_from(row: Row) -> StoryEntry:
     set_id, fields = SetId(row["folder"], row["name"]), json.loads(row["fields"])
     return StoryEntry(set_id, row["moment"], row["kind"], row["level"], row["sentence"], fields)
 
@@ -162,7 +163,7 @@ def _attempt_row(attempt: AttemptRecord) -> dict[str, object]:
     }
 
 
-def _attempt_from(row: sqlite3.Row) -> AttemptRecord:
+def _attempt_from(row: Row) -> AttemptRecord:
     values: dict[str, Any] = dict(row)
     del values["number"]
     return AttemptRecord(
@@ -176,5 +177,5 @@ def _attempt_from(row: sqlite3.Row) -> AttemptRecord:
 
 
 def storable(text: str) -> str:
-    """Return a text that the file accepts: half a character of UTF-16 is replaced."""
+    """Return a text that a database accepts: half a character of UTF-16 is replaced."""
     return text.encode("utf-8", "replace").decode()

@@ -1,14 +1,13 @@
-"""The versions of sets in the SQLite file; see `versions` for the operations."""
+"""The versions of sets in SQL; see `versions` for the operations."""
 
 import json
-import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from uecwatchd.config.retention import RetentionRule
 from uecwatchd.ledger.rows import OF_SET, replace_rows
-from uecwatchd.ledger.sqlite_store import SqliteStore
+from uecwatchd.ledger.sql_store import Row, SqlStore
 from uecwatchd.ledger.versions import IN_CLOUD, MOST_GONE, VersionRecord, VersionState
 from uecwatchd.types import SetId
 
@@ -17,10 +16,10 @@ STILL_THERE = f"state IN ({', '.join(repr(state) for state in sorted(IN_CLOUD))}
 ON_CLOUD = f"{OF_SET} AND cloud = ?"
 
 
-class SqliteVersions:
+class SqlVersions:
     """The versions in an open store."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqlStore) -> None:
         self._store = store
 
     def of_set(self, set_id: SetId, cloud: str | None = None) -> tuple[VersionRecord, ...]:
@@ -83,7 +82,7 @@ def _version_row(version: VersionRecord) -> dict[str, object]:
     return values
 
 
-def _version_from(row: sqlite3.Row) -> VersionRecord:
+def _version_from(row: Row) -> VersionRecord:
     values: dict[str, Any] = dict(row)
     set_id = SetId(values.pop("folder"), values.pop("name"))
     values["passed"] = bool(values["passed"])

@@ -1,20 +1,19 @@
-"""The outbox in the SQLite file; see `outbox` for its operations."""
+"""The outbox in SQL; see `outbox` for its operations."""
 
 import json
-import sqlite3
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from uecwatchd.ledger.outbox import Announced, Message
-from uecwatchd.ledger.rows import OF_SET, insert_into
-from uecwatchd.ledger.sqlite_store import SqliteStore
+from uecwatchd.ledger.rows import OF_SET, insert_into, replace_rows
+from uecwatchd.ledger.sql_store import Row, SqlStore
 from uecwatchd.types import SetId
 
 
-class SqliteOutbox:
+class SqlOutbox:
     """The outbox in an open store."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqlStore) -> None:
         self._store = store
 
     def announced(self) -> Mapping[SetId, Announced]:
@@ -26,10 +25,7 @@ class SqliteOutbox:
         with self._store.writing("note messages") as connection:
             for row in rows:
                 connection.execute(insert_into("messages", row), tuple(row.values()))
-            connection.executemany(
-                "INSERT OR REPLACE INTO announced VALUES (?, ?, ?, ?)",
-                [(*set_id, one.outcome, one.since) for set_id, one in announced.items()],
-            )
+            replace_rows(connection, "announced", [_announced_row(*one) for one in announced.items()])
 
     def drop_announced(self, set_id: SetId) -> None:
         self._store.write("forget outcome", f"DELETE FROM announced WHERE {OF_SET}", *set_id)  # noqa: S608 (constant)
@@ -53,6 +49,10 @@ class SqliteOutbox:
         self._store.write("forget message", "DELETE FROM messages WHERE number = ?", message.number)
 
 
+def _announced_row(set_id: SetId, one: Announced) -> dict[str, object]:
+    return {"folder": set_id.folder, "name": set_id.name, "outcome": one.outcome, "since": one.since}
+
+
 def _message_row(message: Message) -> dict[str, object]:
     return {
         "id": message.id,
@@ -68,7 +68,7 @@ def _message_row(message: Message) -> dict[str, object]:
     }
 
 
-def _message_from(row: sqlite3.Row) -> Message:
+def _message_from(row: Row) -> Message:
     values: dict[str, Any] = dict(row)
     set_id = SetId(values.pop("folder"), values.pop("name"))
     return Message(set_id=set_id, body=json.loads(values.pop("body")), **values)

@@ -1,18 +1,17 @@
-"""The test boots in the SQLite file; see `boots` for their operations."""
+"""The test boots in SQL; see `boots` for their operations."""
 
 import json
-import sqlite3
 from typing import Any
 
 from uecwatchd.ledger.boots import BootRecord
-from uecwatchd.ledger.sqlite_store import SqliteStore
+from uecwatchd.ledger.sql_store import Row, SqlStore
 from uecwatchd.types import SetId
 
 
-class SqliteBoots:
+class SqlBoots:
     """The test boots in an open store."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqlStore) -> None:
         self._store = store
 
     def open(self, cloud: str | None = None) -> tuple[BootRecord, ...]:
@@ -46,7 +45,7 @@ class SqliteBoots:
         self._store.replace("note passed boot", "booted", row)
 
 
-def _boot_from(row: sqlite3.Row) -> BootRecord:
+def _boot_from(row: Row) -> BootRecord:
     values: dict[str, Any] = dict(row)
     set_id = SetId(values.pop("folder"), values.pop("name"))
     return BootRecord(**{**values, "set_id": set_id, "others": tuple(json.loads(values["others"]))})

@@ -1,0 +1,71 @@
+"""What the operations on tables need of a database, whichever it is: reading and writing in transactions.
+
+Statements are in the SQL of SQLite, with `?` or `?1` for values. A store of another database translates the
+few words that are different there, so that each operation is written once.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
+
+Record = TypeVar("Record")
+
+
+class Row(Protocol):
+    """A row, by the names of its columns."""
+
+    def keys(self) -> Iterable[str]: ...
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+
+class Transaction(Protocol):
+    """A transaction under way."""
+
+    def execute(self, statement: str, values: Sequence[Any] = ..., /) -> object:
+        """Execute a statement."""
+
+    def executemany(self, statement: str, rows: Iterable[Sequence[Any]], /) -> object:
+        """Execute a statement once with each of these values."""
+
+
+class SqlStore(Protocol):
+    """An open database. Usable from several threads; each call is one transaction.
+
+    All raise what operations of the ledger raise.
+    """
+
+    def close(self) -> None:
+        """End the use, after what waits for a transaction was written."""
+
+    def check(self) -> None:
+        """Raise the first LedgerDamaged of any thread again."""
+
+    def read(self, statement: str, *values: object) -> Sequence[Row]:
+        """Return the rows of a query."""
+
+    def records(
+        self, convert: Callable[[Row], Record], statement: str, *values: object
+    ) -> tuple[Record, ...]:
+        """Return the rows of a query as records. A row that cannot be converted is an error of the store."""
+
+    def write(self, moment: str, statement: str, *values: object, lasting: bool = True) -> None:
+        """Execute one statement; `moment` names it as a failpoint."""
+
+    def writing(self, moment: str, *, lasting: bool = True) -> AbstractContextManager[Transaction]:
+        """Write in one transaction; with `lasting`, it also survives a power cut.
+
+        Other writes are on the disk before any later lasting write.
+        """
+
+    def write_later(self, statement: str, *values: object) -> None:
+        """Write with the next transaction, whatever that is for; a crash before it loses the statement."""
+
+    def flush(self) -> None:
+        """Write what waits for a transaction. No failpoint: no work depends on it."""
+
+    def replace(self, moment: str, table: str, row: Mapping[str, object], *, lasting: bool = True) -> None:
+        """Write a row in place of the one with the same key."""
+
+    def forget_for_good(self) -> None:
+        """Remove what was deleted from the disk as well, as far as the database can."""
