@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import uecwatchd
 from tests.support.cloud_keys import with_keys
 from tests.support.host import NOBODY, Host, open_way
 from tests.support.listener import Recorder
+from tests.support.postgres import DatabaseServer, run_server
 from tests.support.small_set import make_small_set
 from uecwatchd.demo.material import DebianKernel, RealSet, kernel, make_set
 from uecwatchd.sandbox.server import Sandbox
@@ -56,6 +58,14 @@ def real_set(real_kernel: DebianKernel, tmp_path_factory: pytest.TempPathFactory
 def small_set(tmp_path_factory: pytest.TempPathFactory) -> RealSet:
     """A set in the form of the real one, with little in it, that boots nowhere. To be copied, not changed."""
     return make_small_set(tmp_path_factory.mktemp("small-set"))
+
+
+@pytest.fixture(scope="session")
+def database_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseServer]:
+    """A PostgreSQL server with a database that each test copies."""
+    with tempfile.TemporaryDirectory(prefix="pg") as folder, run_server(Path(folder)) as server:
+        server.make_template(tmp_path_factory.mktemp("template"))
+        yield server
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The rules of `uecwatchd.ledger.api.Ledger`, which any store has to keep.
 
-A new store is added to STORES. It needs a function that opens it for a state directory, and that may be
-called again for the same directory, as by another process.
+Each test runs on both. A store needs a function that opens it for a state directory, and that may be called
+again for the same directory, as by another process.
 """
 
 import ast
@@ -15,10 +15,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
+from tests.support.postgres import DatabaseServer
 from tests.support.waiting import no_stop
+from uecwatchd.config.records import FleetSettings
 from uecwatchd.config.retention import RetentionRule
 from uecwatchd.errors import Stopped, UecError
+from uecwatchd.ledger import postgres, sqlite
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.boots import BootRecord
 from uecwatchd.ledger.history import (
@@ -46,11 +50,8 @@ from uecwatchd.ledger.records import (
     TargetRecord,
     TargetStatus,
 )
-from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.ledger.versions import MOST_GONE, VersionRecord, Versions
 from uecwatchd.types import ContentDigest, DetectedCloud, FileStamp, SetId, StoredObject
-
-STORES: dict[str, Callable[[Path], Ledger]] = {"sqlite": open_ledger}
 
 A, B, C = (ContentDigest(letter * 64) for letter in "abc")
 STAMP = FileStamp(1, 2, 3, 4)
@@ -70,10 +71,16 @@ BUNDLE = BundleRecord("near", "b", "i" * 64, "machine", A, "karmic-1", "planned"
 UNWRITABLE = "\ud800"  # no database takes half a character
 
 
-@pytest.fixture(params=STORES)
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Ledger]:
+@pytest.fixture(params=["sqlite", "postgres"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Ledger]]:
     """Opens the same ledger each time that it is called."""
-    return lambda: STORES[request.param](tmp_path)
+    if request.param == "sqlite":
+        yield lambda: sqlite.open_ledger(tmp_path)
+        return
+    server: DatabaseServer = request.getfixturevalue("database_server")
+    with server.database() as name:
+        fleet = FleetSettings(SecretStr(server.dsn(name)))
+        yield lambda: postgres.open_ledger(fleet, tmp_path)
 
 
 @pytest.fixture
@@ -370,13 +377,6 @@ def test_a_bundle_that_is_dropped_is_gone(ledger: Ledger) -> None:
     ledger.drop_bundle(BUNDLE)
     ledger.drop_bundle(BUNDLE)
     assert ledger.bundle("near", BUNDLE.identity) is None
-
-
-def test_a_key_that_is_dropped_is_gone_from_the_disk(ledger: Ledger, tmp_path: Path) -> None:
-    secret = b"a secret of keys"
-    ledger.put_bundle(replace(BUNDLE, secret_key=secret, secret_iv=secret))
-    ledger.put_bundle(replace(BUNDLE, state="registered"))
-    assert [path.name for path in tmp_path.iterdir() if secret in path.read_bytes()] == []
 
 
 def test_unfinished_bundles_are_found_by_their_set(ledger: Ledger) -> None:

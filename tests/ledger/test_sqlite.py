@@ -82,6 +82,14 @@ def test_a_bundle_record_does_not_show_its_keys() -> None:
     assert "kkkk" not in repr(BUNDLE)
 
 
+def test_a_key_that_is_dropped_is_gone_from_the_disk(tmp_path: Path) -> None:
+    secret = b"a secret of keys"
+    with closing(open_ledger(tmp_path)) as book:
+        book.put_bundle(replace(BUNDLE, secret_key=secret, secret_iv=secret))
+        book.put_bundle(replace(BUNDLE, secret_key=None, secret_iv=None, state="registered"))
+        assert [path.name for path in tmp_path.iterdir() if secret in path.read_bytes()] == []
+
+
 def test_a_reader_sees_the_rows_of_a_running_writer(tmp_path: Path) -> None:
     with closing(open_ledger(tmp_path)) as book:
         book.put_set(RECORD)

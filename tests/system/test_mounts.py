@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.host import Host
 from uecwatchd.cli.check.host import examine_state
-from uecwatchd.config.records import StateSettings
+from uecwatchd.config.records import Settings, StateSettings
 from uecwatchd.errors import Deferred
 from uecwatchd.ledger.schema import FILE_NAME, open_file
 from uecwatchd.system.mounts import Mount, file_system_of, find_mount, is_shared, parse_mounts, read_mounts
@@ -72,8 +72,8 @@ def test_every_escape_of_the_mount_table_is_understood() -> None:
 
 
 def test_check_warns_of_a_state_directory_that_others_share(fuse: Path, tmp_path: Path) -> None:
-    levels = [finding.level for finding in examine_state(StateSettings(tmp_path))]
-    (_, warning) = examine_state(StateSettings(fuse / "state"))
+    levels = [finding.level for finding in examine_state(Settings(state=StateSettings(tmp_path)))]
+    (_, warning) = examine_state(Settings(state=StateSettings(fuse / "state")))
     assert levels == ["ok"]
     assert (warning.level, file_system_of(fuse) in warning.what) == ("warning", True)
     assert "Set dir under [state]" in warning.hint
@@ -84,9 +84,9 @@ EXAMINED_AS = """
 import os, sys, encodings.idna
 from pathlib import Path
 from uecwatchd.cli.check.host import examine_state
-from uecwatchd.config.records import StateSettings
+from uecwatchd.config.records import Settings, StateSettings
 os.setgroups([]); os.setuid(int(sys.argv[1]))
-print(*[finding.hint for finding in examine_state(StateSettings(Path(sys.argv[2])))])
+print(*[finding.hint for finding in examine_state(Settings(state=StateSettings(Path(sys.argv[2]))))])
 """
 
 

@@ -38,7 +38,7 @@ def boot(arguments: argparse.Namespace) -> int:
     stop = Stop()
     handle_stop_signals(stop.set, code=os.EX_TEMPFAIL, patience=PATIENCE_SECONDS)
     ready = survey(settings, now=time.time()).ready
-    with closing(open_ledger(settings.state)) as ledger:
+    with closing(open_ledger(settings)) as ledger:
         record = _find_set(arguments.set, ledger)
         there = (one.cloud for one in by_cloud(record) if one.image_id("machine"))
         name = arguments.cloud or next(there, record.target.cloud)

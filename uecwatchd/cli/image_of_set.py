@@ -71,7 +71,7 @@ def find_image_of_set(name: str, config: Path | None) -> ImageOfSet | None:
     """
     try:
         settings = load(config, environ=os.environ)
-        ledger = read_ledger(settings.state)
+        ledger = read_ledger(settings)
     except UecError:
         if "/" in name:  # a path, rather than a set, on a machine that may have no configuration
             return None
@@ -145,7 +145,7 @@ def _prepare(image: ImageOfSet, opened: OpenedImage, check: Callable[[], None]) 
 
 def _digest(image: ImageOfSet, fingerprint: str) -> str:
     """Return the ledger's digest of the file with these changes; empty if it has none."""
-    ledger = read_ledger(image.settings.state)
+    ledger = read_ledger(image.settings)
     if ledger is None:
         return ""
     with closing(ledger):

@@ -64,7 +64,7 @@ def gathered(settings: Settings, name: str, *, owned: bool, stop: Stop = NEVER) 
     if name not in settings.clouds:
         why = f"the configuration has {', '.join(sorted(settings.clouds)) or 'none'}"
         raise Halted(f"there is no cloud named {name}", why, "Name one of them.")
-    ledger = read_ledger(settings.state)
+    ledger = read_ledger(settings)
     bundles = ledger.bundles(name) if ledger else ()
     sets = ledger.sets_on(name) if ledger else ()
     before = ledger.clouds() if ledger else {}

@@ -34,7 +34,7 @@ def once(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return show_plan(settings, as_json=arguments.json)
     log = program_log()
-    with closing(open_ledger(settings.state, lost=partial(report_lost, log))) as ledger:
+    with closing(open_ledger(settings, lost=partial(report_lost, log))) as ledger:
         before = {
             r.id: r for r in ledger.sets()
         }  # all, to report the changed ones; the service reads all too

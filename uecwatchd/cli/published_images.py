@@ -115,7 +115,7 @@ class ImageVerb:
 def image_verb(name: str, config: Path | None) -> Iterator[ImageVerb]:
     """Open what a verb about published images needs."""
     settings = load(config, environ=os.environ)
-    with closing(open_ledger(settings.state)) as ledger:
+    with closing(open_ledger(settings)) as ledger:
         yield ImageVerb(name, settings, ledger)
 
 

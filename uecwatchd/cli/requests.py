@@ -99,7 +99,7 @@ def check_cloud(row: Row, cloud: str, configured: Collection[str]) -> None:
 
 
 def _act(verb: Verb, row: Row, settings: Settings, cloud: str) -> None:
-    with closing(open_ledger(settings.state)) as ledger:
+    with closing(open_ledger(settings)) as ledger:
         if verb == "hold":
             ledger.put_hold(row.id, since=time.time(), cloud=cloud)
         elif verb == "release":
@@ -173,7 +173,7 @@ def _future_row(found: Survey, words: str, folders: Sequence[Path]) -> Row:
 
 def _past_row(settings: Settings, words: str) -> Row | None:
     """Return a row for a set of which only the history is left, if there is one. Raises Ambiguous."""
-    ledger = read_ledger(settings.state)
+    ledger = read_ledger(settings)
     if ledger is None:
         return None
     with closing(ledger), suppress(NoSuchSet):

@@ -63,7 +63,7 @@ def _await_ledger(
     conditions = Conditions(listener)
     while not stopped.is_set():
         try:
-            return open_ledger(settings.state, lost=partial(report_lost, listener))
+            return open_ledger(settings, lost=partial(report_lost, listener))
         except Deferred as error:
             if conditions.set(("ledger",), f"Nothing is begun yet: {error}", level="error"):
                 notifier.ready(f"Waiting: {problem(error)}")

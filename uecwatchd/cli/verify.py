@@ -61,7 +61,7 @@ def _registered(
     """Return the set as seen from each cloud with its image, or from this one, and the known clouds."""
     records: Sequence[SetRecord] = ()
     before: Mapping[str, DetectedCloud] = {}
-    if ledger := read_ledger(settings.state):
+    if ledger := read_ledger(settings):
         with closing(ledger):
             records, before = ledger.sets_named(name.rpartition("/")[2]), ledger.clouds()
     named = [record for record in records if name in (record.name, str(record.id))]

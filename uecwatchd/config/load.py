@@ -14,6 +14,7 @@ from uecwatchd.config.overlaps import find_overlaps
 from uecwatchd.config.records import (
     SECTIONS,
     CloudSettings,
+    FleetSettings,
     FolderPolicy,
     HookSettings,
     NotifySettings,
@@ -74,6 +75,7 @@ class _Tables(BaseSettings):
     hooks: HookSettings = HookSettings()
     install: InstallSettings = InstallSettings()
     retention: RetentionRule = RetentionRule()
+    fleet: FleetSettings = FleetSettings()
     defaults: dict[str, object] = {}
     cloud: Annotated[
         dict[Annotated[str, AfterValidator(cloud_name)], CloudSettings], BeforeValidator(_with_names)
@@ -119,6 +121,7 @@ def load(config: Path | None, *, environ: Mapping[str, str]) -> Settings:
         tables.retention,
         tables.defaults,
         tables.cloud,
+        tables.fleet,
         source,
     )
     if why := join_first([*find_overlaps(settings), *_contradictions(settings)]):

@@ -329,6 +329,19 @@ class CloudSettings:
     boot_port: Annotated[Integer, Field(ge=0, le=65535)] = 22
 
 
+@dataclass(frozen=True, slots=True)
+class FleetSettings:
+    """Settings under [fleet]: the database that has the ledger. None: it is a file in the state directory.
+
+    `dsn` is a connection string or URI of PostgreSQL, which may name a service of its service file.
+    """
+
+    __pydantic_config__ = STRICT
+
+    dsn: Annotated[SecretStr, Field(min_length=1)] | None = None
+    password: SecretStr | None = None
+
+
 # By their names in the file.
 SECTIONS: Mapping[str, Any] = MappingProxyType(
     {
@@ -340,6 +353,7 @@ SECTIONS: Mapping[str, Any] = MappingProxyType(
         "hooks": HookSettings,
         "install": InstallSettings,
         "retention": RetentionRule,
+        "fleet": FleetSettings,
         "cloud": CloudSettings,
     }
 )
@@ -364,6 +378,7 @@ class Settings:
     retention: RetentionRule = field(default_factory=RetentionRule)
     defaults: Mapping[str, object] = field(default_factory=dict)
     clouds: Mapping[str, CloudSettings] = field(default_factory=dict)
+    fleet: FleetSettings = field(default_factory=FleetSettings)
     source: Path | None = None
 
     def retention_of(self, folder: Path) -> RetentionRule:

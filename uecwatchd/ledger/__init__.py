@@ -1,7 +1,7 @@
 """The ledger: the state of every set and bundle, written before the next step begins.
 
-It is one SQLite file in the state directory, or a PostgreSQL database if one is configured. Only the service's
-user can read it, because it contains the keys of unfinished bundles. The kinds of record:
+It is one SQLite file in the state directory, or a PostgreSQL database if one is configured. Only the
+service's user can read it, because it contains the keys of unfinished bundles. The kinds of record:
 
 - a *set*: one for each name in a spool folder: its state and its members;
 - a *target*: one for each cloud of a set: its bucket, its images with their ids, its remarks;
@@ -16,6 +16,6 @@ user can read it, because it contains the keys of unfinished bundles. The kinds 
 - *progress*: how far the work on a set is, for `status`.
 
 The program opens a ledger with `ledger.open`, and uses it through `ledger.api`. The operations are in
-`ledger.sql_ledger` and the `sql_…` modules beside it, once for both databases. A store (`ledger.sqlite_store`,
-`ledger.postgres_store`) executes their statements in transactions.
+`ledger.sql_ledger` and the `sql_…` modules beside it, once for both databases. A store executes their
+statements in transactions: `ledger.sqlite_store` or `ledger.postgres_store`.
 """

@@ -1,6 +1,6 @@
 """The operations of a ledger, whatever database is behind it.
 
-The program knows only this protocol. `uecwatchd.ledger.open` opens the store, of one kind today;
+The program knows only this protocol. `uecwatchd.ledger.open` opens the store that is configured;
 `tests/ledger/test_contract.py` holds the rules that any store has to pass.
 
 For all operations:
@@ -137,10 +137,13 @@ class Ledger(Protocol):
         """
 
     def put_bundle(self, record: BundleRecord) -> BundleRecord:
-        """Write a bundle, and return it. A key that is no longer in it is gone from the disk."""
+        """Write a bundle, and return it.
+
+        A key that is no longer in it is gone from the disk, but not from the log and backups of a database.
+        """
 
     def drop_bundle(self, record: BundleRecord) -> None:
-        """Remove a bundle, and its key from the disk, if it is there."""
+        """Remove a bundle, and its key from the disk as `put_bundle` does, if it is there."""
 
     def claim(self, identity: str, *, check: Callable[[], None]) -> AbstractContextManager[None]:
         """Lock one bundle for this thread, so that sets with the same kernel make it once.

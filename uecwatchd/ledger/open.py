@@ -1,21 +1,49 @@
-"""The ledger that the configuration names. Another kind of store would be chosen here."""
+"""The ledger that the configuration names."""
 
 from collections.abc import Callable
+from types import ModuleType
 
-from uecwatchd.config.records import StateSettings
+from uecwatchd.config.records import Settings
+from uecwatchd.errors import Halted
 from uecwatchd.ledger import sqlite
 from uecwatchd.ledger.api import Ledger
 
 
-def open_ledger(state: StateSettings, *, lost: Callable[[str], None] | None = None) -> Ledger:
+def open_ledger(settings: Settings, *, lost: Callable[[str], None] | None = None) -> Ledger:
     """Open the ledger; create or migrate it if needed. Raises NotPermitted, Halted, LedgerDamaged, Deferred.
 
-    With `lost`, as at the start of a service, a damaged ledger is replaced by a new one. `lost` is then
+    With `lost`, as at the start of a service, a damaged ledger file is replaced by a new one. `lost` is then
     called with a sentence about this.
     """
-    return sqlite.open_ledger(state.dir, lost=lost)
+    if settings.fleet.dsn:
+        opened: Ledger = _postgres().open_ledger(settings.fleet, settings.state.dir)
+        return opened
+    return sqlite.open_ledger(settings.state.dir, lost=lost)
 
 
-def read_ledger(state: StateSettings) -> Ledger | None:
+def read_ledger(settings: Settings) -> Ledger | None:
     """Open the ledger for reading; None if there is none yet. Raises as `open_ledger` does."""
-    return sqlite.read_ledger(state.dir)
+    if settings.fleet.dsn:
+        opened: Ledger | None = _postgres().read_ledger(settings.fleet, settings.state.dir)
+        return opened
+    return sqlite.read_ledger(settings.state.dir)
+
+
+def examine_store(settings: Settings) -> str:
+    """Return where the ledger is, in words. Raises as `open_ledger` does if a database cannot be used."""
+    if settings.fleet.dsn:
+        return f"ledger: {_postgres().examine_database(settings.fleet, settings.state.dir)}"
+    return f"state directory: {settings.state.dir}"
+
+
+def _postgres() -> ModuleType:
+    """Load what only a fleet needs: its packages are an extra, and take a tenth of a second."""
+    try:
+        from uecwatchd.ledger import postgres
+    except ImportError as error:
+        raise Halted(
+            "dsn under [fleet]: cannot use a database",
+            f"there is no psycopg ({error})",
+            "Install uecwatchd with the extra fleet, or the package python3-psycopg.",
+        ) from error
+    return postgres

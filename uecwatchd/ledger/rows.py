@@ -22,7 +22,7 @@ from uecwatchd.ledger.records import (
     TargetRecord,
     TargetStatus,
 )
-from uecwatchd.ledger.sql_store import Row, Transaction
+from uecwatchd.ledger.sql_store import SqlTransaction, TableRow
 from uecwatchd.types import ContentDigest, FileStamp, Role, SetId, StoredObject
 
 OF_SET = "folder = ? AND name = ?"
@@ -97,7 +97,7 @@ def image_rows(record: SetRecord) -> Iterator[dict[str, object]]:
             yield {"folder": record.folder, "name": record.name, "cloud": target.cloud, **values}
 
 
-def set_from(row: Row) -> SetRecord:
+def set_from(row: TableRow) -> SetRecord:
     """Return the record of a row. Raises ValueError, TypeError or KeyError if it is damaged."""
     values: dict[str, Any] = dict(row)
     values["id"] = SetId(values.pop("folder"), values.pop("name"))
@@ -120,7 +120,7 @@ def bundle_row(record: BundleRecord) -> dict[str, object]:
     return row
 
 
-def bundle_from(row: Row) -> BundleRecord:
+def bundle_from(row: TableRow) -> BundleRecord:
     values: dict[str, Any] = dict(row)
     objects = tuple(StoredObject(*stored) for stored in json.loads(values["objects"]))
     values["digest"] = ContentDigest.parse(values.pop("sha256"))
@@ -133,11 +133,11 @@ def leaving_row(file: LeavingFile) -> dict[str, object]:
     return {"folder": file.folder, "path": file.path, "stamp": json.dumps(file.stamp), "way": file.way}
 
 
-def leaving_from(row: Row) -> LeavingFile:
+def leaving_from(row: TableRow) -> LeavingFile:
     return LeavingFile(row["folder"], row["path"], FileStamp(*json.loads(row["stamp"])), row["way"])
 
 
-def request_from(row: Row) -> Request:
+def request_from(row: TableRow) -> Request:
     values: dict[str, Any] = dict(row)
     return Request(SetId(values.pop("folder"), values.pop("name")), **values)
 
@@ -148,7 +148,7 @@ def progress_row(progress: ProgressRecord) -> dict[str, object]:
     return {"folder": progress.set_id.folder, "name": progress.set_id.name, **values}
 
 
-def progress_from(row: Row) -> ProgressRecord:
+def progress_from(row: TableRow) -> ProgressRecord:
     values = dict(row)
     return ProgressRecord(SetId(values.pop("folder"), values.pop("name")), **values)
 
@@ -198,7 +198,7 @@ def _image_from(values: dict[str, Any]) -> TargetImage:
     return TargetImage(**{**values, "attributes": attributes})
 
 
-def replace_sets(connection: Transaction, records: Sequence[SetRecord]) -> None:
+def replace_sets(connection: SqlTransaction, records: Sequence[SetRecord]) -> None:
     """Write sets with their targets and images in place of the rows that are there."""
     replace_rows(connection, "sets", [set_row(record) for record in records])
     for table, to_rows in (("targets", target_rows), ("images", image_rows)):
@@ -212,7 +212,7 @@ def insert_into(table: str, row: Mapping[str, object], how: str = "") -> str:
     return f"INSERT {how} INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' for _ in row)})"  # noqa: S608 (our own names)
 
 
-def replace_rows(connection: Transaction, table: str, rows: Sequence[Mapping[str, object]]) -> None:
+def replace_rows(connection: SqlTransaction, table: str, rows: Sequence[Mapping[str, object]]) -> None:
     if rows:
         names = tuple(rows[0])
         statement = insert_into(table, rows[0], "OR REPLACE")

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from uecwatchd.ledger.boots import BootRecord
-from uecwatchd.ledger.sql_store import Row, SqlStore
+from uecwatchd.ledger.sql_store import SqlStore, TableRow
 from uecwatchd.types import SetId
 
 
@@ -45,7 +45,7 @@ class SqlBoots:
         self._store.replace("note passed boot", "booted", row)
 
 
-def _boot_from(row: Row) -> BootRecord:
+def _boot_from(row: TableRow) -> BootRecord:
     values: dict[str, Any] = dict(row)
     set_id = SetId(values.pop("folder"), values.pop("name"))
     return BootRecord(**{**values, "set_id": set_id, "others": tuple(json.loads(values["others"]))})

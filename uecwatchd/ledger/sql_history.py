@@ -18,7 +18,7 @@ from uecwatchd.ledger.history import (
     totals_of,
 )
 from uecwatchd.ledger.rows import OF_SET, insert_into
-from uecwatchd.ledger.sql_store import Row, SqlStore
+from uecwatchd.ledger.sql_store import SqlStore, TableRow
 from uecwatchd.types import SetId
 
 LIMITS: Mapping[str, tuple[int, int]] = {
@@ -140,7 +140,7 @@ def _story_row(entry: StoryEntry) -> dict[str, object]:
     }
 
 
-def _entry_from(row: Row) -> StoryEntry:
+def _entry_from(row: TableRow) -> StoryEntry:
     set_id, fields = SetId(row["folder"], row["name"]), json.loads(row["fields"])
     return StoryEntry(set_id, row["moment"], row["kind"], row["level"], row["sentence"], fields)
 
@@ -163,7 +163,7 @@ def _attempt_row(attempt: AttemptRecord) -> dict[str, object]:
     }
 
 
-def _attempt_from(row: Row) -> AttemptRecord:
+def _attempt_from(row: TableRow) -> AttemptRecord:
     values: dict[str, Any] = dict(row)
     del values["number"]
     return AttemptRecord(

@@ -6,7 +6,7 @@ from typing import Any
 
 from uecwatchd.ledger.outbox import Announced, Message
 from uecwatchd.ledger.rows import OF_SET, insert_into, replace_rows
-from uecwatchd.ledger.sql_store import Row, SqlStore
+from uecwatchd.ledger.sql_store import SqlStore, TableRow
 from uecwatchd.types import SetId
 
 
@@ -68,7 +68,7 @@ def _message_row(message: Message) -> dict[str, object]:
     }
 
 
-def _message_from(row: Row) -> Message:
+def _message_from(row: TableRow) -> Message:
     values: dict[str, Any] = dict(row)
     set_id = SetId(values.pop("folder"), values.pop("name"))
     return Message(set_id=set_id, body=json.loads(values.pop("body")), **values)

@@ -9,9 +9,13 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 Record = TypeVar("Record")
+Statement = tuple[str, tuple[object, ...]]
+
+# Statements that wait for a transaction. If the disk is full for hours, the oldest are given up.
+MOST_WAITING = 1000
 
 
-class Row(Protocol):
+class TableRow(Protocol):
     """A row, by the names of its columns."""
 
     def keys(self) -> Iterable[str]: ...
@@ -19,7 +23,7 @@ class Row(Protocol):
     def __getitem__(self, name: str, /) -> Any: ...
 
 
-class Transaction(Protocol):
+class SqlTransaction(Protocol):
     """A transaction under way."""
 
     def execute(self, statement: str, values: Sequence[Any] = ..., /) -> object:
@@ -41,18 +45,18 @@ class SqlStore(Protocol):
     def check(self) -> None:
         """Raise the first LedgerDamaged of any thread again."""
 
-    def read(self, statement: str, *values: object) -> Sequence[Row]:
+    def read(self, statement: str, *values: object) -> Sequence[TableRow]:
         """Return the rows of a query."""
 
     def records(
-        self, convert: Callable[[Row], Record], statement: str, *values: object
+        self, convert: Callable[[TableRow], Record], statement: str, *values: object
     ) -> tuple[Record, ...]:
         """Return the rows of a query as records. A row that cannot be converted is an error of the store."""
 
     def write(self, moment: str, statement: str, *values: object, lasting: bool = True) -> None:
         """Execute one statement; `moment` names it as a failpoint."""
 
-    def writing(self, moment: str, *, lasting: bool = True) -> AbstractContextManager[Transaction]:
+    def writing(self, moment: str, *, lasting: bool = True) -> AbstractContextManager[SqlTransaction]:
         """Write in one transaction; with `lasting`, it also survives a power cut.
 
         Other writes are on the disk before any later lasting write.

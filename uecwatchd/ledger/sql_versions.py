@@ -7,7 +7,7 @@ from typing import Any
 
 from uecwatchd.config.retention import RetentionRule
 from uecwatchd.ledger.rows import OF_SET, replace_rows
-from uecwatchd.ledger.sql_store import Row, SqlStore
+from uecwatchd.ledger.sql_store import SqlStore, TableRow
 from uecwatchd.ledger.versions import IN_CLOUD, MOST_GONE, VersionRecord, VersionState
 from uecwatchd.types import SetId
 
@@ -82,7 +82,7 @@ def _version_row(version: VersionRecord) -> dict[str, object]:
     return values
 
 
-def _version_from(row: Row) -> VersionRecord:
+def _version_from(row: TableRow) -> VersionRecord:
     values: dict[str, Any] = dict(row)
     set_id = SetId(values.pop("folder"), values.pop("name"))
     values["passed"] = bool(values["passed"])

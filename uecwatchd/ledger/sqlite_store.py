@@ -11,13 +11,8 @@ from uecwatchd.errors import Deferred
 from uecwatchd.ledger.api import LedgerDamaged
 from uecwatchd.ledger.rows import replace_rows
 from uecwatchd.ledger.schema import FILE_NAME, damaged, empty_log, translate_errors
-from uecwatchd.ledger.sql_store import Record, Row, Transaction
+from uecwatchd.ledger.sql_store import MOST_WAITING, Record, SqlTransaction, Statement, TableRow
 from uecwatchd.system import failpoints
-
-Statement = tuple[str, tuple[object, ...]]
-
-# Statements that wait for a transaction. If the disk is full for hours, the oldest are given up.
-MOST_WAITING = 1000
 
 
 class SqliteStore:
@@ -46,13 +41,13 @@ class SqliteStore:
             return list(self._connection.execute(statement, values))
 
     def records(
-        self, convert: Callable[[Row], Record], statement: str, *values: object
+        self, convert: Callable[[TableRow], Record], statement: str, *values: object
     ) -> tuple[Record, ...]:
         rows = self.read(statement, *values)
         with self._errors_noted(), self._content_checked():
             return tuple(map(convert, rows))
 
-    def check_rows(self, convert: Callable[[Row], object], statement: str) -> None:
+    def check_rows(self, convert: Callable[[TableRow], object], statement: str) -> None:
         """Convert each row once, and keep none. Raises LedgerDamaged for one that is damaged."""
         with self._lock, self._errors_noted(), self._content_checked():
             for row in self._connection.execute(statement):
@@ -63,7 +58,7 @@ class SqliteStore:
             connection.execute(statement, values)
 
     @contextmanager
-    def writing(self, moment: str, *, lasting: bool = True) -> Iterator[Transaction]:
+    def writing(self, moment: str, *, lasting: bool = True) -> Iterator[SqlTransaction]:
         """Write in one transaction; with `lasting`, it also survives a power cut.
 
         Other writes are on the disk before any later lasting write.
@@ -86,7 +81,7 @@ class SqliteStore:
                     pass
 
     @contextmanager
-    def _transaction(self) -> Iterator[Transaction]:
+    def _transaction(self) -> Iterator[SqlTransaction]:
         with self._connection:
             for statement, values in self._waiting:
                 self._connection.execute(statement, values)

@@ -247,8 +247,9 @@ class Service:
         except UecError as error:
             self._tell(f"Kept the old configuration: {error}", "error")
         else:
-            if (settings.state, settings.work) != (self._settings.state, self._settings.work):
-                self._tell("Changes under [state] and [work] take effect at a restart", "warning")
+            old = self._settings
+            if (settings.state, settings.work, settings.fleet) != (old.state, old.work, old.fleet):
+                self._tell("Changes under [state], [work] and [fleet] take effect at a restart", "warning")
             self._settings, self._tools = settings, tools
             overviews.configure(settings.outputs)
             self._probes.clouds = self._reaper.clouds = tools.clouds

@@ -56,7 +56,7 @@ def examine(
         yield from _in_words(str(folder), unless_bound(unit, folder, examine_folder(folder)))
         policy = settings.spool.policy_of(folder)
         yield from _in_words(str(folder), examine_members(folder, policy, clouds=settings.clouds))
-    state = examine_state(settings.state, made=bool(unit and makes(unit, settings.state.dir)))
+    state = examine_state(settings, made=bool(unit and makes(unit, settings.state.dir)))
     yield from _in_words(str(settings.state.dir), state)
     for setting, folder in settings.outputs.folders().items():
         yield from _in_words(setting, unless_bound(unit, folder, examine_output(setting, folder)))
@@ -83,7 +83,7 @@ def _in_words(what: str, findings: Iterable[Finding]) -> Iterator[Finding]:
 def _sealed(settings: Settings) -> Mapping[str, int]:
     """Return how many images this host has registered with each pair of certificates."""
     with suppress(UecError):
-        if ledger := read_ledger(settings.state):
+        if ledger := read_ledger(settings):
             with closing(ledger):
                 return Counter(one.sealed for one in ledger.all_bundles() if one.state == "registered")
     return {}

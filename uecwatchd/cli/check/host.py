@@ -2,15 +2,17 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from uecwatchd.cli.check.finding import Finding, bad, open_to_all
+from uecwatchd.config.address import hide_password
 from uecwatchd.config.documents import Malformed, parse_toml
-from uecwatchd.config.records import Settings, StateSettings
+from uecwatchd.config.records import Settings
 from uecwatchd.config.sources import closed_file
 from uecwatchd.errors import NotPermitted, UecError
 from uecwatchd.intake.spool.safe_open import folder_descriptor, opened_by
-from uecwatchd.ledger.open import read_ledger
+from uecwatchd.ledger.open import examine_store, read_ledger
 from uecwatchd.ledger.state_folder import user_name
 from uecwatchd.system.disk_space import check_space
 from uecwatchd.system.mounts import file_system_of, is_shared
@@ -33,7 +35,10 @@ def _holds_secrets(source: Path) -> bool:
         tables = parse_toml(read_small(source))
     except (OSError, Malformed):  # it was changed just now, and will be read again
         return False
-    addresses = tables.get("notify", {}).get("urls")
+    addresses, fleet = tables.get("notify", {}).get("urls"), tables.get("fleet", {})
+    dsn = str(fleet.get("dsn", ""))
+    if "password" in fleet or "password" in dsn or hide_password(dsn) != dsn:
+        return True
     return bool(addresses) or any("secret_key" in table for table in tables.get("cloud", {}).values())
 
 
@@ -62,11 +67,16 @@ def examine_sharing(folder: Path, file_system: str) -> Iterator[Finding]:
         yield Finding("warning", what, hint)
 
 
-def examine_state(state: StateSettings, *, made: bool = False) -> Iterator[Finding]:
-    """Check the state directory; `made` is True if the unit creates it at a start."""
-    folder = state.dir
+def examine_state(settings: Settings, *, made: bool = False) -> Iterator[Finding]:
+    """Check the state directory and the ledger.
+
+    `made` is True if the unit creates the directory at a start.
+    """
+    folder = settings.state.dir
     if made and not os.path.exists(folder):  # noqa: PTH110 (that of a Path raises)
         yield Finding("ok", f"state directory: {folder} (systemd makes it when the service starts)")
+        if settings.fleet.dsn:
+            yield from _examine_ledger(settings)
         return
     there = next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110
     try:
@@ -80,15 +90,7 @@ def examine_state(state: StateSettings, *, made: bool = False) -> Iterator[Findi
         what = f"{folder}: this user may not write the state directory"
         yield Finding("bad", what, hint, NotPermitted.exit_code)
         return
-    try:
-        ledger = read_ledger(state)
-    except UecError as error:
-        yield bad(error)
-        return
-    content = f"a ledger of {ledger.count_sets()} sets" if ledger else "no ledger yet"
-    if ledger:
-        ledger.close()
-    yield Finding("ok", f"state directory: {folder} ({content})")
+    yield from _examine_ledger(settings)
     if is_shared(kind := file_system_of(there)):
         what = f"{folder}: the state directory is on {kind}, which may have no locks, or lose them"
         yield Finding(
@@ -96,3 +98,18 @@ def examine_state(state: StateSettings, *, made: bool = False) -> Iterator[Findi
             what,
             f"Set dir under [state] to a folder on a disk of this machine; spool folders may be on {kind}.",
         )
+
+
+def _examine_ledger(settings: Settings) -> Iterator[Finding]:
+    """Check that the ledger can be read, and a database also written."""
+    try:
+        where = examine_store(settings)
+        ledger = read_ledger(settings)
+        content = "no ledger yet"
+        if ledger:
+            with closing(ledger):
+                content = f"a ledger of {ledger.count_sets()} sets"
+    except UecError as error:
+        yield bad(error)
+        return
+    yield Finding("ok", f"{where} ({content})")

@@ -78,7 +78,7 @@ def _lines(attempts: Sequence[PastAttempt], *, of_one: bool) -> Iterator[str]:
 
 @contextmanager
 def _ledger(arguments: argparse.Namespace) -> Iterator[Ledger | None]:
-    ledger = read_ledger(load(arguments.config, environ=os.environ).state)
+    ledger = read_ledger(load(arguments.config, environ=os.environ))
     if ledger is None:
         yield None
         return

@@ -77,7 +77,7 @@ def survey(settings: Settings, *, now: float, settled: bool = False, cloud: str 
 
 def _known(settings: Settings, now: float) -> tuple[LedgerFacts, Mapping[str, DetectedCloud]]:
     alive = lockfile.is_locked(settings.state.dir, STATE_LOCK)
-    ledger = read_ledger(settings.state)
+    ledger = read_ledger(settings)
     if ledger is None:
         return LedgerFacts(now, alive), {}
     with closing(ledger):

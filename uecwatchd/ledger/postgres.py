@@ -1,0 +1,40 @@
+"""The ledger in a PostgreSQL database."""
+
+from contextlib import closing
+from pathlib import Path
+
+from uecwatchd.config.records import FleetSettings
+from uecwatchd.ledger.postgres_connections import connect, place_of
+from uecwatchd.ledger.postgres_schema import examine, is_readable, name_of_home, prepare
+from uecwatchd.ledger.postgres_store import PostgresStore
+from uecwatchd.ledger.sql_ledger import SqlLedger
+from uecwatchd.ledger.state_folder import make_folder, translate_folder_errors
+
+
+def open_ledger(fleet: FleetSettings, folder: Path) -> SqlLedger:
+    """Open the ledger; create or migrate it if needed. Raises NotPermitted, Halted, Deferred.
+
+    `folder` is the state directory that the ledger belongs to. It has the lock of the daemon.
+    """
+    with translate_folder_errors(folder):
+        make_folder(folder)
+    place = place_of(fleet)
+    with closing(connect(place)) as connection:
+        prepare(connection, place, home=name_of_home(folder))
+    return SqlLedger(PostgresStore(place))
+
+
+def read_ledger(fleet: FleetSettings, folder: Path) -> SqlLedger | None:
+    """Open the ledger for reading; None if there is none yet. Raises as `open_ledger` does."""
+    place = place_of(fleet, reading=True)
+    with closing(connect(place)) as connection:
+        there = is_readable(connection, place, home=name_of_home(folder))
+    return SqlLedger(PostgresStore(place)) if there else None
+
+
+def examine_database(fleet: FleetSettings, folder: Path) -> str:
+    """Return the database in words, if it can be used. Raises as `open_ledger` does, and changes nothing."""
+    place = place_of(fleet)
+    with closing(connect(place)) as connection:
+        examine(connection, place, home=name_of_home(folder))
+    return place.words

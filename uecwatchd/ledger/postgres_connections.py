@@ -1,0 +1,168 @@
+"""Connections to a PostgreSQL database, which are kept and used again.
+
+A thread borrows one for each transaction. A connection that has ended meanwhile, as after a restart of the
+database, is replaced without an error. No connection is waited for in the background: an operation fails at
+once, with the database's own reason. That is why these are not those of psycopg's pool, which also starts
+threads for each verb.
+
+Nothing waits for longer than a time-out, also not on a network that has stopped to answer, because the loop
+of the service waits for the ledger.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
+from psycopg.rows import DictRow, dict_row
+from psycopg.types.string import TextLoader
+
+from uecwatchd.config.records import FleetSettings
+from uecwatchd.errors import Deferred
+from uecwatchd.ledger.postgres_errors import cannot_connect, wrong_dsn
+
+Result = TypeVar("Result")
+
+# Per address of the server. libpq takes whole seconds, and 2 at least.
+CONNECT_SECONDS = 3
+# As long as a statement waits for another process in the other store; a statement takes milliseconds.
+STATEMENT_SECONDS = 10
+# The server ends a statement itself. Its answer is overdue when that must have arrived, too.
+ANSWER_SECONDS = STATEMENT_SECONDS + 3.0
+# The server ends the transaction of a host that has stopped in the middle of one, because it has locks.
+IDLE_SECONDS = 60
+# One writes, and the others read.
+MOST_CONNECTIONS = 3
+
+SESSION = (
+    f"SET statement_timeout = '{STATEMENT_SECONDS}s';"
+    f" SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'"
+)
+
+
+class TimedConnection(psycopg.Connection[DictRow]):
+    """A connection whose answers are waited for only so long."""
+
+    def wait(self, gen: PQGen[Result], interval: float = 0.1, timeout: float | None = None) -> Result:
+        try:
+            return super().wait(gen, interval, timeout or ANSWER_SECONDS)
+        except psycopg.OperationalError as error:
+            if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
+                raise
+            self.close()  # an answer that comes later would be taken for that of another statement
+            why = f"it has not answered for {ANSWER_SECONDS:g} seconds"
+            raise psycopg.OperationalError(why) from error
+
+
+@dataclass(frozen=True, slots=True)
+class DatabasePlace:
+    """Where a database is. `words` are for people, and have no password."""
+
+    words: str
+    parameters: Mapping[str, Any] = field(repr=False)
+    reading: bool = False  #: it is only read
+
+
+def place_of(fleet: FleetSettings, *, reading: bool = False) -> DatabasePlace:
+    """Return the database that is configured. Raises Halted for a text that cannot be read."""
+    dsn = fleet.dsn.get_secret_value() if fleet.dsn else ""
+    try:
+        given = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError as error:
+        raise wrong_dsn(error) from None  # its message might show a password
+    if fleet.password:
+        given["password"] = fleet.password.get_secret_value()
+    name, host = given.get("dbname"), given.get("host") or given.get("hostaddr")
+    words = " ".join(["database", *([str(name)] if name else []), *([f"on {host}"] if host else [])])
+    if not name and not host and "service" in given:
+        words = f"database of service {given['service']}"
+    return DatabasePlace(words, {"connect_timeout": CONNECT_SECONDS, **given}, reading)
+
+
+def connect(place: DatabasePlace) -> TimedConnection:
+    """Connect to a database. Raises NotPermitted, Halted or Deferred."""
+    try:
+        connection = TimedConnection.connect(
+            autocommit=True,  # transactions are begun and ended by statements
+            # Another version may add a column, after which a prepared statement fails.
+            prepare_threshold=None,
+            row_factory=dict_row,
+            cursor_factory=psycopg.RawCursor,
+            client_encoding="UTF8",
+            application_name="uecwatchd",
+            # A network without an answer is noticed within 20 seconds, also between two statements.
+            **{"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3, **place.parameters},
+        )
+        connection.adapters.register_loader("json", TextLoader)  # as the other store returns it
+        connection.execute(SESSION)
+        if place.reading:
+            connection.execute("SET default_transaction_read_only = on")
+    except psycopg.Error as error:
+        raise cannot_connect(place.words, error) from error
+    return connection
+
+
+class DatabaseConnections:
+    """Connections to one database, lent to threads."""
+
+    def __init__(self, place: DatabasePlace) -> None:
+        self._place = place
+        self._lent = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        self._idle: deque[TimedConnection] = deque()  # the last used one first: its server is there
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+    @contextmanager
+    def borrow(self, first: Callable[[TimedConnection], Result]) -> Iterator[tuple[TimedConnection, Result]]:
+        """Lend a connection, with the result of `first`.
+
+        `first` is called again if the connection had ended before.
+        """
+        if not self._lent.acquire(timeout=ANSWER_SECONDS):
+            why = f"other threads have had all its {MOST_CONNECTIONS} connections for too long"
+            raise Deferred(f"{self._place.words}: cannot use it", why, "Work resumes by itself.")
+        connection = None
+        try:
+            connection, result = self._started(first)
+            yield connection, result
+        finally:
+            if connection:
+                self._take_back(connection)
+            self._lent.release()
+
+    def _started(self, first: Callable[[TimedConnection], Result]) -> tuple[TimedConnection, Result]:
+        with suppress(IndexError):  # none is idle
+            while True:
+                connection = self._idle.pop()
+                try:
+                    return connection, first(connection)
+                except psycopg.OperationalError:
+                    if not connection.closed:
+                        self._take_back(connection)
+                        raise
+        connection = connect(self._place)
+        try:
+            return connection, first(connection)
+        except BaseException:
+            self._take_back(connection)
+            raise
+
+    def _take_back(self, connection: TimedConnection) -> None:
+        """Keep a connection for the next thread, without a transaction."""
+        try:
+            if connection.pgconn.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+                connection.execute("ROLLBACK")
+        except psycopg.Error:
+            connection.close()
+        if connection.pgconn.transaction_status == TransactionStatus.IDLE:
+            self._idle.append(connection)
+        else:
+            connection.close()

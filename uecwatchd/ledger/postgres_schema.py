@@ -1,0 +1,176 @@
+"""The schema of the ledger in PostgreSQL: made, migrated and checked when the ledger is opened.
+
+A database belongs to one host, and to one state directory of it: its sets are the files of that host. Another
+host would take them for removed, and two would register each set twice. So a second one is refused.
+"""
+
+import re
+import socket
+from pathlib import Path
+
+import psycopg
+
+from uecwatchd.errors import Halted, NotPermitted
+from uecwatchd.ledger.postgres_connections import DatabasePlace, TimedConnection
+from uecwatchd.ledger.postgres_errors import translate_database_errors
+from uecwatchd.ledger.postgres_migrations import POSTGRES_MIGRATIONS
+from uecwatchd.system import failpoints
+
+# For the administrator, in psql.
+GIVE_AWAY = "give the ledger away: UPDATE ledger SET home = ''"
+MACHINE_ID = Path("/etc/machine-id")
+# One process makes or changes the tables at a time. A number that no other program is likely to use.
+MIGRATION_LOCK = 0x75656377
+TABLES = tuple(re.findall(r"CREATE TABLE (\w+)", " ".join(POSTGRES_MIGRATIONS)))
+LACKING = """
+SELECT name, privilege FROM unnest($1::text[]) AS name, unnest($2::text[]) AS privilege
+WHERE NOT has_table_privilege(to_regclass(name), privilege) ORDER BY name LIMIT 1
+"""
+
+
+def name_of_home(state: Path) -> str:
+    """Return the name under which this host with this state directory owns a database."""
+    try:
+        machine = MACHINE_ID.read_text().strip()
+    except OSError:
+        machine = ""
+    return " ".join([socket.gethostname(), str(state), *([f"({machine})"] if machine else [])])
+
+
+def examine(connection: TimedConnection, place: DatabasePlace, *, home: str) -> int:
+    """Return the version of the tables, 0 if there are none yet; nothing is changed.
+
+    Raises NotPermitted or Halted if this host cannot use them, or Deferred.
+    """
+    with translate_database_errors(place.words):
+        _check_encoding(connection, place)
+        version, owner = _version_and_home(connection, place)
+        if version > len(POSTGRES_MIGRATIONS):
+            raise _other_version(place, version)
+        if owner not in ("", home):
+            raise _other_home(place, owner)
+        if version == 0:
+            _check_schema(connection, place)
+        else:
+            _check_rights(connection, place)
+    return version
+
+
+def prepare(connection: TimedConnection, place: DatabasePlace, *, home: str) -> None:
+    """Make or migrate the tables, and give them to this host. Raises NotPermitted, Halted or Deferred."""
+    version = examine(connection, place, home=home)
+    with translate_database_errors(place.words):
+        if version < len(POSTGRES_MIGRATIONS) or not _version_and_home(connection, place)[1]:
+            _migrate(connection, place, home)
+
+
+def is_readable(connection: TimedConnection, place: DatabasePlace, *, home: str) -> bool:
+    """Return True if there is a ledger to be read, False if there is none yet. Raises as `prepare` does."""
+    version = examine(connection, place, home=home)
+    if version not in (0, len(POSTGRES_MIGRATIONS)):
+        raise _other_version(place, version)
+    return version > 0
+
+
+def _version_and_home(connection: TimedConnection, place: DatabasePlace) -> tuple[int, str]:
+    """Return the version of the tables, 0 if there are none, and the host that they belong to."""
+    found = connection.execute("SELECT to_regclass('ledger') IS NOT NULL AS found").fetchone()
+    if not found or not found["found"]:
+        return 0, ""
+    try:
+        row = connection.execute("SELECT version, home FROM ledger").fetchone()
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise _lacking(place, "SELECT", "ledger") from error
+    except psycopg.errors.UndefinedColumn as error:
+        raise _other_program(place, str(error).splitlines()[0]) from error
+    return (int(row["version"]), str(row["home"])) if row else (0, "")
+
+
+def _migrate(connection: TimedConnection, place: DatabasePlace, home: str) -> None:
+    """Migrate in one transaction, so that other processes see the old or the new version."""
+    try:
+        with failpoints.effect("bring the ledger up to date"), connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock($1)", [MIGRATION_LOCK])
+            version, owner = _version_and_home(connection, place)
+            if owner not in ("", home):  # another process was quicker
+                raise _other_home(place, owner)
+            connection.execute("SET LOCAL statement_timeout = 0")  # of large tables
+            for step in POSTGRES_MIGRATIONS[version:]:
+                connection.execute(step.encode())
+            connection.execute("DELETE FROM ledger")
+            connection.execute("INSERT INTO ledger VALUES ($1, $2)", [len(POSTGRES_MIGRATIONS), home])
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise _may_not_create(place, str(error).splitlines()[0]) from error
+    except (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject) as error:
+        raise _other_program(place, str(error).splitlines()[0]) from error
+
+
+def _check_encoding(connection: TimedConnection, place: DatabasePlace) -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise Halted(
+            f"{place.words}: its encoding is {encoding}",
+            "names of files may have any character, and only UTF8 has them all",
+            "Make another database: createdb -E UTF8 -T template0 NAME",
+        )
+
+
+def _check_schema(connection: TimedConnection, place: DatabasePlace) -> None:
+    row = connection.execute(
+        "SELECT current_schema() AS name, has_schema_privilege(current_schema(), 'CREATE') AS permitted"
+    ).fetchone()
+    if row and row["name"] is None:
+        raise _may_not_create(place, "no schema of its search_path exists")
+    if row and not row["permitted"]:
+        raise _may_not_create(place, f"it lacks the right CREATE on the schema {row['name']}")
+
+
+def _check_rights(connection: TimedConnection, place: DatabasePlace) -> None:
+    """Check the rights on the tables that exist; an older version has fewer."""
+    needed = ["SELECT"] if place.reading else ["SELECT", "INSERT", "UPDATE", "DELETE"]
+    if lacking := connection.execute(LACKING, [list(TABLES), needed]).fetchone():
+        raise _lacking(place, lacking["privilege"], lacking["name"])
+
+
+def _lacking(place: DatabasePlace, privilege: str, table: str) -> NotPermitted:
+    return NotPermitted(
+        f"{place.words}: this role may not use the ledger",
+        f"it lacks the right {privilege} on the table {table}",
+        "Connect as the role that made the tables, or as that role: GRANT SELECT, INSERT, UPDATE, DELETE ON"
+        " ALL TABLES IN SCHEMA … TO …",
+    )
+
+
+def _may_not_create(place: DatabasePlace, why: str) -> NotPermitted:
+    return NotPermitted(
+        f"{place.words}: this role may not make the tables of the ledger",
+        why,
+        "Let the role own the database (ALTER DATABASE … OWNER TO …), or give it a schema of its name: CREATE"
+        " SCHEMA AUTHORIZATION …",
+    )
+
+
+def _other_version(place: DatabasePlace, version: int) -> Halted:
+    return Halted(
+        f"{place.words}: its ledger is of version {version}",
+        f"this uecwatchd reads version {len(POSTGRES_MIGRATIONS)}",
+        "Start the newer uecwatchd once as the service's user; never delete the ledger to get around this.",
+    )
+
+
+def _other_program(place: DatabasePlace, why: str) -> Halted:
+    return Halted(
+        f"{place.words}: its tables are not those of a ledger",
+        why,
+        "Name an empty database by dsn under [fleet], or a schema of its own: options=-csearch_path=NAME",
+    )
+
+
+def _other_home(place: DatabasePlace, owner: str) -> Halted:
+    host = owner.partition(" ")[0]
+    return Halted(
+        f"{place.words}: its ledger belongs to another host or state directory",
+        f"it is that of {owner}, and two hosts on one ledger would register each set twice",
+        f"Use a database for each host. If the spool folders have moved here from {host}, and uecwatchd is"
+        f" stopped there for good, {GIVE_AWAY}.",
+    )

@@ -1,0 +1,52 @@
+"""The statements of the ledger as PostgreSQL spells them.
+
+They are written in the SQL of SQLite. Only what is in `SPELLINGS`, and the marks for values, differ.
+"""
+
+import re
+from functools import lru_cache
+from itertools import count
+
+# JSON is in columns of text, as the program writes it: PostgreSQL refuses some of it as JSON, such as half
+# characters in the names of files. So a value is cut out of the text. It needs a text without quotes, such as
+# an id or a digest, and a key that no other object in the document has before it.
+SPELLINGS = (
+    (
+        re.compile(r"json_extract\((\w+), '\$\.(\w+)'\)"),
+        r"""split_part(split_part(\1, '"\2": "', 2), '"', 1)""",
+    ),
+    # PostgreSQL takes the type of a value from its first place, and has none for a mere NULL.
+    (re.compile(r"(\?\d) IS NULL OR (\w+ = \1)"), r"\2 OR \1 IS NULL"),
+    (re.compile(r"json_group_array\("), "json_agg("),
+    (re.compile(r"json_object\("), "json_build_object("),
+)
+IN_LIST = re.compile(r"json_extract\((\w+), '\$\[(\d)\]\.(\w+)'\)")
+MARK = re.compile(r"\?(\d*)")
+IGNORING = "INSERT OR IGNORE INTO"
+REPLACING = re.compile(r"INSERT OR REPLACE INTO (\w+) \((.*?)\)")
+
+
+# The program has some eighty statements; one with lists of values has as many forms as there are lengths.
+@lru_cache(maxsize=500)
+def to_postgres(statement: str) -> str:
+    """Return a statement of SQLite in the SQL of PostgreSQL."""
+    for pattern, spelling in SPELLINGS:
+        statement = pattern.sub(spelling, statement)
+    statement = IN_LIST.sub(_from_list, statement)
+    numbers = count(1)
+    statement = MARK.sub(lambda mark: f"${mark[1] or next(numbers)}", statement)
+    if IGNORING in statement:
+        return f"{statement.replace(IGNORING, 'INSERT INTO')} ON CONFLICT DO NOTHING"
+    if found := REPLACING.match(statement):
+        return f"INSERT INTO {statement[found.start(1) :]} {_on_conflict(found[1], found[2])}"
+    return statement
+
+
+def _from_list(found: re.Match[str]) -> str:
+    """Return the expression for the value of an object in a list; each object there has the key once."""
+    return f"""split_part(split_part({found[1]}, '"{found[3]}": "', {int(found[2]) + 2}), '"', 1)"""
+
+
+def _on_conflict(table: str, columns: str) -> str:
+    changes = ", ".join(f"{name} = excluded.{name}" for name in columns.split(", "))
+    return f"ON CONFLICT ON CONSTRAINT {table}_pkey DO UPDATE SET {changes}"

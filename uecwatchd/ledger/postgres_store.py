@@ -1,0 +1,124 @@
+"""One open PostgreSQL database: reading and writing in transactions, for all tables of the ledger.
+
+Threads read at the same time and write one after the other, as in the other store. If the connection ends
+while a transaction is being committed, the operation fails, although it may have happened: all that the
+ledger writes may be written again.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from psycopg.rows import DictRow
+
+from uecwatchd.errors import Deferred
+from uecwatchd.ledger.postgres_connections import DatabaseConnections, DatabasePlace, TimedConnection
+from uecwatchd.ledger.postgres_errors import translate_database_errors
+from uecwatchd.ledger.postgres_sql import to_postgres
+from uecwatchd.ledger.rows import replace_rows
+from uecwatchd.ledger.sql_store import MOST_WAITING, Record, SqlTransaction, Statement, TableRow
+from uecwatchd.system import failpoints
+
+# A commit that is not waited for is on the disk within a second, and before each later one.
+BEGIN = {True: "BEGIN", False: "BEGIN; SET LOCAL synchronous_commit = off"}
+
+
+class PostgresTransaction:
+    """A transaction under way, for statements in the SQL of SQLite."""
+
+    def __init__(self, connection: TimedConnection) -> None:
+        self._connection = connection
+
+    def execute(self, statement: str, values: Sequence[Any] = (), /) -> object:
+        return self._connection.execute(to_postgres(statement).encode(), storable_values(values))
+
+    def executemany(self, statement: str, rows: Iterable[Sequence[Any]], /) -> None:
+        cursor = self._connection.cursor()
+        cursor.executemany(to_postgres(statement).encode(), [storable_values(row) for row in rows])
+
+
+class PostgresStore:
+    """An open database. Usable from several threads; each call is one transaction."""
+
+    def __init__(self, place: DatabasePlace) -> None:
+        self._place = place
+        self._connections = DatabaseConnections(place)
+        self._lock = threading.RLock()  # guards writing and _waiting
+        self._waiting: deque[Statement] = deque(maxlen=MOST_WAITING)
+
+    def close(self) -> None:
+        with suppress(Deferred):
+            self.flush()
+        self._connections.close()
+
+    def check(self) -> None:
+        """Do nothing: a database is restored by its administrator, and not by a new start."""
+
+    def read(self, statement: str, *values: object) -> list[DictRow]:
+        query = to_postgres(statement).encode()
+        with (
+            translate_database_errors(self._place.words),
+            self._connections.borrow(lambda one: one.execute(query, storable_values(values)).fetchall()) as (
+                _,
+                rows,
+            ),
+        ):
+            return rows
+
+    def records(
+        self, convert: Callable[[TableRow], Record], statement: str, *values: object
+    ) -> tuple[Record, ...]:
+        rows = self.read(statement, *values)
+        try:
+            return tuple(map(convert, rows))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            what, why = f"{self._place.words}: cannot use it", f"a row of it makes no sense: {error}"
+            raise Deferred(what, why, "Restore the last backup of the database.") from error
+
+    def write(self, moment: str, statement: str, *values: object, lasting: bool = True) -> None:
+        with self.writing(moment, lasting=lasting) as transaction:
+            transaction.execute(statement, values)
+
+    @contextmanager
+    def writing(self, moment: str, *, lasting: bool = True) -> Iterator[SqlTransaction]:
+        with failpoints.effect(moment), self._transaction(lasting=lasting) as transaction:
+            yield transaction
+
+    def write_later(self, statement: str, *values: object) -> None:
+        with self._lock:
+            self._waiting.append((statement, values))
+
+    def flush(self) -> None:
+        with self._lock:
+            if self._waiting:
+                with self._transaction(lasting=False):
+                    pass
+
+    @contextmanager
+    def _transaction(self, *, lasting: bool) -> Iterator[SqlTransaction]:
+        begin = BEGIN[lasting].encode()
+        with (
+            self._lock,
+            translate_database_errors(self._place.words),
+            self._connections.borrow(lambda one: one.execute(begin)) as (connection, _),
+        ):
+            transaction = PostgresTransaction(connection)
+            for statement, values in self._waiting:
+                transaction.execute(statement, values)
+            yield transaction
+            connection.execute("COMMIT")
+            self._waiting.clear()
+
+    def replace(self, moment: str, table: str, row: Mapping[str, object], *, lasting: bool = True) -> None:
+        with self.writing(moment, lasting=lasting) as transaction:
+            replace_rows(transaction, table, [row])
+
+    def forget_for_good(self) -> None:
+        """Do nothing: what was deleted stays in the database's log and backups for as long as these do."""
+
+
+def storable_values(values: Sequence[Any]) -> Sequence[Any]:
+    """Return the values of a statement; a zero byte in a text, which PostgreSQL refuses, is replaced."""
+    return [value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in values]
