@@ -73,6 +73,15 @@ class DatabaseServer:
             self.process.wait(30)
             self.process = None
 
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Let the server crash, and start it again at the end."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
     def dsn(self, name: str, user: str = ADMIN) -> str:
         return f"host={self.folder} dbname={name} user={user}"
 
@@ -82,6 +91,11 @@ class DatabaseServer:
             for statement in statements:
                 cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
+
+    def pids(self, database: str) -> list[int]:
+        """Return the server's processes for the connections to a database."""
+        found = self.execute("SELECT pid, datname FROM pg_stat_activity")
+        return [pid for pid, of in found if of == database]
 
     @contextmanager
     def database(self, *, template: str = TEMPLATE) -> Iterator[str]:

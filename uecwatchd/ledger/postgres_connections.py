@@ -24,7 +24,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types.string import TextLoader
 
 from uecwatchd.config.records import FleetSettings
-from uecwatchd.errors import Deferred
+from uecwatchd.errors import Deferred, Halted
 from uecwatchd.ledger.postgres_errors import cannot_connect, wrong_dsn
 
 Result = TypeVar("Result")
@@ -46,18 +46,23 @@ SESSION = (
 )
 
 
+class NoAnswer(psycopg.OperationalError):
+    """The database has not answered in time."""
+
+
 class TimedConnection(psycopg.Connection[DictRow]):
     """A connection whose answers are waited for only so long."""
 
+    answer_seconds = ANSWER_SECONDS
+
     def wait(self, gen: PQGen[Result], interval: float = 0.1, timeout: float | None = None) -> Result:
         try:
-            return super().wait(gen, interval, timeout or ANSWER_SECONDS)
+            return super().wait(gen, interval, timeout or self.answer_seconds)
         except psycopg.OperationalError as error:
             if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
                 raise
             self.close()  # an answer that comes later would be taken for that of another statement
-            why = f"it has not answered for {ANSWER_SECONDS:g} seconds"
-            raise psycopg.OperationalError(why) from error
+            raise NoAnswer(f"it has not answered for {self.answer_seconds:g} seconds") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,7 @@ class DatabasePlace:
     words: str
     parameters: Mapping[str, Any] = field(repr=False)
     reading: bool = False  #: it is only read
+    answer_seconds: float = ANSWER_SECONDS
 
 
 def place_of(fleet: FleetSettings, *, reading: bool = False) -> DatabasePlace:
@@ -99,6 +105,7 @@ def connect(place: DatabasePlace) -> TimedConnection:
             # A network without an answer is noticed within 20 seconds, also between two statements.
             **{"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3, **place.parameters},
         )
+        connection.answer_seconds = place.answer_seconds
         connection.adapters.register_loader("json", TextLoader)  # as the other store returns it
         connection.execute(SESSION)
         if place.reading:
@@ -144,16 +151,24 @@ class DatabaseConnections:
                 connection = self._idle.pop()
                 try:
                     return connection, first(connection)
-                except psycopg.OperationalError:
-                    if not connection.closed:
+                except psycopg.OperationalError as error:
+                    # A database without an answer is not asked twice: the caller may be the service's loop.
+                    if isinstance(error, NoAnswer) or not connection.closed:
                         self._take_back(connection)
                         raise
-        connection = connect(self._place)
+        connection = self._connect()
         try:
             return connection, first(connection)
         except BaseException:
             self._take_back(connection)
             raise
+
+    def _connect(self) -> TimedConnection:
+        """Connect once more: what is wrong now may pass, because an earlier connection was accepted."""
+        try:
+            return connect(self._place)
+        except Halted as error:
+            raise Deferred(error.what, error.why, error.hint) from error
 
     def _take_back(self, connection: TimedConnection) -> None:
         """Keep a connection for the next thread, without a transaction."""

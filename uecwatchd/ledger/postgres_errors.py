@@ -79,15 +79,13 @@ def cannot_connect(place: str, error: psycopg.Error) -> UecError:
 
 @contextmanager
 def translate_database_errors(place: str) -> Iterator[None]:
-    """Translate errors of statements: each may pass, because the start has checked the rest."""
+    """Translate errors of statements: each may pass, because an opened ledger could be used before."""
     try:
         yield
     except psycopg.Error as error:
         state = error.sqlstate or ""
         hint = HINTS.get(state) or HINTS.get(state[:2]) or RESUMES
         raise Deferred(f"{place}: cannot use it", _reason(error), hint) from error
-    except Halted as error:  # of a new connection
-        raise Deferred(error.what, error.why, error.hint) from error
 
 
 def _reason(error: psycopg.Error) -> str:

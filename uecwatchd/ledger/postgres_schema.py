@@ -24,8 +24,9 @@ MIGRATION_LOCK = 0x75656377
 TABLES = tuple(re.findall(r"CREATE TABLE (\w+)", " ".join(POSTGRES_MIGRATIONS)))
 LACKING = """
 SELECT name, privilege FROM unnest($1::text[]) AS name, unnest($2::text[]) AS privilege
-WHERE NOT has_table_privilege(to_regclass(name), privilege) ORDER BY name LIMIT 1
+WHERE NOT has_table_privilege(to_regclass(name), privilege) ORDER BY name, privilege LIMIT 1
 """
+PRESENT = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NOT NULL LIMIT 1"
 
 
 def name_of_home(state: Path) -> str:
@@ -116,6 +117,7 @@ def _check_encoding(connection: TimedConnection, place: DatabasePlace) -> None:
 
 
 def _check_schema(connection: TimedConnection, place: DatabasePlace) -> None:
+    """Check that the tables can be made."""
     row = connection.execute(
         "SELECT current_schema() AS name, has_schema_privilege(current_schema(), 'CREATE') AS permitted"
     ).fetchone()
@@ -123,6 +125,8 @@ def _check_schema(connection: TimedConnection, place: DatabasePlace) -> None:
         raise _may_not_create(place, "no schema of its search_path exists")
     if row and not row["permitted"]:
         raise _may_not_create(place, f"it lacks the right CREATE on the schema {row['name']}")
+    if other := connection.execute(PRESENT, [list(TABLES)]).fetchone():
+        raise _other_program(place, f"it has a table {other['name']} and no version")
 
 
 def _check_rights(connection: TimedConnection, place: DatabasePlace) -> None:
