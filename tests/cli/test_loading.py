@@ -9,7 +9,7 @@ import pytest
 from tests.support.host import Host
 from uecwatchd.cli.verbs import VERBS
 
-CLIENTS = ["boto3", "botocore", "cryptography"]
+CLIENTS = ["boto3", "botocore", "cryptography", "psycopg"]
 # Runs a verb as the program does, and tells on the last line which of the named modules it has loaded.
 LOADED = """
 import json, sys

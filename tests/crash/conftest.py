@@ -16,15 +16,18 @@ from pathlib import Path
 import pytest
 
 from tests.support.host import Host
+from tests.support.postgres import DatabaseServer
 from tests.support.waiting import PATIENCE_SECONDS, until
+from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
 from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES
-from uecwatchd.ledger.sqlite import open_ledger
+from uecwatchd.ledger.open import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 
 KILLER = Path(__file__).parent / "killer.py"
 BUCKET = "uec-images"
 NAME = "tiny"
+DATABASE = "scene"
 MEMBERS = ("tiny.img", "tiny.vmlinuz", "tiny.initrd")
 KILLED = -9  # the exit code of a process that a moment has ended
 # Behind the file system, which does not mind: what cannot be deflated makes two parts more.
@@ -92,11 +95,16 @@ class Scene:
     host: Host
     material: Path
     asked: int = 0  # the cloud, up to now, by cases before this one
+    server: DatabaseServer | None = None  # that has the ledger, in the database of this module
 
     def begin_again(self, members: tuple[str, ...] = MEMBERS) -> None:
         for folder in (self.host.spool, self.host.state):
             shutil.rmtree(folder, ignore_errors=True)
         self.host.spool.mkdir()
+        if self.server:
+            self.server.execute(
+                f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)", f"CREATE DATABASE {DATABASE}"
+            )
         (self.host.folder / "stderr").unlink(missing_ok=True)
         sweep(self.host.cloud)
         for name in members:
@@ -161,7 +169,7 @@ class Scene:
             yield f"outputs: {outputs}"
 
     def wrong_in_the_ledger(self) -> Iterator[str]:
-        with closing(open_ledger(self.host.state)) as book:
+        with closing(open_ledger(load(self.host.config, environ={}))) as book:
             (record,) = book.sets()
             bundles = book.bundles("default")
         if record.state != "done" or len(bundles) != len(KINDS):

@@ -1,0 +1,84 @@
+"""The whole program with its ledger in a PostgreSQL database."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import run
+
+import pytest
+
+from tests.support.daemon import daemon_process, stop_daemon, wait_for_line
+from tests.support.host import Host
+from tests.support.postgres import DatabaseServer
+from tests.support.waiting import PATIENCE_SECONDS, until
+from uecwatchd.demo.material import RealSet
+
+# Runs a verb as on a host without the extra.
+WITHOUT_EXTRA = """
+import sys
+sys.modules["psycopg"] = None
+from uecwatchd.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def fleet_host(host: Host, database_server: DatabaseServer) -> Iterator[Host]:
+    """A host with its ledger in a database."""
+    with database_server.database() as name:
+        configure(host, database_server, name)
+        yield host
+
+
+def configure(host: Host, server: DatabaseServer, name: str) -> None:
+    host.configure(f'{host.config.read_text()}\n[fleet]\ndsn = "{server.dsn(name)}"\n')
+
+
+def test_a_daemon_outlasts_a_crash_of_its_database_and_registers_once(
+    fleet_host: Host, database_server: DatabaseServer, small_set: RealSet
+) -> None:
+    with daemon_process(fleet_host) as process:
+        wait_for_line(process, "Watching")
+        with database_server.away():
+            fleet_host.drop_set(small_set)
+            wait_for_line(process, "cannot connect to it")
+        until((fleet_host.spool / "karmic.emi").exists, "the id", patience=PATIENCE_SECONDS)
+        stop_daemon(process)
+    assert sorted(image.type for image in fleet_host.cloud.images) == ["kernel", "machine", "ramdisk"]
+    data, _ = fleet_host.ask("status", "--json")
+    assert [one["state"] for one in json.loads(data)["sets"]] == ["done"]
+
+
+def test_a_daemon_that_starts_before_its_database_waits_for_it(
+    fleet_host: Host, database_server: DatabaseServer, small_set: RealSet
+) -> None:
+    fleet_host.drop_set(small_set)
+    with database_server.away():
+        process = fleet_host.start("run")
+        wait_for_line(process, "Nothing is begun yet")
+    until((fleet_host.spool / "karmic.emi").exists, "the id", patience=PATIENCE_SECONDS)
+    stop_daemon(process)
+
+
+def test_a_second_host_is_refused_by_each_verb(
+    fleet_host: Host, database_server: DatabaseServer, tmp_path: Path
+) -> None:
+    assert fleet_host.run("once").returncode == 0
+    data, _ = fleet_host.ask("check", code=0)
+    assert "ledger: database test_" in data
+    second = Host.made(tmp_path / "second", fleet_host.cloud)
+    second.configure(
+        f"{second.config.read_text()}\n[fleet]\n{fleet_host.config.read_text().partition('[fleet]')[2]}"
+    )
+    for verb in ("once", "status", "check"):
+        data, talk = second.ask(verb, code=78)
+        assert "its ledger belongs to another host or state directory" in data + talk, verb
+
+
+def test_a_host_without_the_extra_is_told_to_install_it(fleet_host: Host) -> None:
+    command = [sys.executable, "-c", WITHOUT_EXTRA, "status", "--config", str(fleet_host.config)]
+    ended = run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 78
+    assert "dsn under [fleet]: cannot use a database: there is no psycopg" in ended.stderr
+    assert "extra fleet" in ended.stderr
