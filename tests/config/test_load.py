@@ -408,7 +408,7 @@ def test_a_configuration_of_the_version_before_means_the_same() -> None:
         policy["retention"] = None
     for cloud in before["clouds"].values():
         cloud |= {"ssm_url": None, "latest_parameter": None}
-    for later in ("outputs", "notify", "hooks", "install", "retention"):
+    for later in ("outputs", "notify", "hooks", "install", "retention", "fleet"):
         del settings[later]
     for cloud in settings["clouds"].values():
         for later in LATER_KEYS_OF_CLOUDS:

@@ -1,4 +1,4 @@
-"""What is special about the ledger in PostgreSQL: its errors, outages, tables, and the host that it is of."""
+"""The ledger in PostgreSQL apart from its operations: errors, outages, tables, and its one host."""
 
 import os
 import signal

@@ -47,7 +47,7 @@ def test_a_daemon_outlasts_a_crash_of_its_database_and_registers_once(
         stop_daemon(process)
     assert sorted(image.type for image in fleet_host.cloud.images) == ["kernel", "machine", "ramdisk"]
     data, _ = fleet_host.ask("status", "--json")
-    assert [one["state"] for one in json.loads(data)["sets"]] == ["done"]
+    assert [one["state"] for one in json.loads(data)] == ["done"]
 
 
 def test_a_daemon_that_starts_before_its_database_waits_for_it(

@@ -331,7 +331,7 @@ class CloudSettings:
 
 @dataclass(frozen=True, slots=True)
 class FleetSettings:
-    """Settings under [fleet]: the database that has the ledger. None: it is a file in the state directory.
+    """Settings under [fleet]: the database of the ledger. None: a file in the state directory.
 
     `dsn` is a connection string or URI of PostgreSQL, which may name a service of its service file.
     """

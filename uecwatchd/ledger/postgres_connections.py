@@ -67,7 +67,7 @@ class TimedConnection(psycopg.Connection[DictRow]):
 
 @dataclass(frozen=True, slots=True)
 class DatabasePlace:
-    """Where a database is. `words` are for people, and have no password."""
+    """The address of a database. `words` are for people, and have no password."""
 
     words: str
     parameters: Mapping[str, Any] = field(repr=False)
@@ -76,7 +76,7 @@ class DatabasePlace:
 
 
 def place_of(fleet: FleetSettings, *, reading: bool = False) -> DatabasePlace:
-    """Return the database that is configured. Raises Halted for a text that cannot be read."""
+    """Return the configured database. Raises Halted for a malformed text."""
     dsn = fleet.dsn.get_secret_value() if fleet.dsn else ""
     try:
         given = conninfo_to_dict(dsn)

@@ -1,4 +1,4 @@
-"""What the operations on tables need of a database, whichever it is: reading and writing in transactions.
+"""A store of the ledger, in any database: reading and writing of its tables in transactions.
 
 Statements are in the SQL of SQLite, with `?` or `?1` for values. A store of another database translates the
 few words that are different there, so that each operation is written once.
