@@ -85,8 +85,12 @@ SYSTEM_LIBRARIES = {
     "libsystemd.so.0": "libsystemd0",
     "libgcc_s.so.1": "libgcc-s1",
     "libstdc++.so.6": "libstdc++6",
+    "libz.so.1": "zlib1g",
     **dict.fromkeys(
-        ("libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1", "ld-linux-x86-64.so.2"),
+        (
+            *("libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libresolv.so.2"),
+            "ld-linux-x86-64.so.2",
+        ),
         "libc6 (>= 2.34)",
     ),
     "ld-linux-aarch64.so.1": "libc6 (>= 2.34)",

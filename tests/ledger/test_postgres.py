@@ -24,6 +24,7 @@ from uecwatchd.ledger import postgres, rows, schema, sqlite
 from uecwatchd.ledger.history import StoryEntry
 from uecwatchd.ledger.postgres_connections import MOST_CONNECTIONS, connect, place_of
 from uecwatchd.ledger.postgres_migrations import POSTGRES_MIGRATIONS
+from uecwatchd.ledger.postgres_schema import name_of_home
 from uecwatchd.ledger.postgres_sql import to_postgres
 from uecwatchd.ledger.postgres_store import PostgresStore
 from uecwatchd.ledger.records import MemberRecord
@@ -227,8 +228,13 @@ def test_a_second_host_is_refused_until_the_ledger_is_given_away(
         assert f"{os.uname().nodename} {tmp_path}" in caught.value.why
     statement = caught.value.hint.partition(": ")[2].removesuffix(".")
     database_server.execute(statement, database=name)
+    with pytest.raises(Deferred, match="it was given away, and nobody has taken it yet"):
+        book.put_set(replace(RECORD, stage="late"))
     with closing(postgres.open_ledger(where, other)) as moved:
         assert moved.sets() == (RECORD,)
+        with pytest.raises(Deferred, match=f"it is that of {os.uname().nodename} {other}"):
+            book.put_set(replace(RECORD, stage="late"))
+        moved.put_set(RECORD)
     assert "belongs to another host" in refused(database_server.dsn(name)).what
 
 
@@ -283,7 +289,8 @@ def test_a_server_that_has_stopped_to_answer_defers_after_a_time_and_is_asked_ag
 ) -> None:
     where = fleet(database_server.dsn(name))
     postgres.open_ledger(where, tmp_path).close()
-    with closing(SqlLedger(PostgresStore(replace(place_of(where), answer_seconds=0.5)))) as book:
+    impatient, home = replace(place_of(where), answer_seconds=0.5), name_of_home(tmp_path)
+    with closing(SqlLedger(PostgresStore(impatient, home=home))) as book:
         assert book.sets() == ()
         until(lambda: len(database_server.pids(name)) == 1, "the end of the first connection")
         (pid,) = database_server.pids(name)

@@ -18,18 +18,18 @@ def open_ledger(fleet: FleetSettings, folder: Path) -> SqlLedger:
     """
     with translate_folder_errors(folder):
         make_folder(folder)
-    place = place_of(fleet)
+    place, home = place_of(fleet), name_of_home(folder)
     with closing(connect(place)) as connection:
-        prepare(connection, place, home=name_of_home(folder))
-    return SqlLedger(PostgresStore(place))
+        prepare(connection, place, home=home)
+    return SqlLedger(PostgresStore(place, home=home))
 
 
 def read_ledger(fleet: FleetSettings, folder: Path) -> SqlLedger | None:
     """Open the ledger for reading; None if there is none yet. Raises as `open_ledger` does."""
-    place = place_of(fleet, reading=True)
+    place, home = place_of(fleet, reading=True), name_of_home(folder)
     with closing(connect(place)) as connection:
-        there = is_readable(connection, place, home=name_of_home(folder))
-    return SqlLedger(PostgresStore(place)) if there else None
+        there = is_readable(connection, place, home=home)
+    return SqlLedger(PostgresStore(place, home=home)) if there else None
 
 
 def examine_database(fleet: FleetSettings, folder: Path) -> str:

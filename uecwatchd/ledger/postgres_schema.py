@@ -45,7 +45,11 @@ def examine(connection: TimedConnection, place: DatabasePlace, *, home: str) -> 
     """
     with translate_database_errors(place.words):
         _check_encoding(connection, place)
+        # In this order: another process may be about to make them all.
+        present = connection.execute(PRESENT, [list(TABLES)]).fetchone()
         version, owner = _version_and_home(connection, place)
+        if present and version == 0:
+            raise _other_program(place, f"it has a table {present['name']} and no version")
         if version > len(POSTGRES_MIGRATIONS):
             raise _other_version(place, version)
         if owner not in ("", home):
@@ -125,8 +129,6 @@ def _check_schema(connection: TimedConnection, place: DatabasePlace) -> None:
         raise _may_not_create(place, "no schema of its search_path exists")
     if row and not row["permitted"]:
         raise _may_not_create(place, f"it lacks the right CREATE on the schema {row['name']}")
-    if other := connection.execute(PRESENT, [list(TABLES)]).fetchone():
-        raise _other_program(place, f"it has a table {other['name']} and no version")
 
 
 def _check_rights(connection: TimedConnection, place: DatabasePlace) -> None:

@@ -9,8 +9,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, LiteralString
 
+import psycopg
 from psycopg.rows import DictRow
 
 from uecwatchd.errors import Deferred
@@ -21,8 +22,12 @@ from uecwatchd.ledger.rows import replace_rows
 from uecwatchd.ledger.sql_store import MOST_WAITING, Record, SqlTransaction, Statement, TableRow
 from uecwatchd.system import failpoints
 
-# A commit that is not waited for is on the disk within a second, and before each later one.
-BEGIN = {True: "BEGIN", False: "BEGIN; SET LOCAL synchronous_commit = off"}
+# A commit that is not waited for is on the disk within a second, and before each later one. The host that the
+# ledger belongs to comes with the same answer.
+BEGIN: Mapping[bool, LiteralString] = {
+    True: "BEGIN; SELECT home FROM ledger",
+    False: "BEGIN; SET LOCAL synchronous_commit = off; SELECT home FROM ledger",
+}
 
 
 class PostgresTransaction:
@@ -42,8 +47,9 @@ class PostgresTransaction:
 class PostgresStore:
     """An open database. Usable from several threads; each call is one transaction."""
 
-    def __init__(self, place: DatabasePlace) -> None:
+    def __init__(self, place: DatabasePlace, *, home: str) -> None:
         self._place = place
+        self._home = home
         self._connections = DatabaseConnections(place)
         self._lock = threading.RLock()  # guards writing and _waiting
         self._waiting: deque[Statement] = deque(maxlen=MOST_WAITING)
@@ -98,12 +104,12 @@ class PostgresStore:
 
     @contextmanager
     def _transaction(self, *, lasting: bool) -> Iterator[SqlTransaction]:
-        begin = BEGIN[lasting].encode()
         with (
             self._lock,
             translate_database_errors(self._place.words),
-            self._connections.borrow(lambda one: one.execute(begin)) as (connection, _),
+            self._connections.borrow(lambda one: last_row(one.execute(BEGIN[lasting]))) as (connection, row),
         ):
+            self._check_home(row)
             transaction = PostgresTransaction(connection)
             for statement, values in self._waiting:
                 transaction.execute(statement, values)
@@ -111,12 +117,29 @@ class PostgresStore:
             connection.execute("COMMIT")
             self._waiting.clear()
 
+    def _check_home(self, row: DictRow | None) -> None:
+        """Refuse to write once the ledger was given to another host, even while this one goes on."""
+        home = row["home"] if row else ""
+        if home != self._home:
+            raise Deferred(
+                f"{self._place.words}: its ledger does not belong to this host any more",
+                f"it is that of {home}" if home else "it was given away, and nobody has taken it yet",
+                "Stop uecwatchd on the host that is to leave.",
+            )
+
     def replace(self, moment: str, table: str, row: Mapping[str, object], *, lasting: bool = True) -> None:
         with self.writing(moment, lasting=lasting) as transaction:
             replace_rows(transaction, table, [row])
 
     def forget_for_good(self) -> None:
         """Do nothing: what was deleted stays in the database's log and backups for as long as these do."""
+
+
+def last_row(cursor: psycopg.Cursor[DictRow]) -> DictRow | None:
+    """Return the first row of the last of several statements."""
+    while cursor.nextset():
+        pass
+    return cursor.fetchone()
 
 
 def storable_values(values: Sequence[Any]) -> Sequence[Any]:
