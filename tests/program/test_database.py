@@ -2,17 +2,25 @@
 
 import json
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from subprocess import run
 
 import pytest
 
-from tests.support.daemon import daemon_process, stop_daemon, wait_for_line
+from tests.support.daemon import daemon_process, daemon_thread, stop_daemon, wait_for_line
 from tests.support.host import Host
+from tests.support.listener import Recorder
 from tests.support.postgres import DatabaseServer
-from tests.support.waiting import PATIENCE_SECONDS, until
+from tests.support.waiting import until
+from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
+from uecwatchd.ledger.open import open_ledger
+from uecwatchd.service.daemon import Service
+from uecwatchd.system import failpoints
+from uecwatchd.system.clocks import Clocks
 
 # Runs a verb as on a host without the extra.
 WITHOUT_EXTRA = """
@@ -35,30 +43,16 @@ def configure(host: Host, server: DatabaseServer, name: str) -> None:
     host.configure(f'{host.config.read_text()}\n[fleet]\ndsn = "{server.dsn(name)}"\n')
 
 
-def test_a_daemon_outlasts_a_crash_of_its_database_and_registers_once(
-    fleet_host: Host, database_server: DatabaseServer, small_set: RealSet
-) -> None:
-    with daemon_process(fleet_host) as process:
-        wait_for_line(process, "Watching")
-        with database_server.away():
-            fleet_host.drop_set(small_set)
-            wait_for_line(process, "cannot connect to it")
-        until((fleet_host.spool / "karmic.emi").exists, "the id", patience=PATIENCE_SECONDS)
-        stop_daemon(process)
-    assert sorted(image.type for image in fleet_host.cloud.images) == ["kernel", "machine", "ramdisk"]
-    data, _ = fleet_host.ask("status", "--json")
-    assert [one["state"] for one in json.loads(data)] == ["done"]
-
-
 def test_a_daemon_that_starts_before_its_database_waits_for_it(
     fleet_host: Host, database_server: DatabaseServer, small_set: RealSet
 ) -> None:
     fleet_host.drop_set(small_set)
-    with database_server.away():
-        process = fleet_host.start("run")
-        wait_for_line(process, "Nothing is begun yet")
-    until((fleet_host.spool / "karmic.emi").exists, "the id", patience=PATIENCE_SECONDS)
-    stop_daemon(process)
+    with ExitStack() as ends:
+        with database_server.away():
+            process = ends.enter_context(daemon_process(fleet_host))
+            wait_for_line(process, "Nothing is begun yet")
+        until((fleet_host.spool / "karmic.emi").exists, "the id")
+        stop_daemon(process)
 
 
 def test_a_second_host_is_refused_by_each_verb(
@@ -82,3 +76,36 @@ def test_a_host_without_the_extra_is_told_to_install_it(fleet_host: Host) -> Non
     assert ended.returncode == 78
     assert "dsn under [fleet]: cannot use a database: there is no psycopg" in ended.stderr
     assert "extra fleet" in ended.stderr
+
+
+def test_a_database_that_crashes_in_the_middle_of_the_work_loses_no_set(
+    fleet_host: Host, database_server: DatabaseServer, small_set: RealSet, listener: Recorder
+) -> None:
+    fleet_host.drop_set(small_set)
+    settings = load(fleet_host.config, environ={})
+    crashed = threading.Event()
+
+    def crash(moment: str) -> None:
+        if moment == "before RegisterImage" and not crashed.is_set():
+            crashed.set()
+            database_server.stop()
+
+    with closing(open_ledger(settings)) as book:
+        service = Service(settings, listener=listener, ledger=book, clocks=Clocks())
+        with daemon_thread(service):
+            failpoints.listen(crash)
+            try:
+                until(crashed.is_set, "the crash")
+                until(lambda: "cannot connect to it" in said(listener), "a word about it")
+            finally:
+                failpoints.listen(lambda _: None)
+                database_server.start()
+            fleet_host.ask("retry", "karmic")
+            until((fleet_host.spool / "karmic.emi").exists, "the id", detail=lambda: said(listener))
+    assert sorted(image.type for image in fleet_host.cloud.images) == ["kernel", "machine", "ramdisk"]
+    data, _ = fleet_host.ask("status", "--json")
+    assert [one["state"] for one in json.loads(data)] == ["done"]
+
+
+def said(listener: Recorder) -> str:
+    return "\n".join(event.sentence for event in tuple(listener.events))

@@ -12,7 +12,7 @@ of the service waits for the ledger.
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -35,6 +35,8 @@ CONNECT_SECONDS = 3
 STATEMENT_SECONDS = 10
 # The server ends a statement itself. Its answer is overdue when that must have arrived, too.
 ANSWER_SECONDS = STATEMENT_SECONDS + 3.0
+# A network without an answer is noticed within 20 seconds, also between two statements.
+KEEPALIVES: Mapping[str, Any] = {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3}
 # The server ends the transaction of a host that has stopped in the middle of one, because it has locks.
 IDLE_SECONDS = 60
 # One writes, and the others read.
@@ -94,22 +96,24 @@ def place_of(fleet: FleetSettings, *, reading: bool = False) -> DatabasePlace:
 def connect(place: DatabasePlace) -> TimedConnection:
     """Connect to a database. Raises NotPermitted, Halted or Deferred."""
     try:
-        connection = TimedConnection.connect(
-            autocommit=True,  # transactions are begun and ended by statements
-            # Another version may add a column, after which a prepared statement fails.
-            prepare_threshold=None,
-            row_factory=dict_row,
-            cursor_factory=psycopg.RawCursor,
-            client_encoding="UTF8",
-            application_name="uecwatchd",
-            # A network without an answer is noticed within 20 seconds, also between two statements.
-            **{"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3, **place.parameters},
-        )
-        connection.answer_seconds = place.answer_seconds
-        connection.adapters.register_loader("json", TextLoader)  # as the other store returns it
-        connection.execute(SESSION)
-        if place.reading:
-            connection.execute("SET default_transaction_read_only = on")
+        with ExitStack() as on_error:
+            connection = TimedConnection.connect(
+                autocommit=True,  # transactions are begun and ended by statements
+                # Another version may add a column, after which a prepared statement fails.
+                prepare_threshold=None,
+                row_factory=dict_row,
+                cursor_factory=psycopg.RawCursor,
+                client_encoding="UTF8",
+                application_name="uecwatchd",
+                **{**KEEPALIVES, **place.parameters},
+            )
+            on_error.callback(connection.close)
+            connection.answer_seconds = place.answer_seconds
+            connection.adapters.register_loader("json", TextLoader)  # as the other store returns it
+            connection.execute(SESSION)
+            if place.reading:
+                connection.execute("SET default_transaction_read_only = on")
+            on_error.pop_all()
     except psycopg.Error as error:
         raise cannot_connect(place.words, error) from error
     return connection
@@ -136,29 +140,35 @@ class DatabaseConnections:
         if not self._lent.acquire(timeout=ANSWER_SECONDS):
             why = f"other threads have had all its {MOST_CONNECTIONS} connections for too long"
             raise Deferred(f"{self._place.words}: cannot use it", why, "Work resumes by itself.")
-        connection = None
         try:
             connection, result = self._started(first)
-            yield connection, result
-        finally:
-            if connection:
+            try:
+                yield connection, result
+            finally:
                 self._take_back(connection)
+        finally:
             self._lent.release()
 
     def _started(self, first: Callable[[TimedConnection], Result]) -> tuple[TimedConnection, Result]:
-        with suppress(IndexError):  # none is idle
-            while True:
-                connection = self._idle.pop()
-                try:
-                    return connection, first(connection)
-                except psycopg.OperationalError as error:
-                    # A database without an answer is not asked twice: the caller may be the service's loop.
-                    if isinstance(error, NoAnswer) or not connection.closed:
-                        self._take_back(connection)
-                        raise
+        while connection := self._idle_one():
+            try:
+                return connection, self._try(first, connection)
+            except psycopg.OperationalError as error:
+                # A database without an answer is not asked twice: the caller may be the service's loop.
+                if isinstance(error, NoAnswer) or not connection.closed:
+                    raise
         connection = self._connect()
+        return connection, self._try(first, connection)
+
+    def _idle_one(self) -> TimedConnection | None:
         try:
-            return connection, first(connection)
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _try(self, first: Callable[[TimedConnection], Result], connection: TimedConnection) -> Result:
+        try:
+            return first(connection)
         except BaseException:
             self._take_back(connection)
             raise

@@ -15,8 +15,13 @@ import psycopg
 from psycopg.rows import DictRow
 
 from uecwatchd.errors import Deferred
-from uecwatchd.ledger.postgres_connections import DatabaseConnections, DatabasePlace, TimedConnection
-from uecwatchd.ledger.postgres_errors import translate_database_errors
+from uecwatchd.ledger.postgres_connections import (
+    ANSWER_SECONDS,
+    DatabaseConnections,
+    DatabasePlace,
+    TimedConnection,
+)
+from uecwatchd.ledger.postgres_errors import RESUMES, translate_database_errors
 from uecwatchd.ledger.postgres_sql import to_postgres
 from uecwatchd.ledger.rows import replace_rows
 from uecwatchd.ledger.sql_store import MOST_WAITING, Record, SqlTransaction, Statement, TableRow
@@ -51,7 +56,8 @@ class PostgresStore:
         self._place = place
         self._home = home
         self._connections = DatabaseConnections(place)
-        self._lock = threading.RLock()  # guards writing and _waiting
+        self._writing = threading.Lock()  # held for a whole transaction, so never waited for without end
+        self._lock = threading.Lock()  # guards _waiting
         self._waiting: deque[Statement] = deque(maxlen=MOST_WAITING)
 
     def close(self) -> None:
@@ -97,25 +103,47 @@ class PostgresStore:
             self._waiting.append((statement, values))
 
     def flush(self) -> None:
-        with self._lock:
-            if self._waiting:
-                with self._transaction(lasting=False):
-                    pass
+        if self._waiting:
+            with self._transaction(lasting=False):
+                pass
 
     @contextmanager
     def _transaction(self, *, lasting: bool) -> Iterator[SqlTransaction]:
         with (
-            self._lock,
+            self._turn_to_write(),
             translate_database_errors(self._place.words),
             self._connections.borrow(lambda one: last_row(one.execute(BEGIN[lasting]))) as (connection, row),
         ):
             self._check_home(row)
             transaction = PostgresTransaction(connection)
-            for statement, values in self._waiting:
-                transaction.execute(statement, values)
-            yield transaction
-            connection.execute("COMMIT")
+            with self._waiting_taken() as statements:
+                for statement, values in statements:
+                    transaction.execute(statement, values)
+                yield transaction
+                connection.execute("COMMIT")
+
+    @contextmanager
+    def _turn_to_write(self) -> Iterator[None]:
+        if not self._writing.acquire(timeout=ANSWER_SECONDS):
+            why = "another thread has been writing for too long"
+            raise Deferred(f"{self._place.words}: cannot use it", why, RESUMES)
+        try:
+            yield
+        finally:
+            self._writing.release()
+
+    @contextmanager
+    def _waiting_taken(self) -> Iterator[tuple[Statement, ...]]:
+        """Take what waits for a transaction; it waits again if that fails."""
+        with self._lock:
+            taken = tuple(self._waiting)
             self._waiting.clear()
+        try:
+            yield taken
+        except BaseException:
+            with self._lock:
+                self._waiting = deque([*taken, *self._waiting], maxlen=MOST_WAITING)
+            raise
 
     def _check_home(self, row: DictRow | None) -> None:
         """Refuse to write once the ledger was given to another host, even while this one goes on."""

@@ -1,12 +1,12 @@
 """Checks of this machine: configuration, spool folders and state directory."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 from uecwatchd.cli.check.finding import Finding, bad, open_to_all
-from uecwatchd.config.address import hide_password
 from uecwatchd.config.documents import Malformed, parse_toml
 from uecwatchd.config.records import Settings
 from uecwatchd.config.sources import closed_file
@@ -18,6 +18,9 @@ from uecwatchd.system.disk_space import check_space
 from uecwatchd.system.mounts import file_system_of, is_shared
 from uecwatchd.system.small_files import read_small
 from uecwatchd.system.text import shell_word
+
+# A parameter, or between the user and the host of a URI.
+PASSWORD_OF_DATABASE = re.compile(r"password|://[^/@]*:[^/]*@")
 
 
 def examine_configuration(settings: Settings) -> Iterator[Finding]:
@@ -36,8 +39,7 @@ def _holds_secrets(source: Path) -> bool:
     except (OSError, Malformed):  # it was changed just now, and will be read again
         return False
     addresses, fleet = tables.get("notify", {}).get("urls"), tables.get("fleet", {})
-    dsn = str(fleet.get("dsn", ""))
-    if "password" in fleet or "password" in dsn or hide_password(dsn) != dsn:
+    if "password" in fleet or PASSWORD_OF_DATABASE.search(str(fleet.get("dsn", ""))):
         return True
     return bool(addresses) or any("secret_key" in table for table in tables.get("cloud", {}).values())
 
