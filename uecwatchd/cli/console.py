@@ -70,7 +70,7 @@ def _keyboard() -> int | None:
 
 
 def _find_set(words: str, settings: Settings) -> SetRecord:
-    ledger = read_ledger(settings.state)
+    ledger = read_ledger(settings)
     if ledger is None:
         find_past_set(words, (), ())  # which says that there is none
     assert ledger  # noqa: S101 (it has raised)

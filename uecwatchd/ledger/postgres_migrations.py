@@ -13,7 +13,7 @@ POSTGRES_MIGRATIONS = (
         folder words, name words, stamp words, state words, stage words, attempt BIGINT NOT NULL,
         since DOUBLE PRECISION NOT NULL, next_retry DOUBLE PRECISION, reason words, arch words,
         deferrals BIGINT NOT NULL, first_failure DOUBLE PRECISION, members words, error TEXT, owner BIGINT,
-        inspection TEXT, cloud words, PRIMARY KEY (folder, name)
+        inspection TEXT, cloud words, build TEXT, PRIMARY KEY (folder, name)
     );
     CREATE TABLE targets (
         folder words, name words, cloud words, bucket words, fingerprint words, remarks words,
@@ -51,6 +51,10 @@ POSTGRES_MIGRATIONS = (
     );
     CREATE TABLE holds (
         folder words, name words, since DOUBLE PRECISION NOT NULL, PRIMARY KEY (folder, name)
+    );
+    CREATE TABLE cloud_holds (
+        folder words, name words, cloud words, since DOUBLE PRECISION NOT NULL,
+        PRIMARY KEY (folder, name, cloud)
     );
     CREATE TABLE advances (
         folder words, name words, stage words, file words, done BIGINT NOT NULL, total BIGINT NOT NULL,
