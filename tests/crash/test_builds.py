@@ -40,7 +40,7 @@ def test_a_build_is_asked_for_again_and_made_once_wherever_the_program_dies(
     host: Host, builds: Path, killer: Killer, tmp_path: Path
 ) -> None:
     worker = HandWorker(builds, unprepared_qcow2(tmp_path))
-    after = (f"after {WRITE}", "before append to .uec.log", 1)
+    after = (f"before {WRITE}", f"after {WRITE}", 1)
     assert killer.run(host, "once", at=after) == KILLED, crossed(host)
     assert len(queued_builds(builds)) == 1
     before = death_before(host, f"before {WRITE}")
