@@ -50,10 +50,7 @@ def examine(connection: TimedConnection, place: DatabasePlace, *, home: str) -> 
         version, owner = _version_and_home(connection, place)
         if present and version == 0:
             raise _other_program(place, f"it has a table {present['name']} and no version")
-        if version > len(POSTGRES_MIGRATIONS):
-            raise _other_version(place, version)
-        if owner not in ("", home):
-            raise _other_home(place, owner)
+        _check_ownership(place, version, owner, home=home)
         if version == 0:
             _check_schema(connection, place)
         else:
@@ -93,12 +90,12 @@ def _version_and_home(connection: TimedConnection, place: DatabasePlace) -> tupl
 
 def _migrate(connection: TimedConnection, place: DatabasePlace, home: str) -> None:
     """Migrate in one transaction, so that other processes see the old or the new version."""
+    # Until the connection ends. A lock within the transaction is too late: what it knows of tables is older.
+    connection.execute("SELECT pg_advisory_lock($1)", [MIGRATION_LOCK])
     try:
         with failpoints.effect("bring the ledger up to date"), connection.transaction():
-            connection.execute("SELECT pg_advisory_xact_lock($1)", [MIGRATION_LOCK])
             version, owner = _version_and_home(connection, place)
-            if owner not in ("", home):  # another process was quicker
-                raise _other_home(place, owner)
+            _check_ownership(place, version, owner, home=home)  # another process may have been quicker
             connection.execute("SET LOCAL statement_timeout = 0")  # of large tables
             for step in POSTGRES_MIGRATIONS[version:]:
                 connection.execute(step.encode())
@@ -108,6 +105,13 @@ def _migrate(connection: TimedConnection, place: DatabasePlace, home: str) -> No
         raise _may_not_create(place, str(error).splitlines()[0]) from error
     except (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject) as error:
         raise _other_program(place, str(error).splitlines()[0]) from error
+
+
+def _check_ownership(place: DatabasePlace, version: int, owner: str, *, home: str) -> None:
+    if version > len(POSTGRES_MIGRATIONS):
+        raise _other_version(place, version)
+    if owner not in ("", home):
+        raise _other_home(place, owner)
 
 
 def _check_encoding(connection: TimedConnection, place: DatabasePlace) -> None:
