@@ -216,3 +216,11 @@ def test_a_purge_names_a_state_folder_elsewhere_and_leaves_it(text: str | None, 
     named = [step.text for step in steps if "under [state]" in step.text]
     assert [words.split()[1] for words in named] == said
     assert not any(isinstance(s.change, RemovePath) and str(s.change.path) in said for s in steps)
+
+
+def test_folders_that_a_removal_took_are_made_again() -> None:
+    made = "systemd-tmpfiles"
+    for there in (True, False):
+        steps = plan_setup(WANTED, replace(FRESH, has_folders=there))
+        programs = [step.change.command[0] for step in steps if isinstance(step.change, RunProgram)]
+        assert (made in programs) == (not there)

@@ -25,7 +25,7 @@ STARTERS = ("uecwatchd-once.path", "uecwatchd-once.timer")
 # The units of installations, in the order of a stop.
 INSTALLERS = ("uecwatchd-build.path", "uecwatchd-build.service")
 ACTIVE = ("active", "activating", "reloading")
-SPOOL = Path("/var/spool/uecwatchd")
+SPOOL, BUILDS = Path("/var/spool/uecwatchd"), Path("/var/lib/uecwatchd-build")
 USER, DROPPERS, OPERATORS = "uecwatchd", "uecdrop", "uecadm"
 SUDO_RULE = Path("/etc/sudoers.d/uecwatchd")
 
@@ -61,6 +61,7 @@ class HostFacts:
     is_booted: bool
     is_enabled: bool
     is_active: bool
+    has_folders: bool = True  #: those that no unit makes at its start
     has_sudo: bool = True
     has_sudo_rule: bool = True
     needs_reload: bool = False
@@ -105,6 +106,7 @@ def host_facts(
         is_booted=is_booted,
         is_enabled=_is_enabled(name),
         is_active=_is_active(name),
+        has_folders=SPOOL.is_dir() and BUILDS.is_dir(),
         has_sudo=shutil.which("sudo") is not None,
         has_sudo_rule=SUDO_RULE.exists(),
         needs_reload=bool(unit and unit.settings.get("NeedDaemonReload")),

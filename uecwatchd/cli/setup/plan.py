@@ -6,6 +6,7 @@ from pathlib import Path
 from uecwatchd.cli.setup.answers import SetupRequest
 from uecwatchd.cli.setup.cloud_table import with_settings
 from uecwatchd.cli.setup.host_facts import (
+    BUILDS,
     DROPPERS,
     ENCRYPTED,
     ONCE_UNIT,
@@ -27,7 +28,7 @@ SYSUSERS, TMPFILES = "/usr/lib/sysusers.d/uecwatchd.conf", "/usr/lib/tmpfiles.d/
 DROP_IN_HEAD = (
     "# Written by `uecwatchd setup`. Your own changes belong into another file: systemctl edit uecwatchd\n"
 )
-STATE = (Path("/var/lib/uecwatchd"), Path("/var/lib/uecwatchd-build"), Path("/var/cache/uecwatchd"))
+STATE = (Path("/var/lib/uecwatchd"), BUILDS, Path("/var/cache/uecwatchd"))
 # In the configuration they would be a second place for what is a credential now.
 REPLACED = ("eucarc", "euca2ools", "profile")
 
@@ -64,9 +65,11 @@ def _check_users(wanted: SetupRequest, facts: HostFacts) -> None:
 
 
 def _made(facts: HostFacts) -> Iterator[SetupStep]:
-    if USER not in facts.users or not {DROPPERS, OPERATORS} <= facts.groups.keys():
+    is_new = USER not in facts.users or not {DROPPERS, OPERATORS} <= facts.groups.keys()
+    if is_new:
         text = f"Make the user {USER} and the groups {DROPPERS} and {OPERATORS}"
         yield SetupStep(text, RunProgram(("systemd-sysusers", SYSUSERS)))
+    if is_new or not facts.has_folders:
         yield SetupStep(
             f"Make {SPOOL} and the folders of the service",
             RunProgram(("systemd-tmpfiles", "--create", TMPFILES)),
