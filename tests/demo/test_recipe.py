@@ -8,7 +8,7 @@ import pytest
 
 from uecwatchd.cli.main import main
 from uecwatchd.demo.recipe import ANSWERS_NAME, ISO_NAME, RECIPE
-from uecwatchd.demo.run import is_being_installed
+from uecwatchd.demo.run import is_stuck
 from uecwatchd.intake.sidecar import parse_sidecar
 
 
@@ -23,17 +23,23 @@ def test_the_demo_of_an_installation_takes_no_files(capsys: pytest.CaptureFixtur
     assert "--install makes its own files: leave out FILE" in capsys.readouterr().err
 
 
+LOOK = "2026-11-02T10:00:00Z"
+
+
 @pytest.mark.parametrize(
-    ("row", "waits"),
+    ("row", "has_waited", "stuck"),
     [
-        ({"state": "waiting", "report": {"build": {"state": "running"}}}, True),
-        ({"state": "waiting", "report": {"build": {"state": "failed"}}}, False),
-        ({"state": "waiting", "report": {"build": None}}, False),
-        ({"state": "waiting"}, False),
-        ({"state": "done", "report": {"build": {"state": "done"}}}, False),
+        ({"state": "waiting", "report": {"stage": "install", "next_retry": LOOK}}, True, False),
+        ({"state": "waiting", "report": {"stage": "test boot", "next_retry": None}}, True, False),
+        ({"state": "waiting", "report": {"stage": "", "next_retry": LOOK}}, True, False),
+        ({"state": "waiting", "report": {"stage": "", "next_retry": None}}, True, True),
+        ({"state": "waiting", "report": {"stage": "", "next_retry": None}}, False, False),
+        ({"state": "waiting"}, True, True),
+        ({"state": "done", "report": {"stage": ""}}, True, False),
+        ({"state": "rejected", "report": {"stage": "test boot"}}, False, True),
     ],
 )
-def test_the_demo_waits_for_an_installation_longer_than_for_a_file(
-    row: Mapping[str, Any], *, waits: bool
+def test_the_demo_waits_for_the_service_longer_than_for_a_file(
+    row: Mapping[str, Any], *, has_waited: bool, stuck: bool
 ) -> None:
-    assert is_being_installed(row) is waits
+    assert is_stuck(row, has_waited=has_waited) is stuck

@@ -160,22 +160,26 @@ def _await_end(config: Path, clock: Callable[[], float]) -> list[Mapping[str, An
         states = {row["state"] for row in rows}
         if states == {"done"}:
             return rows
-        stuck = {"rejected", "halted", "deferred"} | (
-            {"waiting"} if clock() - begun > WAITING_SECONDS else set()
-        )
-        if any(map(is_being_installed, rows)):
+        if states & {"new", "queued", "working"}:
             continue
-        if rows and not states & {"new", "queued", "working"} and states & stuck:
-            row = next(row for row in rows if row["state"] != "done")
-            why = f"{row['state']}: {row['detail']}"
-            hint = f"See {row['folder']}/{row['name']}.uec.error, if there is one."
-            raise Rejected(row["name"], why, hint)
+        has_waited = clock() - begun > WAITING_SECONDS
+        for row in rows:
+            if is_stuck(row, has_waited=has_waited):
+                hint = f"See {row['folder']}/{row['name']}.uec.error, if there is one."
+                raise Rejected(row["name"], f"{row['state']}: {row['detail']}", hint)
     raise Deferred("the demo", "the sets have not come to an end", "Look at the files beside the images.")
 
 
-def is_being_installed(row: Mapping[str, Any]) -> bool:
-    build = (row.get("report") or {}).get("build")
-    return row["state"] == "waiting" and build is not None and build["state"] in ("queued", "running")
+def is_stuck(row: Mapping[str, Any], *, has_waited: bool) -> bool:
+    """Tell if a set does not go on by itself. `has_waited` is True after the time that a file may take.
+
+    A waiting set that was begun, or is looked at again, waits for the service: for its installation, for its
+    cloud, or for its test boot.
+    """
+    if row["state"] != "waiting":
+        return row["state"] in ("rejected", "halted", "deferred")
+    report = row.get("report") or {}
+    return has_waited and not report.get("stage") and not report.get("next_retry")
 
 
 def _status(config: Path) -> list[Mapping[str, Any]]:
