@@ -114,6 +114,18 @@ def test_a_third_one_waits_for_a_place_and_a_withdrawal_gives_it_one(builds: Bui
     assert queued_builds(builds.folder) == ()
 
 
+def test_the_time_limit_holds_for_a_guest_that_writes_faster_than_it_is_read(builds: Builds) -> None:
+    guest = builds.files / "guest"  # in place of QEMU: nothing is emulated as fast as a file grows
+    text = "import os, time\nos.closerange(3, 256)\nos.truncate('console.log', 64 << 20)\ntime.sleep(60)\n"
+    guest.write_text(f"#!{sys.executable}\nopen('console.log', 'w').close()\n{text}")
+    guest.chmod(0o755)
+    key = builds.ask(iso="hang.iso", time_limit="1s")
+    assert builds.work(program=str(guest))
+    failure = builds.status(key).failure
+    assert failure
+    assert failure.why == "it still runs after 1 s"
+
+
 def test_a_withdrawal_before_any_worker_runs_leaves_nothing(builds: Builds) -> None:
     key = builds.ask(iso="hang.iso")
     withdraw_request(builds.folder, key)

@@ -143,7 +143,7 @@ def _is_installer_over(build: _Build, machine: Machine) -> bool:
         raise Rejected(f"{name}: its installer does not start", f"the firmware says: {NO_BOOT}", hint)
     if recipe.restarts and not build.is_last_start and machine.starts > recipe.restarts:
         build.is_last_start = machine.monitor.command("set-action", reboot="shutdown")
-    return machine.has_ended()
+    return machine.is_over
 
 
 def _check_end(build: _Build, machine: Machine) -> None:
@@ -187,7 +187,7 @@ def _is_up(build: _Build, machine: Machine) -> bool:
         raise Rejected(what, f"{verdict.why}: {verdict.line}", LOOK_HINT)
     if verdict.state == "up":
         return True
-    if machine.has_ended():
+    if machine.is_over:
         if complaint := machine.complaint():
             raise Deferred(f"{name}: QEMU has failed", complaint, "It is tried again by itself.")
         raise Rejected(what, "it restarts, or switches itself off, instead of coming up", LOOK_HINT)
@@ -223,8 +223,8 @@ def _watch(build: _Build, machine: Machine, is_over: Judge, *, limit: float) -> 
     began = build.tools.clock()
     while True:
         build.check()
-        ended = machine.has_ended()
-        while machine.read_console():
+        # One piece a turn: a guest may write without a pause, and the checks are for it as well.
+        if machine.read_console():
             build.progress.take(machine.text)
         build.progress.show()
         if is_over(machine):
@@ -235,8 +235,7 @@ def _watch(build: _Build, machine: Machine, is_over: Judge, *, limit: float) -> 
             raise Deferred(f"{build.folder}: no room for the disk", "its file system is full", hint)
         if build.tools.clock() - began > limit:
             raise _too_late(build, limit)
-        if not ended:
-            machine.wait(LOOK_SECONDS)
+        machine.wait(LOOK_SECONDS)
 
 
 def _too_late(build: _Build, limit: float) -> Rejected:

@@ -50,6 +50,7 @@ class Machine:
         self._text = ""
         self._plain: str | None = None  # that text, made when it is asked for
         self.starts = 0  #: how often its firmware has begun: one more than it was restarted
+        self.is_over = False  #: it has ended, and all that it had written is read
         ours, theirs = socket.socketpair()
         with theirs, (folder / ERRORS).open("wb") as errors:
             try:
@@ -74,20 +75,29 @@ class Machine:
         return self._plain
 
     def read_console(self) -> bool:
-        """Read what is new on the console, and tell if there is any. Raises Rejected if there is too much."""
+        """Read a piece of what is new on the console, and tell if there is any.
+
+        Raises Rejected if there is too much.
+        """
+        has_ended = self.has_ended()  # before it is read: what comes in between is for the next time
+        data = self._next_piece()
+        before, new = self._text[1 - len(FIRMWARE) :], data.decode("utf-8", "replace")
+        self.starts += (before + new).count(FIRMWARE)
+        if data:
+            self._text, self._plain = (self._text + new)[-JUDGED_CHARS:], None
+        if self._read - self._begin > CONSOLE_LIMIT_BYTES:
+            hint = "Let the installer say less, for example without debug messages."
+            raise Rejected("its console", "more than 32 MiB were written there", hint)
+        self.is_over = has_ended and not data
+        return bool(data)
+
+    def _next_piece(self) -> bytes:
         with suppress(FileNotFoundError), (self._folder / CONSOLE).open("rb") as file:
             file.seek(self._read)
             data = file.read(1 << 20)
             self._read += len(data)
-            before, new = self._text[1 - len(FIRMWARE) :], data.decode("utf-8", "replace")
-            self.starts += (before + new).count(FIRMWARE)
-            if data:
-                self._text, self._plain = (self._text + new)[-JUDGED_CHARS:], None
-            if self._read - self._begin > CONSOLE_LIMIT_BYTES:
-                hint = "Let the installer say less, for example without debug messages."
-                raise Rejected("its console", "more than 32 MiB were written there", hint)
-            return bool(data)
-        return False
+            return data
+        return b""
 
     def has_ended(self) -> bool:
         return self._process.poll() is not None
