@@ -1,6 +1,7 @@
 """ISO images: their files by all three kinds of names, their boot records, and damaged ones."""
 
 import os
+import resource
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +55,17 @@ def content(iso: IsoImage, path: str) -> bytes:
         return os.pread(descriptor, 1 << 20, 0)
     finally:
         os.close(descriptor)
+
+
+def test_a_copy_that_only_a_part_of_has_room_for_is_an_error(tree: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with opened(make(tree, "-r")) as iso:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                content(iso, "install.amd/vmlinuz")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,6 +129,14 @@ def test_a_request_that_comes_while_its_build_is_removed_is_not_lost(tmp_path: P
     assert queued_builds(tmp_path) == (KEY,)
     assert read_request(tmp_path, KEY) == REQUEST
     assert not is_withdrawn(tmp_path, KEY)
+
+
+def test_two_sets_that_ask_for_the_same_build_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(write_request, tmp_path, REQUEST) for _ in range(200)]
+        assert [one.exception() for one in asked] == [None] * len(asked)
+    assert read_request(tmp_path, KEY) == REQUEST
+    assert [each.name for each in (tmp_path / KEY).iterdir()] == ["request.json"]
 
 
 def test_withdrawing_what_is_not_there_does_nothing(tmp_path: Path) -> None:

@@ -148,8 +148,9 @@ class IsoImage:
                 piece = self._read(offset + done, min(length - done, 1 << 20))
                 if not piece:
                     raise self._refused("a file in it is not complete", "Copy the ISO image again.")
-                os.write(into, piece)
                 done += len(piece)
+                while piece:  # a disk that is almost full takes a part of it
+                    piece = piece[os.write(into, piece) :]
 
     def _walk(self, tree: _Tree, parts: list[str]) -> IsoFile | None:
         folder = tree.root

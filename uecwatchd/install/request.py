@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 import time
@@ -297,8 +298,9 @@ def _make_shared(folder: Path) -> None:
 
 def _replace(path: Path, data: bytes) -> None:
     """Write a file under a temporary name, and rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.unlink(missing_ok=True)
+    temporary = path.with_name(
+        f".{path.name}.{secrets.token_hex(8)}.part"
+    )  # two threads may ask for one build
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with os.fdopen(os.open(temporary, flags, FILE_MODE), "wb") as file:
