@@ -31,6 +31,8 @@ WAITING = SetRecord(SetId("/s", "web"), "s", "waiting", 100.0, next_retry=110.0,
         (WAITING, True),
         (replace(WAITING, reason=GONE), False),
         (replace(WAITING, build=None), False),
+        (replace(WAITING, stamp="", reason="the set base to be done, its base"), False),
+        (replace(WAITING, stamp="", reason="a.iso", build=replace(BUILD, state="done")), True),
         (replace(WAITING, state="deferred", build=replace(BUILD, state="done")), True),
         (replace(WAITING, state="rejected", build=replace(BUILD, state="failed")), False),
         (replace(WAITING, state="done", build=replace(BUILD, state="done")), False),
@@ -87,6 +89,12 @@ def test_a_console_that_begins_again_is_read_from_its_beginning(console: Path, t
     build = read_console(tmp_path, BUILD)[1]
     console.write_bytes(b"again\n")
     assert read_console(tmp_path, build)[0] == ["again"]
+
+
+def test_the_console_of_an_earlier_attempt_is_not_told_again(console: Path, tmp_path: Path) -> None:
+    console.write_bytes(b"of the failed one\n")
+    queued = replace(BUILD, state="queued")
+    assert read_console(tmp_path, queued) == ([], queued)
 
 
 def test_a_guest_that_writes_without_end_fills_no_log(console: Path, tmp_path: Path) -> None:

@@ -263,6 +263,28 @@ def test_a_layer_is_built_on_the_disk_of_its_base_when_that_is_done(
     assert machine["origin"] == "disk installed on web"
 
 
+def test_a_layer_is_not_built_any_longer_on_a_base_that_has_changed(
+    host: Host, worker: HandWorker, builds: Path
+) -> None:
+    drop_recipe(host)
+    (host.spool / "wiki.toml").write_text(LAYER)
+    with running(host):
+        base = worker.next_request()
+        worker.finish(base.key)
+        layer = worker.next_request()
+        worker.run(layer.key, "Adding packages")
+        await_state(host, "waiting", "wiki")
+        (host.spool / "web.toml").write_text(RECIPE + 'memory = "1G"\n')
+        changed = worker.next_request()
+        while changed.key == layer.key:  # its withdrawal
+            changed = worker.next_request()
+        worker.await_withdrawal(layer.key)
+        worker.finish(changed.key)
+        again = worker.next_request()
+        assert again.set_name == "wiki"
+        assert again.files["base"].path == builds / changed.key / "disk.qcow2"
+
+
 def test_a_layer_on_a_disk_that_was_not_kept_is_refused(host: Host, worker: HandWorker, builds: Path) -> None:
     drop_recipe(host, RECIPE + "keep = false\n")
     with running(host):

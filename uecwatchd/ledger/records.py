@@ -214,7 +214,8 @@ class SetRecord:
     @property
     def awaits_build(self) -> bool:
         """True if there is nothing to do until its system is installed."""
-        return self.state == "waiting" and self.build is not None and self.build.is_open
+        is_open = self.build is not None and self.build.is_open
+        return self.state == "waiting" and is_open and bool(self.stamp)  # without files there is no stamp
 
     @property
     def target(self) -> TargetRecord:

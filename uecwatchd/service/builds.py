@@ -2,7 +2,8 @@
 
 A look reads one small file of the worker of installations, and what its console has got since the last look.
 While the build is not over, nothing is started or counted. What no set needs any more is withdrawn by each
-look, whatever the reason: the set is held or forgotten, its files have changed or were removed, it is done.
+look, whatever the reason: the set is held or forgotten, its files or its base have changed or were
+removed, it is done.
 """
 
 import os
@@ -60,6 +61,8 @@ def next_look_at(build: SetBuild, now: float) -> float:
 def needs_build(record: SetRecord) -> bool:
     """Tell if a set needs its build, or the disk of it, if it is not held."""
     if record.build is None or record.reason == GONE:
+        return False
+    if record.build.is_open and not record.stamp:  # it waits for another file or base
         return False
     is_final = all(one.state in FINAL_STATES for one in by_cloud(record))
     return not is_final or (record.build.state == "done" and record.build.keeps_disk)
@@ -171,9 +174,10 @@ def look_at(builds: Path, build: SetBuild) -> SetBuild:
 def read_console(builds: Path, build: SetBuild) -> tuple[list[str], SetBuild]:
     """Return the lines of the console since the last look, and the build with their number of bytes.
 
-    Only whole lines are taken, until the build is over. Of very many, only the first and a remark.
+    Only whole lines are taken, until the build is over. Of very many, only the first and a remark. Before it
+    has begun, there may be the console of an earlier attempt, which the worker removes.
     """
-    if build.logged >= LOGGED_BYTES:
+    if build.state == "queued" or build.logged >= LOGGED_BYTES:
         return [], build
     try:
         with safe_open.open_member(builds, f"{build.key}/{CONSOLE}") as file:

@@ -161,7 +161,10 @@ class Notices:
             return None
         same = with_fresh_retries(same) if same and requested else same
         fresh = adjust_for_downtime(same, started=self._tools.started) if same else None
-        fresh = fresh or SetRecord(notice.key, refused.stamp, "waiting", now, owner=refused.owner)
+        build = record.build if record else None  # so that it is withdrawn
+        fresh = fresh or SetRecord(
+            notice.key, refused.stamp, "waiting", now, owner=refused.owner, build=build
+        )
         fresh = replace(fresh, attempt=fresh.attempt + 1, reason="")
         return record_failure(fresh, refused.error, now=now, spread=self._tools.clocks.random())
 
@@ -169,8 +172,10 @@ class Notices:
         """Return the record of a waiting set with a new reason. An edit does not change a finished set."""
         if record and (waiting.brief or count_done(record)[0] or record.reason == waiting.reason):
             return None
-        now = self._tools.clocks.now()
-        return SetRecord(notice.key, "", "waiting", now, reason=waiting.reason, owner=waiting.owner)
+        now, build = self._tools.clocks.now(), record.build if record else None  # so that it is withdrawn
+        return SetRecord(
+            notice.key, "", "waiting", now, reason=waiting.reason, owner=waiting.owner, build=build
+        )
 
     def _report_one(self, notice: Notice, record: SetRecord, before: SetRecord | None) -> None:
         name = notice.about.name
