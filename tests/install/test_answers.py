@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from uecwatchd.errors import Rejected
-from uecwatchd.install.answers import initrd_addition, make_medium, make_seed, meta_data, name_for
+from uecwatchd.install.answers import initrd_addition, make_medium, make_seed, meta_data
 from uecwatchd.install.cpio import padding
-from uecwatchd.install.recipe import InstallRecipe
+from uecwatchd.install.recipe import InstallRecipe, name_for
 
 KEY = "0" * 32
 DATA = "Grüße\n".encode() * 50

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from uecwatchd.install.answers import name_for
-from uecwatchd.install.recipe import InstallRecipe, read_recipe
+from uecwatchd.install.recipe import InstallRecipe, name_for, read_recipe
 
 EXAMPLES = Path(__file__).parents[2] / "etc/examples"
 RECIPES = sorted(EXAMPLES.glob("install-*.toml"))

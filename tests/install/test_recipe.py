@@ -86,6 +86,12 @@ def test_the_name_of_the_answers_tells_how_they_are_handed_over(name: str, mediu
         ({"answers": "user-data", "label": "X"}, "install.label is for answers on a disk or CD"),
         ({"answers": "winnt.sif", "drivers": "f.img"}, "are both floppies"),
         ({"answers": "mini.iso"}, "install.iso and install.answers are the same file, mini.iso"),
+        ({"answers": "a\\b.cfg"}, r'answers = "a\b.cfg" cannot be on a disk or floppy: its name has "\"'),
+        ({"disk": "1M"}, "disk must be at least 4M"),
+        ({"answers": "a:b", "answers_as": "floppy"}, 'cannot be on a disk or floppy: its name has ":"'),
+        ({"answers": "q?.cfg."}, 'its name has "?"'),
+        ({"answers": "q.cfg."}, "its name ends in a dot"),
+        ({"disk": "65T"}, "disk must be at most 64T"),
         ({"packages": ["curl"]}, "install.packages is for a base: with an ISO, the answers say"),
         ({"run": ["true"]}, "install.run is for a base"),
         ({"time_limit": "2"}, 'time_limit must be a number with a unit, such as "90s", "30m" or "2h"'),
@@ -101,6 +107,19 @@ def test_mistakes_in_a_recipe_with_an_iso_are_named(change: dict[str, object], w
     with pytest.raises(Malformed) as caught:
         read_recipe(table)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"answers": "a:b.ks"},  # it is ks.cfg there
+        {"answers": "a:b.iso", "answers_as": "disk"},  # handed over as it is
+        {"answers": "a:b.cfg", "answers_as": "cdrom"},
+        {"answers": "a:b.cfg", "answers_as": "initrd", "kernel": "k", "initrd": "i"},
+    ],
+)
+def test_a_name_that_no_disk_of_ours_has_may_be_any(change: dict[str, object]) -> None:
+    assert read_recipe({**ISO, **change}).answers == change["answers"]
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,12 @@ def test_a_set_that_was_deferred_on_one_cloud_is_tried_again() -> None:
     assert not to_due_set(FOUND, None).again
 
 
+def test_a_set_without_images_may_wait_for_its_cloud() -> None:
+    waits = SetRecord(FOUND.id, "stamp", "waiting", 0.0, cloud="far", targets=(TargetRecord("far"),))
+    waits = replace(waits, stage="register")
+    assert to_due_set(FOUND, waits).again
+
+
 @pytest.mark.parametrize("state", ["running", "done", "failed"])
 def test_a_set_whose_system_is_installed_waits_for_no_cloud(state: BuildState) -> None:
     build, target = SetBuild("key", (), state=state), TargetRecord("far")

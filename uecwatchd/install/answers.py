@@ -22,7 +22,7 @@ from typing import Literal
 from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.images.floppy.make import FIXED_TIME, FLOPPY_BYTES, MCOPY, MFORMAT, SERIAL_NUMBER
 from uecwatchd.install.cpio import cpio
-from uecwatchd.install.recipe import AnswersAs, InstallRecipe, is_floppy_name
+from uecwatchd.install.recipe import AnswersAs, InstallRecipe, is_made_already, name_for
 from uecwatchd.system.programs import Program, run_program
 from uecwatchd.system.text import format_size
 
@@ -58,22 +58,6 @@ class Medium:
     kind: MediumKind
 
 
-def name_for(name: str, medium: AnswersAs) -> str:
-    """Return the name under which an installer looks for a file of answers."""
-    lower = name.lower()
-    if medium == "cidata":
-        return "user-data"
-    if medium == "initrd" and ("preseed" in lower or lower.endswith(".seed")):
-        return "preseed.cfg"
-    if lower.endswith(".ks") or lower == "ks.cfg":
-        return "ks.cfg"
-    if lower.endswith("winnt.sif"):
-        return "WINNT.SIF"
-    if lower.endswith("unattend.xml"):
-        return "Autounattend.xml"
-    return name
-
-
 def make_medium(recipe: InstallRecipe, data: bytes, folder: Path, *, key: str) -> Medium | None:
     """Make the medium with the answers in `folder`; None if they are added to an initrd.
 
@@ -82,7 +66,7 @@ def make_medium(recipe: InstallRecipe, data: bytes, folder: Path, *, key: str) -
     medium, name = recipe.medium, recipe.answers
     if medium is None or name is None or medium == "initrd":
         return None
-    if name.lower().endswith(".iso") or is_floppy_name(name):
+    if is_made_already(name):
         return _as_it_is(folder, data, medium)
     files = {name_for(name, medium): data}
     if medium == "cidata":

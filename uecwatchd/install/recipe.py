@@ -30,6 +30,7 @@ MIB = 1 << 20
 DISK_BYTES = (4 * MIB, 64 << 40)
 MEMORY_BYTES = (16 * MIB, 1 << 40)
 MOST_CPUS = 256  # of QEMU's machine type
+FAT_REFUSES = '"*:<>?\\|'  # in names, also in long ones; mtools takes some of them as patterns
 LABEL_MAX_CHARS = 11  # of FAT; ISO 9660 has more
 ARGUMENTS_MAX_CHARS = 1500  # a kernel takes 2048, and ours are added
 COMMAND_MAX_CHARS = 4000
@@ -37,6 +38,7 @@ MOST_COMMANDS = 100
 MOST_PACKAGES = 200
 MOST_RESTARTS = 20  # Windows needs two or three, with its updates a few more
 MOST_OF_A_KIND = 2  # one IDE channel is for disks, the other one for CDs
+SIZE_UNITS = ((4, "T"), (3, "G"), (2, "M"), (1, "K"))
 DEFAULT_MEMORY = 512 * MIB
 # An installer without hardware acceleration takes half an hour to an hour.
 DEFAULT_LIMIT_SECONDS = 2 * 3600.0
@@ -90,6 +92,22 @@ def _matching(pattern: re.Pattern[str], what: str, example: str) -> AfterValidat
     return AfterValidator(check)
 
 
+def _between(least: int, most: int) -> AfterValidator:
+    def check(size: int) -> int:
+        if not least <= size <= most:
+            bound = f"least {_as_written(least)}" if size < least else f"most {_as_written(most)}"
+            raise ValueError(f"must be at {bound}")
+        return size
+
+    return AfterValidator(check)
+
+
+def _as_written(size: int) -> str:
+    """Return a size as a recipe has it, such as "64T"."""
+    unit, name = next((1 << 10 * at, name) for at, name in SIZE_UNITS if size >= 1 << 10 * at)
+    return f"{size // unit}{name}"
+
+
 def _command(text: str) -> str:
     """Check a line of a shell. It may have tabs, and no other control characters."""
     one_line(text.replace("\t", " "))
@@ -102,8 +120,8 @@ def _number(value: object) -> object:
     return value
 
 
-DiskSize = Annotated[Size, Field(ge=DISK_BYTES[0], le=DISK_BYTES[1])]
-MemorySize = Annotated[Size, Field(ge=MEMORY_BYTES[0], le=MEMORY_BYTES[1])]
+DiskSize = Annotated[Size, _between(*DISK_BYTES)]
+MemorySize = Annotated[Size, _between(*MEMORY_BYTES)]
 Cpus = Annotated[int, BeforeValidator(_number), Field(ge=1, le=MOST_CPUS)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=LIMIT_SECONDS[0], le=LIMIT_SECONDS[1])]
 Restarts = Annotated[int, BeforeValidator(_number), Field(ge=0, le=MOST_RESTARTS)]
@@ -216,6 +234,8 @@ def _answers_mistakes(recipe: InstallRecipe) -> Iterator[str]:
             if getattr(recipe, key) is not None:
                 yield f"install.{key} is about answers, and there are none: add answers, or leave it out"
         return
+    if recipe.medium is not None:
+        yield from _name_mistakes(recipe.answers, recipe.medium)
     if recipe.medium == "initrd" and recipe.initrd is None:
         yield 'install.answers go to an initrd: name kernel and initrd in the ISO, or answers_as = "disk"'
     if recipe.label is not None and recipe.medium not in ("disk", "cdrom"):
@@ -227,6 +247,38 @@ def _answers_mistakes(recipe: InstallRecipe) -> Iterator[str]:
 def is_floppy_name(name: str) -> bool:
     """Tell if drivers are on a floppy, by the name of their image."""
     return name.lower().endswith((".img", ".ima", ".flp", ".vfd"))
+
+
+def name_for(name: str, medium: AnswersAs) -> str:
+    """Return the name under which an installer looks for a file of answers."""
+    lower = name.lower()
+    if medium == "cidata":
+        return "user-data"
+    if medium == "initrd" and ("preseed" in lower or lower.endswith(".seed")):
+        return "preseed.cfg"
+    if lower.endswith(".ks") or lower == "ks.cfg":
+        return "ks.cfg"
+    if lower.endswith("winnt.sif"):
+        return "WINNT.SIF"
+    if lower.endswith("unattend.xml"):
+        return "Autounattend.xml"
+    return name
+
+
+def is_made_already(name: str) -> bool:
+    """Tell if answers are an image of a disk, floppy or CD, by the name of their file."""
+    return name.lower().endswith(".iso") or is_floppy_name(name)
+
+
+def _name_mistakes(name: str, medium: AnswersAs) -> Iterator[str]:
+    if medium not in ("disk", "floppy") or is_made_already(name):
+        return
+    name = name_for(name, medium)
+    bad = next((letter for letter in name if letter in FAT_REFUSES), None)
+    ending = {".": "ends in a dot", " ": "ends in a space"}.get(name[-1])
+    if why := f"has {quoted(bad)}" if bad else ending:
+        other = 'rename it, or add answers_as = "cdrom"'
+        yield f"install.answers = {quoted(name)} cannot be on a disk or floppy: its name {why}; {other}"
 
 
 def _kernel_mistakes(recipe: InstallRecipe) -> Iterator[str]:

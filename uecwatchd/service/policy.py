@@ -145,7 +145,9 @@ def to_due_set(found: ImageSet, record: SetRecord | None) -> DueSet:
     undone = [one for one in seen if one.state != "done" and not one.awaits_requirements]
     awaits = any(one.awaits_cloud for one in undone)
     # It is only looked at.
-    sent = bool(undone) and all(one.awaits_cloud and one.target.images[-1].pending for one in undone)
+    sent = bool(undone) and all(
+        one.awaits_cloud and any(i.pending for i in one.target.images[-1:]) for one in undone
+    )
     size = 0 if sent else sum(size for _, size in found.described)
     return DueSet(found, again=awaits or any(one.state == "deferred" for one in undone), size=size)
 
