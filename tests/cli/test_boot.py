@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.support.boots import living, quick_boots
+from tests.support.boots import account, living, quick_boots
 from tests.support.host import Host
 from uecwatchd.delivery.boot_lock import claim_boots
 from uecwatchd.ledger.sqlite import open_ledger
@@ -71,7 +71,7 @@ def test_an_unknown_set_cloud_or_image_is_refused(host: Host) -> None:
 
 
 def test_while_another_boot_is_under_way_it_does_not_wait(host: Host) -> None:
-    with claim_boots(host.state, "default"):
+    with claim_boots(host.state, account(host)):
         _, talk = host.ask("boot", "karmic", code=75)
     assert "another test boot is under way on cloud default" in talk
     assert host.cloud.instances == ()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.boots import drop_tested, living, quick_boots
+from tests.support.boots import account, drop_tested, living, quick_boots
 from tests.support.clock import Clocks
 from tests.support.daemon import daemon_thread, opened_service
 from tests.support.host import Host, cloud_host
@@ -23,6 +23,9 @@ from tests.support.listener import Recorder
 from tests.support.site_programs import make_program
 from tests.support.spool_files import drop_image
 from tests.support.waiting import until
+from uecwatchd.clouds.client import make_cloud
+from uecwatchd.clouds.dialects import DIALECTS
+from uecwatchd.clouds.instances import terminate
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.ledger.history import AttemptRecord
@@ -126,6 +129,22 @@ def test_a_fault_has_its_outcome_and_no_instance_is_left(host: Host, case: Case)
     permissions = [host.cloud.backend.registry.permissions(one) for one in ids(host)]
     assert any(permissions) == (case.state == "done"), "nobody else may start what has not passed"
     assert host.cloud.objects("uec-images") == () or case.kept
+
+
+def test_an_instance_that_this_host_has_ended_is_no_fault_of_its_image(host: Host) -> None:
+    quick_boots(host)
+    host.cloud.faults.arm("boot-silent")
+    drop_tested(host)
+
+    def take_for_left() -> None:
+        with closing(open_ledger(host.state)) as book:
+            (boot,) = book.boots.open()
+            book.boots.drop(boot)
+        terminate(make_cloud(account(host), DIALECTS["sandbox"], uploads=1), boot.instance_id)
+
+    assert run_once(host, Reaction("is running", take_for_left)) == "deferred"
+    assert host.report("karmic")["error"]["why"] == "this host has terminated its instance"
+    assert (len(ids(host)), living(host.cloud)) == (1, [])
 
 
 def test_a_failure_is_reported_with_the_end_of_the_console(host: Host) -> None:

@@ -8,13 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.support.boots import drop_tested, living, quick_boots
+from tests.support.boots import account, drop_tested, living, quick_boots
 from tests.support.host import Host, cloud_host
 from uecwatchd.clouds.client import make_cloud
-from uecwatchd.clouds.credentials.account import gather
 from uecwatchd.clouds.dialects import DIALECTS
 from uecwatchd.clouds.instances import LaunchRequest, launch
-from uecwatchd.config.load import load
 from uecwatchd.delivery.boot_lock import claim_boots
 from uecwatchd.delivery.test_boot import token_mark
 from uecwatchd.ledger.boots import BootRecord
@@ -33,7 +31,7 @@ def registered(host: Host) -> str:
 
 
 def start(host: Host, image_id: str, *, dialect: str = "sandbox", token: str = TOKEN) -> str:
-    cloud = make_cloud(gather(load(host.config, environ={}).clouds["default"]), DIALECTS[dialect], uploads=1)
+    cloud = make_cloud(account(host), DIALECTS[dialect], uploads=1)
     return launch(cloud, LaunchRequest(image_id, token)).id
 
 
@@ -116,12 +114,39 @@ def test_what_a_lost_ledger_knew_is_terminated_before_the_next_boot(host: Host) 
     assert (living(host.cloud), boots(host)) == ([], ())
 
 
+def test_an_instance_that_the_ledger_has_under_another_name_of_the_account_is_left_alone(host: Host) -> None:
+    quick_boots(host)
+    image_id = registered(host)
+    token = f"{token_mark(socket.gethostname(), host.state)}0123456789abcdef"
+    ours = start(host, image_id, token=token)
+    boot = BootRecord(token, "twin", image_id, SetId(str(host.spool), "lucid"), 1e9, (), ours)
+    leave(host, boot)
+    drop_tested(host)
+    host.ask("once")
+    assert (living(host.cloud), boots(host)) == ([ours], (boot,))
+
+
+def test_two_names_of_one_account_have_one_claim(host: Host) -> None:
+    quick_boots(host)
+    image_id = registered(host)
+    text = host.config.read_text()
+    twin = text.partition("[cloud.default]\n")[2]
+    text = text.replace("[defaults]\n", '[defaults]\nclouds = ["default"]\n')
+    host.configure(f"{text}\n[cloud.twin]\n{twin}")
+    leave(host, replace(a_boot(host, image_id), instance_id=start(host, image_id)))
+    with claim_boots(host.state, account(host, "twin")):
+        host.ask("once")
+        assert len(living(host.cloud)) == 1
+    host.ask("once")
+    assert living(host.cloud) == []
+
+
 def test_while_a_boot_is_under_way_its_instance_is_left_alone(host: Host) -> None:
     quick_boots(host)
     image_id = registered(host)
     ours = start(host, image_id)
     leave(host, a_boot(host, image_id, instance_id=ours))
-    with claim_boots(host.state, "default"):
+    with claim_boots(host.state, account(host)):
         host.ask("once")
         assert living(host.cloud) == [ours]
     host.ask("once")

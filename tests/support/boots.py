@@ -4,6 +4,8 @@ import json
 
 from tests.support.host import Host
 from tests.support.spool_files import drop_image
+from uecwatchd.clouds.credentials.account import Account, gather
+from uecwatchd.config.load import load
 from uecwatchd.sandbox.server import Sandbox
 
 TESTED = 'kernel = "none"\nconvert = "keep"\ntest = true\n'
@@ -19,6 +21,10 @@ def quick_boots(host: Host, *, seconds: float = 3.0, **settings: object) -> None
 
 def drop_tested(host: Host, name: str = "karmic", *, more: str = "", data: bytes = b"1" * 4096) -> None:
     drop_image(host.spool, name, data, sidecar=TESTED + more)
+
+
+def account(host: Host, name: str = "default") -> Account:
+    return gather(load(host.config, environ={}).clouds[name])
 
 
 def living(cloud: Sandbox) -> list[str]:

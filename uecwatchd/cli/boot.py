@@ -50,7 +50,7 @@ def boot(arguments: argparse.Namespace) -> int:
             raise Rejected(f"{record.name}: there is nothing to boot", why, "See: uecwatchd status.")
         tools = _tools(settings, name, ledger, stop, silent=arguments.json)
         image = _find_image(tools, image_id)
-        with claim_boots(settings.state.dir, name):
+        with claim_boots(settings.state.dir, tools.cloud.account):
             result = boot_image(boot_request(record.id, image, configured, expect=expect), tools)
     return _report(record, image, configured, result, as_json=arguments.json)
 

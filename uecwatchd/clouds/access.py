@@ -13,6 +13,7 @@ from uecwatchd.clouds.availability import CloudAvailability
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.connect import translated_troubles
 from uecwatchd.clouds.connected_clouds import ConnectedClouds
+from uecwatchd.clouds.credentials.account import Account
 from uecwatchd.clouds.detect import DetectedDialect
 from uecwatchd.clouds.dialects import Dialect
 from uecwatchd.clouds.objects import ensure_bucket
@@ -73,10 +74,16 @@ class CloudAccess:
 
         Unusable credentials are nobody's account: the attempt on their cloud reports them.
         """
+        if not (self.is_configured(one) and self.is_configured(other)):
+            return False
         try:
-            return self._clients.account(one).is_same_as(self._clients.account(other))
+            return self.account(one).is_same_as(self.account(other))
         except Halted:
             return False
+
+    def account(self, name: str) -> Account:
+        """Return the account on a cloud. Asks no cloud. Raises Halted if its credentials are unusable."""
+        return self._clients.account(name)
 
     def dialects(self) -> Mapping[str, Dialect]:
         """Return the generation of each cloud, presumed where it is not known yet."""

@@ -1,6 +1,6 @@
 """The end of instances of test boots: the one of a finished boot, and those left behind.
 
-Only the holder of the claim on the cloud's boots may do this: then every boot in the ledger is over.
+Only the holder of the claim on the account's boots may do this: then each of its boots in the ledger is over.
 """
 
 from collections.abc import Callable, Iterable
@@ -55,7 +55,7 @@ class BootCleaner:
         for boot in left:
             self._end_left(boot, listed)
         if with_unknown:
-            known = {boot.token for boot in left}
+            known = {boot.token for boot in self.boots.open()}  # of other names of the account too
             for one in listed:
                 if one.token.startswith(self.mark) and one.token not in known and one.state != TERMINATED:
                     self._end_unknown(one)

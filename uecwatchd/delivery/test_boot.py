@@ -3,7 +3,7 @@
 What outlives this process is written first. A boot is in the ledger before its instance is requested, with a
 token that the cloud gets too; the row is removed when the instance has ended. So an instance that a crash, a
 stop or an answer that was lost has left behind is found and terminated: at the next start, and before the
-next boot. One process at a time tests on a cloud. Its clock is monotonic: the wall clock may jump.
+next boot. One process at a time tests on an account. Its clock is monotonic: the wall clock may jump.
 """
 
 import hashlib
@@ -102,7 +102,7 @@ def token_mark(host: str, state_folder: Path) -> str:
 
 
 def boot_image(request: BootRequest, tools: BootTools) -> BootResult:
-    """Boot an image once, by the holder of the claim on the cloud's boots, and terminate its instance.
+    """Boot an image once, by the holder of the claim on the account's boots, and terminate its instance.
 
     An image that has passed is noted before its instance is terminated, so that it is not booted again.
     Raises what the cloud raises to a launch, and Deferred while an instance does not end.
@@ -194,10 +194,19 @@ def _watch(request: BootRequest, boot: BootRecord, tools: BootTools) -> BootResu
             state = seen.instance.state
             tools.tell(f"{boot.instance_id} is {quoted(state)}")
         verdict = None if seen.is_stale else judge_boot(seen, expect=request.expect, port=request.port)
+        if verdict and verdict.outcome == "failed" and _is_ended_here(seen, boot, tools):
+            verdict = BootVerdict("cloud", "this host has terminated its instance")
         if verdict:
             return BootResult(verdict, boot.instance_id, last_lines(seen.console), round(seen.elapsed, 1))
         sight = seen
         tools.sleep(request.every)
+
+
+def _is_ended_here(seen: BootSight, boot: BootRecord, tools: BootTools) -> bool:
+    """Tell if this host has ended the instance, as one that was left: no fault of the image."""
+    if seen.instance and seen.instance.state in (PENDING, RUNNING):
+        return False
+    return not any((one.token, one.set_id) == (boot.token, boot.set_id) for one in tools.boots.open())
 
 
 def _look(

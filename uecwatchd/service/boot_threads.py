@@ -1,8 +1,9 @@
-"""Threads of test boots, at most one for each cloud: a boot takes minutes, and no worker waits for it.
+"""Threads of test boots, at most one for each account: a boot takes minutes, and no worker waits for it.
 
-An attempt that comes to a boot prepares it, with the claim on the cloud's boots, and ends: its set waits. The
-boot is started when the record of that wait is in the ledger. When the boot has ended, the set is due again,
-and its next attempt finds the outcome here. An outcome that is lost with the process only costs another boot.
+An attempt that comes to a boot prepares it, with the claim on the account's boots, and ends: its set waits.
+The boot is started when the record of that wait is in the ledger. When the boot has ended, the set is due
+again, and its next attempt finds the outcome here. An outcome that is lost with the process only costs
+another boot.
 """
 
 import threading

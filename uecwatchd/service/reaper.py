@@ -1,7 +1,7 @@
 """The reaper: terminates instances of test boots that a crash, a stop or a lost answer has left behind.
 
 It runs at the start of the service, and then now and then in a thread of its own, because a cloud may accept
-a call and never answer. While a boot is under way on a cloud it leaves that cloud alone.
+a call and never answer. While a boot is under way on an account it leaves that account alone.
 """
 
 import threading
@@ -96,9 +96,10 @@ class Reaper:
         yield from (name for name in names if name not in suspended and self.clouds.is_configured(name))
 
     def _reap(self, name: str) -> None:
-        with claim_boots(self._state_folder, name):
+        cloud = self.clouds.enter(name)
+        with claim_boots(self._state_folder, cloud.account):
             cleaner = BootCleaner(
-                self.clouds.enter(name),
+                cloud,
                 self._ledger.boots,
                 self._mark,
                 tell=self._tell,

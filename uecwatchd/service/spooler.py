@@ -191,8 +191,9 @@ class Spooler:
         parts.boots.start(but=running)
         if not (ended := parts.boots.take_ended(but=running)):
             return False
+        is_same = self._setup.tools.clouds.is_same_account
         idle = [record for record in parts.states.records() if record.id not in running]
-        changed = ((record, after_boots(record, ended, now=now)) for record in idle)
+        changed = ((record, after_boots(record, ended, now=now, is_same=is_same)) for record in idle)
         parts.states.put_all(after for before, after in changed if after != before)
         return True
 

@@ -67,8 +67,12 @@ class Account:
 
     def is_same_as(self, other: "Account") -> bool:
         """Tell if two names in the configuration are for one account on one cloud."""
-        mine, theirs = ((one.ec2_url, one.region, one.access_key) for one in (self, other))
-        return mine == theirs
+        return self.identity == other.identity
+
+    @property
+    def identity(self) -> tuple[str | None, ...]:
+        """Cloud and user, whatever name the configuration gives them."""
+        return (self.ec2_url, self.region, self.access_key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ has passed is not booted again: not after a restart in a later stage, and not fo
 If the image fails, what this set made is withdrawn. If the cloud cannot boot it, the image stays, on trial.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -15,7 +15,7 @@ from uecwatchd.clouds.instances import LaunchRequest
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.delivery.boot_lock import acquire_boots, are_boots_claimed
 from uecwatchd.delivery.test_boot import BootRequest, BootResult, BootTools, boot_image
-from uecwatchd.errors import Booting, Deferred, Stopped
+from uecwatchd.errors import Booting, Deferred, Halted, Stopped
 from uecwatchd.events import Event, Fields, Kind, Progress
 from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.ledger.records import SetRecord
@@ -73,7 +73,10 @@ def check_boots(found: ImageSet, before: SetRecord | None, tools: AttemptTools) 
     """Return the record of a set with a wait for a test boot; None if there is work to do."""
     if before is None or before.stamp != found.stamp or not awaits_boot(before):
         return None
-    if not are_boots_claimed(tools.state_folder, before.cloud):
+    try:
+        if not are_boots_claimed(tools.state_folder, tools.clouds.account(before.cloud)):
+            return None
+    except Halted:  # the attempt reports it
         return None
     return replace(before, next_retry=next_check_at(before.since, now=tools.clocks.now()))
 
@@ -83,10 +86,12 @@ def awaits_boot(record: SetRecord) -> bool:
     return record.awaits_cloud and record.stage == BOOT_STAGE
 
 
-def after_boots(record: SetRecord, ended: Collection[EndedBoot], *, now: float) -> SetRecord:
-    """Return the record of a set after some test boots: due now, if it waits for their cloud.
+def after_boots(
+    record: SetRecord, ended: Collection[EndedBoot], *, now: float, is_same: Callable[[str, str], bool]
+) -> SetRecord:
+    """Return the record of a set after some test boots: due now, if it waits for their account.
 
-    It is queued if its own was stopped.
+    It is queued if its own was stopped. `is_same` tells if two names are of one account.
     """
     clouds = {one.key.cloud for one in ended}
     stopped = {one.key.cloud for one in ended if one.was_stopped and one.key.set_id == record.id}
@@ -96,7 +101,8 @@ def after_boots(record: SetRecord, ended: Collection[EndedBoot], *, now: float) 
             return replace(one, state="queued", since=now, reason="", next_retry=None)
         return replace(one, next_retry=now)
 
-    there = [one.cloud for one in by_cloud(record) if awaits_boot(one) and one.cloud in clouds]
+    waiting = [one.cloud for one in by_cloud(record) if awaits_boot(one)]
+    there = [name for name in waiting if name in clouds or any(is_same(name, one) for one in clouds)]
     return with_each(record, change, there) if there else record
 
 
@@ -118,7 +124,7 @@ def _prepare(job: Job, image_id: str, tools: AttemptTools) -> None:
     cloud = job.cloud
     image = _find(job, image_id)
     try:
-        claim = acquire_boots(tools.state_folder, cloud.name)
+        claim = acquire_boots(tools.state_folder, cloud.account)
     except LockTaken as error:
         raise Booting(f"another test boot on cloud {cloud.name}") from error
     try:
