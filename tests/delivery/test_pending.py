@@ -131,6 +131,18 @@ def test_a_set_whose_image_is_pending_has_no_worker(host: Host, listener: Record
     assert (host.spool / "karmic.emi").exists()
 
 
+def test_a_pending_image_leaves_when_its_file_is_replaced(host: Host, listener: Recorder) -> None:
+    drop(host)
+    host.cloud.faults.arm("pending", FOR_EVER)
+    with scene(host, listener) as made:
+        assert made.after(0).state == "waiting"
+        host.cloud.faults.clear()
+        drop(host, seed=2)
+        assert made.after(10).state == "done"
+    (image,) = host.cloud.images
+    assert image.id == (host.spool / "karmic.emi").read_text().strip()
+
+
 def test_the_reason_for_the_wait_is_reported_once_and_shown_by_status(host: Host, listener: Recorder) -> None:
     drop(host)
     host.cloud.faults.arm("pending", FOR_EVER)

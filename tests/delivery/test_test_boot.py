@@ -147,6 +147,19 @@ def test_an_instance_that_this_host_has_ended_is_no_fault_of_its_image(host: Hos
     assert (len(ids(host)), living(host.cloud)) == (1, [])
 
 
+def test_an_image_on_trial_leaves_when_its_file_is_replaced(host: Host) -> None:
+    quick_boots(host)
+    host.cloud.faults.arm("boot-quota")
+    drop_tested(host)
+    host.ask("once", code=75)
+    (first,) = ids(host)
+    drop_tested(host, data=b"2" * 4096)
+    _, talk = host.ask("once")
+    assert ids(host) == [(host.spool / "karmic.emi").read_text().strip()]
+    assert f"deregistered {first}, which was not published" in talk
+    assert len(host.cloud.objects("uec-images")) == 2, "the bundle of the second"
+
+
 def test_a_failure_is_reported_with_the_end_of_the_console(host: Host) -> None:
     quick_boots(host)
     host.cloud.faults.arm("boot-panics")

@@ -388,6 +388,8 @@ def test_unfinished_bundles_are_found_by_their_set(ledger: Ledger) -> None:
     assert set(ledger.unfinished("near", made_for=KARMIC)) == {BUNDLE, kernel}
     assert ledger.unfinished("near", made_for=KARMIC, role="kernel") == (kernel,)
     assert ledger.unfinished("far", made_for=KARMIC) == ()
+    on_trial = ledger.put_bundle(replace(BUNDLE, identity="trial", state="registered", on_trial=True))
+    assert set(ledger.unpublished("near", made_for=KARMIC, role=BUNDLE.role)) == {BUNDLE, on_trial}
 
 
 def test_contents_are_known_by_id_once_they_are_registered(ledger: Ledger) -> None:

@@ -16,7 +16,7 @@ from uecwatchd.clouds.registration import deregister
 from uecwatchd.delivery.orphans import Orphan, find_orphans, read_account
 from uecwatchd.delivery.own_images import reason_tags_differ
 from uecwatchd.delivery.version_facts import read_use
-from uecwatchd.errors import Deferred, UecError
+from uecwatchd.errors import Deferred, Stopped, UecError
 from uecwatchd.intake.sidecar import read_defaults
 from uecwatchd.ledger.state_folder import lock_state
 from uecwatchd.system import lockfile
@@ -27,19 +27,33 @@ def orphans(arguments: argparse.Namespace) -> int:
     with image_verb("orphans", arguments.config) as verb:
         verb.check_cloud(arguments.cloud or "")
         names = [arguments.cloud] if arguments.cloud else sorted(verb.settings.clouds)
-        found = [(name, one) for name in names for one in _orphans_on(verb.connect(name), verb)]
+        failed = dict[str, UecError]()
+        found = [(name, one) for name in names for one in _find_on(name, verb, failed)]
         if not arguments.json:
             for name, one in found:
                 put(_line(name, one))
         free = [(name, one) for name, one in found if not one.stays]
-        code, gone = os.EX_OK, set[tuple[str, str]]()
+        gone = set[tuple[str, str]]()
         if arguments.remove and free:
             confirm(f"Remove {len(free)} of them?", yes=arguments.yes, verb="orphans --remove")
-            code = _remove_all(free, verb, gone)
+            _remove_all(free, verb, gone, failed)
         if arguments.json:
             put_json([_as_json(name, one, is_gone=(name, one.name) in gone) for name, one in found])
         say(f"{len(found)} found, {len(gone)} removed." if arguments.remove else f"{len(found)} found.")
-        return code
+        for error in failed.values():
+            say(str(error))
+        return next((error.exit_code for error in failed.values()), os.EX_OK)
+
+
+def _find_on(name: str, verb: ImageVerb, failed: dict[str, UecError]) -> tuple[Orphan, ...]:
+    """Return the orphans on a cloud; none, with its error in `failed`, if it cannot be asked."""
+    try:
+        return _orphans_on(verb.connect(name), verb)
+    except Stopped:
+        raise
+    except UecError as error:
+        failed[name] = error
+        return ()
 
 
 def _orphans_on(cloud: Cloud, verb: ImageVerb) -> tuple[Orphan, ...]:
@@ -56,37 +70,59 @@ def _orphans_on(cloud: Cloud, verb: ImageVerb) -> tuple[Orphan, ...]:
 def _in_use(cloud: str, verb: ImageVerb) -> Iterator[str]:
     """Yield the images that a set has, or that are a version of one, and those known by another cloud.
 
+    Where a set no longer goes to, and has no version, its image was never published.
+
     The configuration may have renamed a cloud, or have one account under two names. Two clouds that use one
     id by chance only keep an image too many.
     """
     ledger = verb.ledger
     for record in ledger.sets():
-        yield from (one.image_id or one.pending for target in record.targets for one in target.images)
+        for target in record.targets:
+            if target.is_current or ledger.versions.of_set(record.id, target.cloud):
+                yield from (one.image_id or one.pending for one in target.images)
     bundles = ledger.all_bundles()
     for name in {cloud, *(one.cloud for one in bundles)}:
         yield from (one.image_id for one in ledger.versions.of_cloud(name) if one.is_in_cloud)
     yield from (one.image_id for one in bundles if one.cloud != cloud and one.image_id)
 
 
-def _remove_all(free: Sequence[tuple[str, Orphan]], verb: ImageVerb, gone: set[tuple[str, str]]) -> int:
-    """Remove orphans while no daemon can take one of them. Stops at the first error.
+def _remove_all(
+    free: Sequence[tuple[str, Orphan]],
+    verb: ImageVerb,
+    gone: set[tuple[str, str]],
+    failed: dict[str, UecError],
+) -> None:
+    """Remove orphans while no daemon can take one of them; from each cloud up to its first error.
 
     Each is looked for again first: it may belong to something by now. Raises Deferred if a daemon runs.
     """
     lock = _lock_out_daemons(verb.settings.state.dir)
     try:
-        still = {
-            name: _orphans_on(verb.connect(name), verb) for name in dict.fromkeys(name for name, _ in free)
-        }
-        for name, one in free:
-            if one in still[name] and _remove(verb.connect(name), one, verb):
-                gone.add((name, one.name))
-    except UecError as error:
-        say(f"Nothing more is removed: {error}")
-        return error.exit_code
+        for cloud in dict.fromkeys(name for name, _ in free):
+            still = _find_on(cloud, verb, failed)
+            _remove_from(
+                cloud, [one for name, one in free if name == cloud and one in still], verb, gone, failed
+            )
     finally:
         lockfile.release(lock)
-    return os.EX_OK
+
+
+def _remove_from(
+    name: str,
+    free: Sequence[Orphan],
+    verb: ImageVerb,
+    gone: set[tuple[str, str]],
+    failed: dict[str, UecError],
+) -> None:
+    try:
+        for one in free:
+            if _remove(verb.connect(name), one, verb):
+                gone.add((name, one.name))
+    except Stopped:
+        raise
+    except UecError as error:
+        say(f"Nothing more is removed from cloud {name}.")
+        failed[name] = error
 
 
 def _lock_out_daemons(state: Path) -> int:
@@ -106,7 +142,8 @@ def _remove(cloud: Cloud, one: Orphan, verb: ImageVerb) -> bool:
     """Remove an orphan. Returns False if somebody has taken it a moment ago."""
     if one.kind == "image":
         image = find_image(cloud, one.name)
-        if image and reason_tags_differ(image, cloud, host=socket.gethostname()):
+        host, is_new = socket.gethostname(), one.is_made_here
+        if image and reason_tags_differ(image, cloud, host=host, is_unpublished=is_new):
             return False
         deregister(cloud, one.name)
     prefixes = {key.partition(".part.")[0].removesuffix(".manifest.xml") for key in one.keys}

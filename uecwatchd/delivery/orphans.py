@@ -41,6 +41,7 @@ class Orphan:
     size: int = 0  #: bytes of these objects
     why: str = ""
     stays: str = ""
+    is_made_here: bool = False  #: by the ledger; such an image may have no tags yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +127,10 @@ def _image(
     tags = dict(image.tags)
     if not image.id or not ours or is_used or bucket not in account.objects:
         return None
-    if has_tags and (tags.get(OWNER_TAG), tags.get(HOST_TAG)) != (OUR_NAME, host):
+    made_here = any(_is_of(image, one) for one in account.bundles)
+    is_untagged = made_here and not tags.keys() & {OWNER_TAG, HOST_TAG}
+    if has_tags and not is_untagged and (tags.get(OWNER_TAG), tags.get(HOST_TAG)) != (OUR_NAME, host):
         return None
-    made_here = any(one.image_id == image.id and one.registered is not None for one in account.bundles)
     if is_known and not made_here:
         return None
     booting = [one.id for one in account.images if image.id in (one.kernel, one.ramdisk)]
@@ -145,7 +147,14 @@ def _image(
         sum(one.size for one in objects),
         why="no set has it any more" if made_here else "the ledger does not know it",
         stays=stays,
+        is_made_here=made_here,
     )
+
+
+def _is_of(image: Image, bundle: BundleRecord) -> bool:
+    """Tell if an image was made here of a bundle, also if the cloud had not finished it."""
+    is_here = bundle.registered is not None or bundle.state == "registering"
+    return is_here and (bundle.image_id, bundle.location) == (image.id, image.location)
 
 
 def _bundle(

@@ -32,11 +32,16 @@ def reason_not_ours(bundle: BundleRecord, image: Image | None, cloud: Cloud, *, 
     return reason_tags_differ(image, cloud, host=host)
 
 
-def reason_tags_differ(image: Image, cloud: Cloud, *, host: str) -> str:
-    """Return why an image is not ours by its tags, empty if it is, or without tags."""
+def reason_tags_differ(image: Image, cloud: Cloud, *, host: str, is_unpublished: bool = False) -> str:
+    """Return why an image is not ours by its tags, empty if it is, or if the cloud has none.
+
+    One that was made here and not published may have none yet: they are written after its test.
+    """
     if not cloud.dialect.tag_limit:
         return ""
     tags = read_tags(cloud, image.id)
+    if is_unpublished and not tags.keys() & {OWNER_TAG, HOST_TAG}:
+        return ""
     if tags.get(OWNER_TAG) != OUR_NAME:
         return f"its tag {OWNER_TAG} is not {OUR_NAME}"
     if tags.get(HOST_TAG) != host:

@@ -80,6 +80,7 @@ class UploadTools:
     note_parts: Callable[[Role, int], None]  #: called with the number of parts in the bucket
     clocks: Clocks
     kept: KeptBundles  #: for the next clouds of the set
+    host: str  #: of this service, as in the tags of its images
     on_trial: bool = False  #: a test boot or a hook may withdraw what is registered
 
 

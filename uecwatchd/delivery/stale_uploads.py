@@ -1,12 +1,16 @@
-"""Stale uploads: bundles that a set began and will never finish, because its files have changed.
+"""Stale uploads: bundles that a set began and will never publish, because its files have changed.
 
-Nothing else knows of these objects; they would stay in the bucket for ever.
+Nothing else knows of these objects, and of the images on trial or pending that were made of them; they would
+stay in the cloud for ever.
 """
 
 from dataclasses import replace
 
-from uecwatchd.clouds.images import image_at, list_images
+from uecwatchd.clouds.images import Image, image_at, list_images
 from uecwatchd.clouds.objects import list_objects, remove_object
+from uecwatchd.delivery.image_users import users_of
+from uecwatchd.delivery.own_images import reason_tags_differ
+from uecwatchd.delivery.removal import remove_image
 from uecwatchd.delivery.request import UploadRequest, UploadTools
 from uecwatchd.errors import Stopped, UecError
 from uecwatchd.events import Event, Fields, Kind, Level
@@ -14,12 +18,12 @@ from uecwatchd.ledger.records import BundleRecord
 
 
 def remove_stale_uploads(request: UploadRequest, tools: UploadTools, *, but: str) -> None:
-    """Remove the set's unfinished bundles of this role from the bucket, except the one of identity `but`.
+    """Remove the set's unpublished bundles of this role from the cloud, except the one of identity `but`.
 
     What cannot be removed is reported, and stays in the ledger. The upload goes on.
     """
     ledger, cloud = tools.ledger, tools.cloud.name
-    for left in ledger.unfinished(cloud, made_for=request.made_for, role=request.member.role):
+    for left in ledger.unpublished(cloud, made_for=request.made_for, role=request.member.role):
         if left.identity == but:
             continue
         with ledger.claim(f"{left.cloud}/{left.identity}", check=tools.check_stop):
@@ -35,14 +39,12 @@ def remove_stale_uploads(request: UploadRequest, tools: UploadTools, *, but: str
 def _remove(request: UploadRequest, left: BundleRecord, tools: UploadTools) -> None:
     cloud, ledger = tools.cloud, tools.ledger
     now = ledger.bundle(left.cloud, left.identity)
-    if now is None or now.state == "registered":
+    if now is None or (now.state == "registered" and not now.on_trial):
         return
     if any(record.id != request.made_for for record in ledger.sets_with_content(now.digest)):
         return  # another set has the same content, and goes on with what this one began
     if there := image_at(cloud, list_images(cloud), now.location):
-        # It was registered, and the answer lost: an image like any other of this set's past.
-        done = replace(now, state="registered", image_id=there.id, registered=tools.clocks.now())
-        ledger.put_bundle(replace(done, secret_key=None, secret_iv=None))
+        _withdraw(request, replace(now, image_id=there.id), there, tools)
         return
     keys = [one.key for one in list_objects(cloud, now.bucket, f"{now.prefix}.")]
     for key in keys:
@@ -51,6 +53,21 @@ def _remove(request: UploadRequest, left: BundleRecord, tools: UploadTools) -> N
     ledger.drop_bundle(now)
     if keys:
         _tell(request, tools, f"removed {len(keys)} objects of {now.location}: its content is another by now")
+
+
+def _withdraw(request: UploadRequest, bundle: BundleRecord, image: Image, tools: UploadTools) -> None:
+    """Remove an image that was never published, with its bundle. One that is used stays, as registered."""
+    cloud, ledger = tools.cloud, tools.ledger
+    is_used = any(one.is_in_cloud for one in ledger.versions.of_image(cloud.name, image.id))
+    is_used = is_used or bool(users_of(bundle, cloud, ledger, but=request.made_for))
+    if is_used or reason_tags_differ(image, cloud, host=tools.host, is_unpublished=True):
+        if bundle.state != "registered":
+            done = replace(bundle, state="registered", registered=tools.clocks.now())
+            ledger.put_bundle(replace(done, secret_key=None, secret_iv=None))
+        return
+    remove_image(cloud, bundle, ledger, check=tools.check_stop)
+    what = f"deregistered {image.id}, which was not published: its content is another by now"
+    _tell(request, tools, what)
 
 
 def _tell(request: UploadRequest, tools: UploadTools, what: str, level: Level = "info") -> None:

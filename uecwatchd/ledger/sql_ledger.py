@@ -144,6 +144,10 @@ class SqlLedger:
         where = "cloud = ?1 AND made_for = ?2 AND state != 'registered' AND (?3 IS NULL OR role = ?3)"
         return self._bundles(f"WHERE {where}", cloud, str(made_for), role)
 
+    def unpublished(self, cloud: str, *, made_for: SetId, role: Role) -> tuple[BundleRecord, ...]:
+        where = "cloud = ? AND made_for = ? AND (state != 'registered' OR on_trial) AND role = ?"
+        return self._bundles(f"WHERE {where}", cloud, str(made_for), role)
+
     def bundle_of(self, cloud: str, image_id: str) -> BundleRecord | None:
         where = "cloud = ? AND image_id = ? AND state = 'registered'"
         return next(iter(self._bundles(f"WHERE {where}", cloud, image_id)), None)

@@ -156,6 +156,7 @@ def _upload_tools(job: Job, tools: AttemptTools) -> UploadTools:
         note_parts=job.uploaded.note,
         clocks=tools.clocks,
         kept=job.kept,
+        host=tools.host,
         on_trial=is_on_trial(job.found, tools),
     )
 
