@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.boots import living
+from tests.support.boots import TESTED, living, quick_boots
 from tests.support.cloud_keys import with_keys
 from tests.support.daemon import daemon_process, opened_service, wait_for_line
 from tests.support.host import Host, cloud_host
@@ -21,6 +21,7 @@ from uecwatchd.events import Event, Kind
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.ledger.standing import by_cloud
 from uecwatchd.sandbox.server import Sandbox
+from uecwatchd.types import SetId
 
 CLOUD = '\n[cloud.{name}]\ndialect = "sandbox"\neucarc = "{eucarc}"\n'
 BOTH = 'clouds = ["default", "far"]\n'
@@ -323,6 +324,55 @@ def test_a_mistake_of_our_own_defers_new_files_on_each_cloud(
 # --- what becomes of the images ---------------------------------------------------------------------------
 
 
+def publish_twice(host: Host, sidecar: str) -> list[dict[str, str]]:
+    found = []
+    for number in range(2):
+        drop_image(host.spool, "karmic", bytes([number + 1]) * 4096, sidecar=f"{KEEP}{sidecar}")
+        host.ask("once")
+        found.append(id_files(host))
+    return found
+
+
+def test_a_rollback_goes_back_where_it_can_and_is_continued_later(host: Host, far: Sandbox) -> None:
+    older, newer = publish_twice(host, BOTH)
+    far.backend.faults.arm("away")
+    data, talk = host.ask("rollback", "karmic", "--yes", "--json", code=69)
+    assert id_files(host)["karmic.default.emi"] == older["karmic.default.emi"]
+    assert id_files(host)["karmic.far.emi"] == newer["karmic.far.emi"]
+    answer = json.loads(data)
+    assert (answer["done"], [one["cloud"] for one in answer["clouds"]]) == (False, ["default"])
+    assert [one["cloud"] for one in answer["stays"]] == ["far"]
+    assert answer["stays"][0]["why"] in talk
+    far.backend.faults.clear()
+    host.ask("rollback", "karmic", "--cloud", "far", "--yes")
+    assert id_files(host)["karmic.far.emi"] == older["karmic.far.emi"]
+
+
+def test_a_best_effort_cloud_that_is_away_is_no_failure_of_a_rollback(host: Host, far: Sandbox) -> None:
+    older, _ = publish_twice(host, f'{BOTH}best_effort = ["far"]\n')
+    far.backend.faults.arm("away")
+    data, talk = host.ask("rollback", "karmic", "--yes")
+    assert data == f"{older['karmic.emi']}\n"
+    assert "cloud far" in talk
+
+
+def test_a_rollback_on_one_cloud_holds_the_set_there_alone(host: Host, far: Sandbox) -> None:
+    older, newer = publish_twice(host, BOTH)
+    _, talk = host.ask("rollback", "karmic", "--cloud", "far", "--yes")
+    assert "karmic is held on cloud far. To let it continue: uecwatchd release " in talk
+    assert talk.rstrip().endswith(" --cloud far")
+    drop_image(host.spool, "karmic", bytes(4096), sidecar=f"{KEEP}{BOTH}")
+    host.ask("once", code=75)
+    assert id_files(host)["karmic.default.emi"] not in (
+        newer["karmic.default.emi"],
+        older["karmic.default.emi"],
+    )
+    with closing(open_ledger(host.state)) as book:
+        versions = book.versions.of_set(SetId(str(host.spool), "karmic"), "far")
+    assert [one.image_id for one in versions if one.state == "current"] == [older["karmic.far.emi"]]
+    assert len(far.images) == 2
+
+
 def test_a_set_is_withdrawn_from_one_cloud_alone(
     host: Host, far: Sandbox, drop: Callable[[str], None]
 ) -> None:
@@ -335,7 +385,9 @@ def test_a_set_is_withdrawn_from_one_cloud_alone(
     assert id_files(host) == {name: before[name] for name in before if name.startswith("karmic.default.")}
     report = host.report("karmic")
     assert (report["state"], [one["state"] for one in report["clouds"]]) == ("partly", ["done", "withdrawn"])
-    host.ask("release", "karmic")
+    with closing(open_ledger(host.state)) as book:
+        assert (len(book.holds()), next(iter(book.cloud_holds().values())).keys()) == (0, {"far"})
+    host.ask("release", "karmic", "--cloud", "far")
     assert host.run("once").returncode == 0
     assert {"karmic.emi", "karmic.far.emi"} <= id_files(host).keys()
     assert len(far.images) == 3
@@ -435,8 +487,8 @@ def test_a_set_goes_back_on_one_cloud_while_another_has_refused_it(
         drop(f'{BOTH}version = "{number}"\nname = "karmic-{{version}}"\nretention = {{ keep = 2 }}\n')
         host.run("once")
         versions.append(id_files(host)["karmic.default.emi"])
-    host.ask("rollback", "karmic", "--yes", code=65)
-    host.ask("rollback", "karmic", "--cloud", "default", "--yes")
+    _, talk = host.ask("rollback", "karmic", "--yes", code=65)
+    assert "karmic: cannot go back: it is rejected on cloud far" in talk
     assert id_files(host)["karmic.default.emi"] == versions[0]
     assert (host.spool / "karmic.latest").read_text().strip() == versions[0]
     assert [one["state"] for one in host.report("karmic")["clouds"]] == ["done", "rejected"]
@@ -453,6 +505,27 @@ def test_no_image_of_another_name_of_the_account_is_an_orphan(
     assert json.loads(host.ask("orphans", "--cloud", "renamed", "--json")[0]) == []
     host.ask("orphans", "--cloud", "renamed", "--remove", "--yes")
     assert {one.id for one in host.cloud.images} == set(before.values())
+
+
+def test_an_unpublished_image_of_a_former_cloud_is_an_orphan_also_while_another_cloud_is_away(
+    host: Host, far: Sandbox
+) -> None:
+    quick_boots(host)
+    far.backend.faults.arm("boot-quota")
+    drop_image(host.spool, "karmic", b"1" * 4096, sidecar=f"{TESTED}{BOTH}")
+    host.ask("once", code=75)
+    (left,) = (image.id for image in far.images)
+    assert json.loads(host.ask("orphans", "--json")[0]) == []
+    (host.spool / "karmic.toml").write_text(f'{TESTED}clouds = ["default"]\n')
+    host.ask("once")
+    host.cloud.backend.faults.arm("away")
+    data, talk = host.ask("orphans", "--json", code=69)
+    (found,) = json.loads(data)
+    assert (found["name"], found["cloud"], found["stays"]) == (left, "far", None)
+    assert "cloud default" in talk
+    host.ask("orphans", "--remove", "--yes", code=69)
+    host.cloud.backend.faults.clear()
+    assert (len(far.images), len(far.objects("uec-images")), len(host.cloud.images)) == (0, 0, 1)
 
 
 def test_a_best_effort_cloud_that_is_away_costs_the_set_no_id_of_its_own(

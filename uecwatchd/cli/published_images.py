@@ -119,6 +119,11 @@ def image_verb(name: str, config: Path | None) -> Iterator[ImageVerb]:
         yield ImageVerb(name, settings, ledger)
 
 
+def held_words(set_id: SetId, cloud: str) -> str:
+    """Return the words for a set that is held, as a whole or on one cloud."""
+    return f"{set_id.name} is held" + (f" on cloud {cloud}" if cloud else "")
+
+
 def confirm(question: str, *, yes: bool, verb: str) -> None:
     """Ask on a terminal, unless the answer was given as an option. Raises NotConfirmed."""
     if yes:

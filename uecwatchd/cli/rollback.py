@@ -3,15 +3,16 @@
 import argparse
 import os
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from uecwatchd.cli.output import put, put_json, say
-from uecwatchd.cli.published_images import ImageVerb, confirm, image_verb
+from uecwatchd.cli.published_images import ImageVerb, confirm, held_words, image_verb
 from uecwatchd.clouds.images import AVAILABLE, find_image
 from uecwatchd.delivery.version_facts import current_owner, is_of_another
-from uecwatchd.errors import Rejected
-from uecwatchd.ledger.records import Request
-from uecwatchd.ledger.standing import by_cloud
+from uecwatchd.errors import Rejected, Stopped, UecError, problem
+from uecwatchd.ledger.records import Request, SetRecord
+from uecwatchd.ledger.standing import by_cloud, hold_scope
 from uecwatchd.ledger.versions import VersionRecord
 from uecwatchd.outputs.wording import command, moment, on_cloud
 from uecwatchd.types import SetId
@@ -34,62 +35,96 @@ class RollbackStep:
         return f"{self.then.image_id} ({published}) on cloud {self.cloud}{instead}"
 
 
+@dataclass(frozen=True, slots=True)
+class RollbackPlan:
+    """The steps of a rollback, and the reason for each cloud without one. Some of these are best effort."""
+
+    set_id: SetId
+    steps: tuple[RollbackStep, ...]
+    obstacles: Mapping[str, UecError]
+    best_effort: Collection[str] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of a rollback with these steps done. What is best effort does not count."""
+        codes = [one.exit_code for name, one in self.obstacles.items() if name not in self.best_effort]
+        return codes[0] if codes else os.EX_OK
+
+
 def rollback(arguments: argparse.Namespace) -> int:
+    cloud = arguments.cloud or ""
     with image_verb("rollback", arguments.config) as verb:
         set_id = verb.set_named(arguments.set)
-        verb.check_cloud(arguments.cloud or "")
-        _check_settled(set_id, arguments.cloud or "", verb)
-        steps = find_steps(set_id, arguments.cloud or "", verb)
-        for step in steps:
+        verb.check_cloud(cloud)
+        plan = find_steps(set_id, cloud, verb)
+        for step in plan.steps:
             say(f"To be used again: {step}.")
-        done = True
-        if not arguments.dry_run:
-            confirm(f"Go back, and hold {set_id.name}?", yes=arguments.yes, verb="rollback")
-            verb.ledger.put_hold(set_id, since=time.time())
-            ends = [_carry_out(set_id, step, verb) for step in steps]  # each, also after a failure
-            done = all(ends)
-        if arguments.json:
-            put_json(_as_json(set_id, steps, done=done and not arguments.dry_run))
-        elif done and not arguments.dry_run:
-            for step in steps:
-                put(step.then.image_id)
+        for error in plan.obstacles.values():
+            say(str(error))
         if arguments.dry_run:
-            return os.EX_OK
-        if not done:
-            say(f"It is not done. See: {command('log', set_id)}")
-            return os.EX_TEMPFAIL
-        say(f"{set_id.name} is held. To let it continue: {command('release', set_id)}")
-        return os.EX_OK
+            if arguments.json:
+                put_json(_as_json(plan, done=False))
+            return plan.exit_code
+        scope = hold_scope(verb.ledger.set(set_id), cloud)
+        confirm(f"Go back? Then {held_words(set_id, scope)}.", yes=arguments.yes, verb="rollback")
+        verb.ledger.put_hold(set_id, since=time.time(), cloud=scope)
+        ends = [_carry_out(set_id, step, verb) for step in plan.steps]  # each, also after a failure
+        return _report(plan, scope, done=all(ends), as_json=arguments.json)
 
 
-def _check_settled(set_id: SetId, cloud: str, verb: ImageVerb) -> None:
-    """Raise Rejected while the set has still to be done on one of these clouds."""
-    record = verb.ledger.set(set_id)
+def _report(plan: RollbackPlan, scope: str, *, done: bool, as_json: bool) -> int:
+    if as_json:
+        put_json(_as_json(plan, done=done and plan.exit_code == os.EX_OK))
+    elif done:
+        for step in plan.steps:
+            put(step.then.image_id)
+    if not done:
+        say(f"It is not done. See: {command('log', plan.set_id)}")
+        return os.EX_TEMPFAIL
+    held = held_words(plan.set_id, scope)
+    say(f"{held}. To let it continue: {command('release', plan.set_id, scope)}")
+    return plan.exit_code
+
+
+def find_steps(set_id: SetId, cloud: str, verb: ImageVerb) -> RollbackPlan:
+    """Return the step on each cloud, or the reason. Raises the reason if there is no step at all."""
+    versions, record = verb.ledger.versions.of_set(set_id), verb.ledger.set(set_id)
     if record is None:
         why = "its files were removed, and its record with them"
         raise Rejected(f"{set_id.name}: cannot go back", why, f"See: {command('history', set_id)}")
-    seen = [one for one in by_cloud(record) if not one.cloud or cloud in ("", one.cloud)]
+    current = {target.cloud for target in record.current}
+    there = {one.cloud for one in versions if one.is_in_cloud}
+    steps, obstacles = list[RollbackStep](), dict[str, UecError]()
+    for name in sorted(({cloud} if cloud else current) or there):
+        try:
+            _check_settled(record, name)
+            steps.append(_step(set_id, name, [one for one in versions if one.cloud == name], verb))
+        except Stopped:
+            raise
+        except UecError as error:
+            obstacles[name] = error
+    if obstacles and not steps:
+        first = next(iter(obstacles))
+        for name in obstacles.keys() - {first}:
+            say(str(obstacles[name]))
+        raise obstacles[first]
+    best_effort = {target.cloud for target in record.current if not target.is_required}
+    return RollbackPlan(set_id, tuple(steps), obstacles, best_effort)
+
+
+def _check_settled(record: SetRecord, cloud: str) -> None:
+    """Raise Rejected while the set has still to be done on a cloud."""
+    seen = [one for one in by_cloud(record) if one.cloud in ("", cloud)]
     if open_one := next((one for one in seen if one.state not in SETTLED_STATES), None):
         why = f"it is {open_one.state}{on_cloud(open_one)}"
-        raise Rejected(f"{set_id.name}: cannot go back", why, f"See: {command('status', set_id)}")
-
-
-def find_steps(set_id: SetId, cloud: str, verb: ImageVerb) -> list[RollbackStep]:
-    """Return the step on each cloud. Raises Rejected if one of them has no older image."""
-    versions = verb.ledger.versions.of_set(set_id)
-    record = verb.ledger.set(set_id)
-    current = {target.cloud for target in record.current} if record else set()
-    there = {one.cloud for one in versions if one.is_in_cloud}
-    names = sorted(there & (({cloud} if cloud else current) or there))
-    steps = [_step(set_id, name, [one for one in versions if one.cloud == name], verb) for name in names]
-    if not steps:
-        why = "nothing was published" + (f" on cloud {cloud}" if cloud else "")
-        raise Rejected(f"{set_id.name}: cannot go back", why, f"See: {command('history', set_id)}")
-    return steps
+        raise Rejected(f"{record.name}: cannot go back", why, f"See: {command('status', record.id)}")
 
 
 def _step(set_id: SetId, cloud: str, versions: list[VersionRecord], verb: ImageVerb) -> RollbackStep:
     """Choose the newest image before the one in use that the cloud has, and that has passed its checks."""
+    if not any(one.is_in_cloud for one in versions):
+        why = f"nothing was published on cloud {cloud}"
+        raise Rejected(f"{set_id.name}: cannot go back", why, f"See: {command('history', set_id)}")
     now = next((one for one in versions if one.state == "current"), None)
     older = [one for one in versions if one.is_in_cloud and one.passed and one != now]
     before = [one for one in older if now is None or one.published <= now.published]
@@ -114,9 +149,11 @@ def _carry_out(set_id: SetId, step: RollbackStep, verb: ImageVerb) -> bool:
     return any(one.image_id == step.then.image_id and one.state == "current" for one in versions)
 
 
-def _as_json(set_id: SetId, steps: list[RollbackStep], *, done: bool) -> dict[str, object]:
+def _as_json(plan: RollbackPlan, *, done: bool) -> dict[str, object]:
     found = [
         {"cloud": one.cloud, "from": one.now.image_id if one.now else None, "to": one.then.image_id}
-        for one in steps
+        for one in plan.steps
     ]
-    return {"folder": set_id.folder, "set": set_id.name, "done": done, "clouds": found}
+    stays = [{"cloud": name, "why": problem(error)} for name, error in plan.obstacles.items()]
+    set_id = plan.set_id
+    return {"folder": set_id.folder, "set": set_id.name, "done": done, "clouds": found, "stays": stays}

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from uecwatchd.cli.output import put, put_json, say
-from uecwatchd.cli.published_images import ImageVerb, confirm, image_verb
+from uecwatchd.cli.published_images import ImageVerb, confirm, held_words, image_verb
 from uecwatchd.errors import Rejected
 from uecwatchd.ledger.records import BundleRecord, Request, SetRecord
+from uecwatchd.ledger.standing import hold_scope
 from uecwatchd.outputs.wording import command
 from uecwatchd.types import Role, SetId
 
@@ -46,10 +47,11 @@ def withdraw(arguments: argparse.Namespace) -> int:
             say(f"To be taken back: {image}.")
         if arguments.dry_run:
             return _report(set_id, found, verb, arguments, done=False)
-        confirm(f"Take it back, and hold {set_id.name}?", yes=arguments.yes, verb="withdraw")
-        verb.ledger.put_hold(set_id, since=time.time())
+        scope = hold_scope(verb.ledger.set(set_id), cloud)
+        confirm(f"Take it back? Then {held_words(set_id, scope)}.", yes=arguments.yes, verb="withdraw")
+        verb.ledger.put_hold(set_id, since=time.time(), cloud=scope)
         done = verb.carry_out(Request(set_id, "withdraw", cloud=cloud))
-        return _report(set_id, found, verb, arguments, done=done)
+        return _report(set_id, found, verb, arguments, done=done, scope=scope)
 
 
 def images_of(set_id: SetId, cloud: str, verb: ImageVerb) -> Iterator[ImageToWithdraw]:
@@ -78,6 +80,7 @@ def _report(
     arguments: argparse.Namespace,
     *,
     done: bool,
+    scope: str = "",
 ) -> int:
     """Print which images have left, and return the exit code."""
     left = {one.image_id: verb.ledger.bundle_of(one.cloud, one.image_id) is None for one in found if done}
@@ -95,6 +98,6 @@ def _report(
     if not done:
         say(f"It is not done yet, and goes on by itself. See: {command('log', set_id)}")
         return os.EX_TEMPFAIL
-    say(f"{set_id.name} is held. To publish it again: {command('release', set_id)}")
+    say(f"{held_words(set_id, scope)}. To publish it again: {command('release', set_id, scope)}")
     machines = [one for one in found if one.role == "machine"]
     return os.EX_OK if all(left[one.image_id] for one in machines) else os.EX_DATAERR

@@ -76,6 +76,12 @@ def leading_cloud(record: SetRecord) -> str:
     return next((target.cloud for target in record.current if target.is_required), record.cloud)
 
 
+def hold_scope(record: SetRecord | None, cloud: str) -> str:
+    """Return the cloud of a hold; empty for a set that goes to no other: that is held as a whole."""
+    others = record and any(target.cloud != cloud for target in record.current)
+    return cloud if others else ""
+
+
 def is_published(record: SetRecord) -> bool:
     """Return True for a set that is done on every required cloud: its ids are promised."""
     return combine(record).state == "done"

@@ -52,12 +52,13 @@ def from_now(when: float, now: float) -> str:
 # --- commands ---------------------------------------------------------------------------------------------
 
 
-def command(verb: str, set_id: SetId) -> str:
-    """Return the command for a set, for hints.
+def command(verb: str, set_id: SetId, cloud: str = "") -> str:
+    """Return the command for a set, or for it on one cloud, for hints.
 
     It has the folder, because another folder may have the same name, now or when the hint is read.
     """
-    return f"uecwatchd {verb} {shell_word(str(set_id))}"
+    option = f" --cloud {shell_word(cloud)}" if cloud else ""
+    return f"uecwatchd {verb} {shell_word(str(set_id))}{option}"
 
 
 # --- failures ---------------------------------------------------------------------------------------------

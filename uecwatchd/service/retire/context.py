@@ -7,6 +7,7 @@ from uecwatchd.config.records import Outcome
 from uecwatchd.errors import Stopped, UecError
 from uecwatchd.events import Event, Fields, Kind, Level
 from uecwatchd.ledger.records import Request, SetRecord
+from uecwatchd.ledger.standing import hold_scope
 from uecwatchd.outputs.notify.facts import Facts
 from uecwatchd.service.attempt.context import AttemptTools
 from uecwatchd.types import SetId
@@ -27,6 +28,12 @@ class Retirement:
     @property
     def id(self) -> SetId:
         return self.request.set_id
+
+    def hold(self, cloud: str) -> None:
+        """Hold the set on this cloud, or as a whole, unless the person who asked has done so."""
+        if self.id not in self.tools.ledger.holds():
+            scope, now = hold_scope(self.record, cloud), self.tools.clocks.now()
+            self.tools.ledger.put_hold(self.id, since=now, cloud=scope)
 
     def tell(self, kind: Kind, what: str, *, level: Level = "info", fields: Fields | None = None) -> None:
         """Send an event about the set, with its name in front."""

@@ -29,7 +29,7 @@ def roll_back(job: Retirement) -> RetirementOutcome:
     """Make an older image the current one. Raises Rejected if it cannot be used, and the cloud's errors."""
     tools, name, image_id = job.tools, job.request.cloud, job.request.image_id
     versions, now = tools.ledger.versions, tools.clocks.now()
-    tools.ledger.put_hold(job.id, since=now)
+    job.hold(name)
     if not tools.clouds.is_configured(name):
         raise Rejected(f"{job.id.name}: cannot go back", f"cloud {name} is not configured", "Configure it.")
     cloud = tools.clouds.enter(name)

@@ -25,7 +25,7 @@ def withdraw(job: Retirement) -> RetirementOutcome:
     """Take the current image of a set back. The request stays open for clouds with an error."""
     ledger, cloud_name = job.tools.ledger, job.request.cloud
     if job.request.due is None:  # somebody asked for it, and the files may still be there
-        ledger.put_hold(job.id, since=job.tools.clocks.now())
+        job.hold(cloud_name)
     current = [one for one in ledger.versions.of_set(job.id) if one.state == "current"]
     clouds = sorted({one.cloud for one in current} | _clouds_of(job.record))
     wanted = [name for name in clouds if cloud_name in ("", name)]
