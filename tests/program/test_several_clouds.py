@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -10,12 +11,13 @@ import pytest
 
 from tests.support.boots import TESTED, living, quick_boots
 from tests.support.cloud_keys import with_keys
-from tests.support.daemon import daemon_process, opened_service, wait_for_line
+from tests.support.daemon import daemon_process, opened_service, stop_daemon, wait_for_line
 from tests.support.host import Host, cloud_host
 from tests.support.listener import Recorder
 from tests.support.scanned_folder import MBR
 from tests.support.spool_files import KEEP, drop_image
 from tests.support.waiting import until
+from uecwatchd.cli.published_images import PATIENCE_SECONDS
 from uecwatchd.demo.material import RealSet
 from uecwatchd.events import Event, Kind
 from uecwatchd.ledger.sqlite import open_ledger
@@ -404,12 +406,32 @@ def test_a_cloud_that_is_away_does_not_hide_that_an_image_has_left_another(
     report = host.report("karmic")
     assert [one["state"] for one in report["clouds"]] == ["withdrawn", "done"]
     assert report["clouds"][0]["ids"]["machine"] is None
+    (why,) = report["clouds"][1]["remarks"]
+    assert why.startswith("it is not withdrawn yet: cloud far")
+    assert f"not done: {why}" in host.ask("status", "karmic")[0]
+    log = (host.spool / "karmic.uec.log").read_text()
+    assert "deregistered machine" in log
+    assert "karmic: cannot withdraw it: cloud far" in log
     assert not id_files(host), "no script starts what is about to leave"
     far.backend.faults.clear()
     host.run("once")
     assert not far.images
     assert [one["state"] for one in host.report("karmic")["clouds"]] == ["withdrawn", "withdrawn"]
     assert not id_files(host)
+
+
+def test_a_verb_ends_after_the_first_try_of_the_daemon_that_has_failed(host: Host, far: Sandbox) -> None:
+    drop_image(host.spool, "karmic", bytes(4096), sidecar=f"{KEEP}{BOTH}")
+    host.ask("once")
+    far.backend.faults.arm("away")
+    began = time.monotonic()
+    with daemon_process(host) as daemon:
+        wait_for_line(daemon, "Watching")
+        _, talk = host.ask("withdraw", "karmic", "--yes", code=75)
+        assert time.monotonic() - began < PATIENCE_SECONDS
+        stop_daemon(daemon)
+    assert "karmic: cannot withdraw it: cloud far" in talk
+    assert "it is not done yet, and goes on by itself" in talk.lower()
 
 
 def test_an_edit_does_not_change_a_set_that_is_done_on_one_of_its_clouds(

@@ -22,11 +22,13 @@ from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Halted, Rejected, UecError
 from uecwatchd.ledger.api import Ledger
+from uecwatchd.ledger.history import StoryEntry
 from uecwatchd.ledger.open import open_ledger
 from uecwatchd.ledger.records import Request
 from uecwatchd.ledger.state_folder import STATE_LOCK
 from uecwatchd.outputs.wording import with_hint
 from uecwatchd.service.daemon import Service
+from uecwatchd.service.retire.thread import failure_words
 from uecwatchd.system import lockfile, wakeup
 from uecwatchd.system.clocks import Clocks
 from uecwatchd.system.signals import handle_stop_signals, stop_on_signals
@@ -82,13 +84,21 @@ class ImageVerb:
             if not lockfile.is_locked(state, STATE_LOCK) and self._carry_out_here():
                 return not self._is_open(request)
             wakeup.wake_daemon(state)
-            if time.monotonic() > end:
-                return False
+            if time.monotonic() > end or self._has_failed(request, began):
+                break
             time.sleep(POLL_SECONDS)
-        for entry in ledger.history.story(request.set_id):
-            if entry.moment >= began and entry.level != "debug":
-                say(with_hint(entry))
-        return True
+        for entry in self._news(request, began):
+            say(with_hint(entry))
+        return not self._is_open(request)
+
+    def _has_failed(self, request: Request, began: float) -> bool:
+        """Tell if the daemon has tried it once, and tries it again later."""
+        words = failure_words(request)
+        return any(one.sentence.startswith(words) for one in self._news(request, began))
+
+    def _news(self, request: Request, began: float) -> list[StoryEntry]:
+        story = self.ledger.history.story(request.set_id)
+        return [one for one in story if one.moment >= began and one.level != "debug"]
 
     def _is_open(self, request: Request) -> bool:
         return any(
@@ -120,7 +130,7 @@ def image_verb(name: str, config: Path | None) -> Iterator[ImageVerb]:
 
 
 def held_words(set_id: SetId, cloud: str) -> str:
-    """Return the words for a set that is held, as a whole or on one cloud."""
+    """Return the words for a held set, as a whole or on one cloud."""
     return f"{set_id.name} is held" + (f" on cloud {cloud}" if cloud else "")
 
 

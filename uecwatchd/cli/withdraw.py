@@ -83,7 +83,8 @@ def _report(
     scope: str = "",
 ) -> int:
     """Print which images have left, and return the exit code."""
-    left = {one.image_id: verb.ledger.bundle_of(one.cloud, one.image_id) is None for one in found if done}
+    asked = () if arguments.dry_run else found
+    left = {one.image_id: verb.ledger.bundle_of(one.cloud, one.image_id) is None for one in asked}
     if arguments.json:
         images = [
             {"cloud": one.cloud, "role": one.role, "id": one.image_id, "gone": left.get(one.image_id, False)}

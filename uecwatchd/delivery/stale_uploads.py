@@ -56,7 +56,10 @@ def _remove(request: UploadRequest, left: BundleRecord, tools: UploadTools) -> N
 
 
 def _withdraw(request: UploadRequest, bundle: BundleRecord, image: Image, tools: UploadTools) -> None:
-    """Remove an image that was never published, with its bundle. One that is used stays, as registered."""
+    """Remove an unpublished image with its bundle.
+
+    One that is used stays, as a registered one.
+    """
     cloud, ledger = tools.cloud, tools.ledger
     is_used = any(one.is_in_cloud for one in ledger.versions.of_image(cloud.name, image.id))
     is_used = is_used or bool(users_of(bundle, cloud, ledger, but=request.made_for))

@@ -203,7 +203,7 @@ def _watch(request: BootRequest, boot: BootRecord, tools: BootTools) -> BootResu
 
 
 def _is_ended_here(seen: BootSight, boot: BootRecord, tools: BootTools) -> bool:
-    """Tell if this host has ended the instance, as one that was left: no fault of the image."""
+    """Tell if this host has ended the instance as a left one: no fault of the image."""
     if seen.instance and seen.instance.state in (PENDING, RUNNING):
         return False
     return not any((one.token, one.set_id) == (boot.token, boot.set_id) for one in tools.boots.open())

@@ -120,7 +120,7 @@ class Ledger(Protocol):
         """Return the bundles that a set began, of one role or of all, and that are not registered."""
 
     def unpublished(self, cloud: str, *, made_for: SetId, role: Role) -> tuple[BundleRecord, ...]:
-        """Return the bundles that a set began, and that are not registered, or are still on trial."""
+        """Return the bundles begun by a set and not registered, or still on trial."""
 
     def bundle_of(self, cloud: str, image_id: str) -> BundleRecord | None:
         """Return the bundle that is registered under an id, or None."""

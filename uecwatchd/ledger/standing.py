@@ -77,7 +77,10 @@ def leading_cloud(record: SetRecord) -> str:
 
 
 def hold_scope(record: SetRecord | None, cloud: str) -> str:
-    """Return the cloud of a hold; empty for a set that goes to no other: that is held as a whole."""
+    """Return the cloud of a hold, or nothing for a hold of the whole set.
+
+    A set for one cloud is held as a whole.
+    """
     others = record and any(target.cloud != cloud for target in record.current)
     return cloud if others else ""
 

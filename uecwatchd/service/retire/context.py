@@ -9,6 +9,7 @@ from uecwatchd.events import Event, Fields, Kind, Level
 from uecwatchd.ledger.records import Request, SetRecord
 from uecwatchd.ledger.standing import hold_scope
 from uecwatchd.outputs.notify.facts import Facts
+from uecwatchd.outputs.result_files import LogFile
 from uecwatchd.service.attempt.context import AttemptTools
 from uecwatchd.types import SetId
 
@@ -38,7 +39,7 @@ class Retirement:
     def tell(self, kind: Kind, what: str, *, level: Level = "info", fields: Fields | None = None) -> None:
         """Send an event about the set, with its name in front."""
         event = Event(kind, f"{self.id.name}: {what}", self.id, level=level, fields=fields or {})
-        self.tools.reporting.listener.tell(event)
+        tell_about(self.request, event, self.tools)
 
     def sleep(self, seconds: float) -> None:
         """Wait. Raises Stopped if the service is to end."""
@@ -50,6 +51,16 @@ class Retirement:
         if self.tools.stopping.is_set():
             what = f"{self.id.name}: stopped at: {self.request.verb}"
             raise Stopped(what, "the service was asked to stop", "It continues at the next start.")
+
+
+def tell_about(request: Request, event: Event, tools: AttemptTools) -> None:
+    """Send an event about a request.
+
+    It is in the log of the set as well, if a person has made the request.
+    """
+    if request.verb in ("withdraw", "rollback") and request.due is None and tools.ledger.set(request.set_id):
+        LogFile(request.set_id).tell(event)
+    tools.reporting.listener.tell(event)
 
 
 @dataclass(frozen=True, slots=True)

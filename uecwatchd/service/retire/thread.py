@@ -12,7 +12,7 @@ from uecwatchd.errors import Deferred, Halted, Stopped, UecError, problem
 from uecwatchd.events import Event, Kind
 from uecwatchd.ledger.records import Request, SetRecord, Verb
 from uecwatchd.service.attempt.context import AttemptTools
-from uecwatchd.service.retire.context import Retirement, RetirementOutcome
+from uecwatchd.service.retire.context import Retirement, RetirementOutcome, tell_about
 from uecwatchd.service.retire.mark import mark
 from uecwatchd.service.retire.prune import prune
 from uecwatchd.service.retire.rollback import roll_back
@@ -136,11 +136,16 @@ def _is_repeated(request: Request, error: UecError) -> bool:
     return isinstance(error, Deferred | Halted)
 
 
+def failure_words(request: Request) -> str:
+    """Return the beginning of the sentence about a try that has failed."""
+    return f"{request.set_id.name}: cannot {request.verb} it: "
+
+
 def _tell_failure(request: Request, error: UecError, tools: AttemptTools, *, is_repeated: bool) -> None:
-    what = f"{request.set_id.name}: cannot {request.verb} it: {problem(error)}"
+    what = f"{failure_words(request)}{problem(error)}"
     hint = f"{error.hint} It is tried again by itself." if is_repeated else error.hint
     fields = {"error": problem(error), "hint": hint}
-    tools.reporting.listener.tell(Event(Kind.FAULT, what, request.set_id, "error", fields))
+    tell_about(request, Event(Kind.FAULT, what, request.set_id, "error", fields), tools)
 
 
 def _carry_out(job: Retirement) -> RetirementOutcome:

@@ -5,9 +5,10 @@ its kernel and ramdisk if nothing else needs them. Each step can be repeated: af
 request is carried out again, and finds what is left.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.images import find_image
@@ -19,6 +20,10 @@ from uecwatchd.ledger.versions import VersionRecord, VersionState
 from uecwatchd.outputs import result_files
 from uecwatchd.service.retire.context import Retirement, RetirementOutcome
 from uecwatchd.service.retire.take_out import boot_bundles, take_out
+
+# Begins a remark about an image that is still there.
+NOT_WITHDRAWN = "it is not withdrawn yet: "
+NONE_FAILED: Mapping[str, UecError] = MappingProxyType({})
 
 
 def withdraw(job: Retirement) -> RetirementOutcome:
@@ -42,7 +47,7 @@ def withdraw(job: Retirement) -> RetirementOutcome:
     for sentence in stays:
         job.tell(Kind.WITHDRAWN, sentence, level="warning")
     left = [name for name in chosen if name not in failed]
-    change = partial(withdrawn_record, clouds=left, now=now)
+    change = partial(withdrawn_record, clouds=left, now=now, failed=failed)
     return RetirementOutcome(change, tuple(stays), failed)
 
 
@@ -51,9 +56,12 @@ def _clouds_of(record: SetRecord | None) -> set[str]:
     return {target.cloud for target in targets if any(image.image_id for image in target.images)}
 
 
-def withdrawn_record(record: SetRecord, *, clouds: Collection[str], now: float) -> SetRecord:
-    """Return the record of a set without its images on some clouds."""
+def withdrawn_record(
+    record: SetRecord, *, clouds: Collection[str], now: float, failed: Mapping[str, UecError] = NONE_FAILED
+) -> SetRecord:
+    """Return the record of a set without its images on some clouds, and a remark on the `failed` ones."""
     targets = tuple(_without_images(one) if one.cloud in clouds else one for one in record.targets)
+    targets = tuple(_with_remark(one, failed.get(one.cloud)) for one in targets)
     there = [target.cloud for target in record.current if target.cloud in clouds]
     return combine(with_each(replace(record, targets=targets), partial(_withdrawn, now=now), there))
 
@@ -61,6 +69,11 @@ def withdrawn_record(record: SetRecord, *, clouds: Collection[str], now: float) 
 def _withdrawn(record: SetRecord, *, now: float) -> SetRecord:
     record = replace(record, state="withdrawn", since=now, stage="", next_retry=None, error=None)
     return replace(record, deferrals=0, first_failure=None)
+
+
+def _with_remark(target: TargetRecord, error: UecError | None) -> TargetRecord:
+    others = tuple(one for one in target.remarks if not one.startswith(NOT_WITHDRAWN))
+    return replace(target, remarks=(*others, f"{NOT_WITHDRAWN}{problem(error)}")) if error else target
 
 
 def _without_images(target: TargetRecord) -> TargetRecord:
