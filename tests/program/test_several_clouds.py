@@ -296,6 +296,40 @@ def test_a_boot_on_one_cloud_keeps_the_set_from_no_other(host: Host, far: Sandbo
     assert (living(host.cloud), states(host)) == ([], ["done", "done"])
 
 
+def long_boots(host: Host) -> None:
+    """Let the first test boot on the default cloud last for ten minutes."""
+    table = "[cloud.default]\n"
+    text = host.config.read_text().replace(table, f"{table}boot_seconds = 600\nboot_every = 0.1\n")
+    host.configure(text.replace("settle = 0.3", "settle = 0.05"))
+    host.cloud.faults.arm("boot-never", 1)
+
+
+def test_a_boot_ends_when_the_set_goes_to_its_cloud_no_more_and_delays_no_request_about_another(
+    host: Host, far: Sandbox
+) -> None:
+    long_boots(host)
+    drop_image(host.spool, "karmic", b"1" * 4096, sidecar=f"{KEEP}{BOTH}test = true\n")
+    with daemon_process(host):
+        until(lambda: "karmic.far.emi" in id_files(host), "it is booted there")
+        until(lambda: len(living(host.cloud)) == 1)
+        host.ask("forget", "karmic", "--cloud", "far")
+        until(lambda: "forgotten on cloud far" in host.ask("log", "karmic")[0])
+        assert len(living(host.cloud)) == 1, "it goes on"
+        (host.spool / "karmic.toml").write_text(f'{KEEP}clouds = ["far"]\ntest = true\n')
+        until(lambda: living(host.cloud) == [], "it is stopped")
+
+
+def test_a_boot_of_a_file_that_is_replaced_ends_and_the_new_one_is_booted(host: Host) -> None:
+    long_boots(host)
+    drop_image(host.spool, "karmic", b"1" * 4096, sidecar=f"{KEEP}test = true\n")
+    with daemon_process(host):
+        until(lambda: len(living(host.cloud)) == 1)
+        drop_image(host.spool, "karmic", b"2" * 4096, sidecar=f"{KEEP}test = true\n")
+        until(lambda: "karmic.emi" in id_files(host), "the new one has passed")
+        assert living(host.cloud) == []
+    assert [image.id for image in host.cloud.images] == [id_files(host)["karmic.emi"]]
+
+
 class Broken(Recorder):
     """A listener with a mistake: it fails with everything about a set."""
 

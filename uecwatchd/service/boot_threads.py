@@ -46,13 +46,31 @@ class BootThreads:
         self._running: dict[BootKey, threading.Thread] = {}
         self._ended: list[EndedBoot] = []
         self._outcomes: dict[BootKey, BootResult | UecError] = {}
+        self._unwanted: set[BootKey] = set()
+
+    @property
+    def open(self) -> tuple[BootKey, ...]:
+        """Boots that the loop has not seen the end of."""
+        with self._changed:
+            return (*self._prepared, *self._running, *(one.key for one in self._ended))
 
     @property
     def sets(self) -> frozenset[SetId]:
         """Sets with a boot that the loop has not seen the end of."""
+        return frozenset(key.set_id for key in self.open)
+
+    def has(self, set_id: SetId, cloud: str) -> bool:
+        """Tell if a set has such a boot on a cloud, or on any if that is empty."""
+        return any(key.set_id == set_id and cloud in ("", key.cloud) for key in self.open)
+
+    def stop(self, keys: Iterable[BootKey]) -> None:
+        """Have running boots stopped whose outcome nobody needs any more."""
         with self._changed:
-            keys = (*self._prepared, *self._running, *(one.key for one in self._ended))
-        return frozenset(key.set_id for key in keys)
+            self._unwanted |= self._running.keys() & set(keys)
+
+    def is_unwanted(self, key: BootKey) -> bool:
+        with self._changed:
+            return key in self._unwanted
 
     def prepare(self, key: BootKey, boot: Callable[[], BootResult]) -> None:
         """Have a boot started by the next `start`."""
@@ -117,6 +135,7 @@ class BootThreads:
             outcome = words_of(internal_error(key.set_id.name, error))
         with self._changed:
             del self._running[key]
+            self._unwanted.discard(key)
             self._ended.append(EndedBoot(key, isinstance(outcome, Stopped)))
             if not isinstance(outcome, Stopped):
                 self._outcomes[key] = outcome

@@ -32,6 +32,7 @@ class Reconciler:
         states, running = self.parts.states, self.parts.busy
         self._restore_returned(scanned)
         held = self.parts.requests.open.cloud_holds
+        self._stop_boots(scanned)
         scanned = self._note_waits(replace(scanned, assembly=with_held_clouds(scanned.assembly, held)))
         idle = [record for record in scanned.present() if record.id not in running]
         write_late_outputs(idle, scanned.listing, states=states, conditions=conditions)
@@ -58,6 +59,12 @@ class Reconciler:
         gone = [(record, owner) for record, owner in back if record and record.reason == GONE]
         self.parts.states.put_all([replace(record, reason="", owner=owner) for record, owner in gone])
         self.parts.requests.drop_returned({record.id for record in scanned.present()})
+
+    def _stop_boots(self, scanned: FolderScan) -> None:
+        """Have the test boots stopped on clouds that their sets no longer go to."""
+        ready = {found.id: found for found in scanned.assembly.ready}
+        boots = [key for key in self.parts.boots.open if key.set_id in ready]
+        self.parts.boots.stop(key for key in boots if key.cloud not in ready[key.set_id].clouds)
 
     def _note_waits(self, scanned: FolderScan) -> FolderScan:
         """Note the clouds that sets do not go to yet, and report each reason once.

@@ -104,7 +104,7 @@ class Requests:
 
     def carry_out(
         self,
-        running: Collection[SetId],
+        is_busy: Callable[[SetId, str], bool],
         availability: CloudAvailability,
         listener: Listener,
         *,
@@ -112,20 +112,21 @@ class Requests:
     ) -> bool:
         """Update, and do what needs no scan. Return True if a cloud is to be probed now.
 
-        A set at work stops first, and is forgotten at a later call. Its retry waits for the attempt's end.
+        A set at work, by `is_busy` on a cloud, stops first, and is forgotten at a later call. Its retry waits
+        for the attempt's end.
         """
         before = self.open
         self.update()
         for event in events_between(before, self.open):
             listener.tell(event)
         for request in [one for one in self.open.requests if one.verb == "forget"]:
-            if request.set_id in running:
+            if is_busy(request.set_id, request.cloud):
                 continue
             if request.cloud:
                 self._forget_on_cloud(request, listener)
             else:
                 self._forget(request.set_id, listener, builds)
-        asked = [self._states.get(key) for key in self.open.sets("retry") if key not in running]
+        asked = [self._states.get(key) for key in self.open.sets("retry") if not is_busy(key, "")]
         is_blocked = False
         for record in filter(None, asked):
             is_blocked |= self._await_clouds(record, availability)

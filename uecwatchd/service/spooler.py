@@ -145,7 +145,7 @@ class Spooler:
         self._parts.states.catch_up()
         availability = setup.tools.clouds.availability
         listener, builds = setup.tools.reporting.listener, setup.settings.install.builds
-        if self._parts.requests.carry_out(self._parts.busy, availability, listener, builds=builds):
+        if self._parts.requests.carry_out(self._parts.is_busy, availability, listener, builds=builds):
             self._ended()  # for a probe is due at once
         self._sweep_work()
         self.look_at_builds()
@@ -208,8 +208,8 @@ class Spooler:
             self._next_prune = parts.monotonic() + PRUNE_EVERY_SECONDS
             self._ask_to_prune(None)
         due = parts.requests.retirements(now=tools.clocks.now())
-        taken = parts.dispatcher.taken | parts.boots.sets
-        free = (one for one in due if one.set_id not in taken)
+        taken = parts.dispatcher.taken
+        free = (one for one in due if one.set_id not in taken and not parts.boots.has(one.set_id, one.cloud))
         parts.retiring.begin(free, record=parts.states.get, tools=tools)
         return has_ended
 

@@ -40,6 +40,11 @@ class LastingParts:
         """Sets that are worked on: in a worker, in a test boot, or for a request about their images."""
         return frozenset(self.dispatcher.running) | self.boots.sets | self.retiring.running
 
+    def is_busy(self, set_id: SetId, cloud: str) -> bool:
+        """Tell if a set is worked on, as far as that matters for one cloud; an empty name means all."""
+        at_work = set_id in self.dispatcher.running or set_id in self.retiring.running
+        return at_work or self.boots.has(set_id, cloud)
+
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredParts:

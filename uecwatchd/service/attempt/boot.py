@@ -126,6 +126,8 @@ def _prepare(job: Job, image_id: str, tools: AttemptTools) -> None:
     try:
         claim = acquire_boots(tools.state_folder, cloud.account)
     except LockTaken as error:
+        mine = (one for one in tools.boot_threads.open if one.set_id == job.record.id)
+        tools.boot_threads.stop(one for one in mine if one.cloud == cloud.name and one.image_id != image_id)
         raise Booting(f"another test boot on cloud {cloud.name}") from error
     try:
         _tell_unsent(job, tools)
@@ -235,7 +237,7 @@ def launch_request(image: Image, settings: CloudSettings) -> LaunchRequest:
 
 
 def _boot_tools(job: Job, tools: AttemptTools) -> BootTools:
-    check = partial(stop_if_asked, job, tools)
+    check = partial(_stop_if_unwanted, job, tools)
     return BootTools(
         cloud=job.cloud,
         boots=tools.ledger.boots,
@@ -248,6 +250,14 @@ def _boot_tools(job: Job, tools: AttemptTools) -> BootTools:
         now=tools.clocks.now,
         monotonic=tools.clocks.monotonic,
     )
+
+
+def _stop_if_unwanted(job: Job, tools: AttemptTools) -> None:
+    stop_if_asked(job, tools)
+    image_id, cloud = job.record.image_id("machine"), job.cloud.name
+    if tools.boot_threads.is_unwanted(BootKey(job.record.id, cloud, image_id)):
+        what, why = f"{job.found.name}: stopped the test boot of {image_id}", "the set has other files by now"
+        raise Stopped(what, f"{why}, or does not go to cloud {cloud}", "Its outcome is not needed any more.")
 
 
 def _show(job: Job, lines: Sequence[str], last: str) -> None:
