@@ -81,7 +81,7 @@ def test_an_installer_that_fails_and_powers_off_has_installed_nothing(builds: Bu
     make_iso(builds.files / "tiny.iso", installer(None, POWER_OFF, lines=("NO MIRROR",)))
     status = builds.build()
     assert failure(status) == (
-        "rejected: karmic: the installed system does not come up: there is no boot loader on its disk: "
+        "rejected: the installed system does not come up: there is no boot loader on its disk: "
         "the installer has failed, or has not come to its end"
     )
     assert "NO MIRROR" in status.console
@@ -91,7 +91,7 @@ def test_an_installer_that_fails_and_powers_off_has_installed_nothing(builds: Bu
 def test_an_installer_that_hangs_is_ended_at_the_time_limit(builds: Builds) -> None:
     make_iso(builds.files / "tiny.iso", installer(None, HANG, lines=("Which keyboard?",)))
     status = builds.build(time_limit="2s")
-    assert failure(status) == "rejected: karmic: its installation does not end: it still runs after 2 s"
+    assert failure(status) == "rejected: its installation does not end: it still runs after 2 s"
     assert status.console[-1] == "Which keyboard?"
     assert status.stage == "install"
     picture = builds.folder / status.key / status.screenshot
@@ -156,14 +156,14 @@ def test_a_step_of_a_layer_that_fails_is_named(builds: Builds) -> None:
     said = "uecwatchd-layer: step 2 failed with exit code 7"
     status = builds.build(**base_that_says(builds, said))
     assert failure(status) == (
-        'rejected: karmic: the layer is not complete: "echo no route; exit 7" has failed with exit code 7'
+        'rejected: the layer is not complete: "echo no route; exit 7" has failed with exit code 7'
     )
     assert said in status.console
 
 
 def test_a_base_that_runs_no_user_data_is_named(builds: Builds) -> None:
     status = builds.build(**base_that_says(builds, "x login:"))
-    assert failure(status) == "rejected: karmic: nothing was added to the base: it has run no user data"
+    assert failure(status) == "rejected: nothing was added to the base: it has run no user data"
 
 
 def test_a_base_that_is_larger_than_the_disk_is_refused(builds: Builds) -> None:
@@ -224,7 +224,7 @@ def test_without_qemu_its_package_is_named(builds: Builds) -> None:
 def test_a_machine_that_qemu_cannot_make_is_deferred_with_its_reason(builds: Builds) -> None:
     make_iso(builds.files / "tiny.iso", installer(GOOD_SYSTEM, POWER_OFF))
     status = builds.build(memory="900G")
-    assert failure(status).startswith("deferred: karmic: QEMU has failed: cannot set up guest memory")
+    assert failure(status).startswith("deferred: QEMU has failed: cannot set up guest memory")
 
 
 def test_a_file_that_has_changed_since_the_request_is_not_installed_from(builds: Builds) -> None:

@@ -177,6 +177,7 @@ def test_a_killed_worker_takes_its_machine_along_and_the_next_one_installs_anew(
     assert queued_builds(builds.folder) == (key,)
     assert builds.work()
     assert builds.status(key).state == "done"
+    assert builds.told[-1].startswith("karmic: installed in ")
     assert builds.console(key).count("INSTALLING") == 1, "the console begins again, too"
 
 

@@ -130,17 +130,17 @@ def _install(build: _Build, files: OpenFiles) -> None:
         _watch(build, machine, partial(_is_installer_over, build), limit=request.recipe.time_limit)
         _check_end(build, machine)
     if not has_boot_loader(folder):
-        what = f"{request.set_name}: the installed system does not come up"
+        what = "the installed system does not come up"
         why = "there is no boot loader on its disk: the installer has failed, or has not come to its end"
         raise Rejected(what, why, LOOK_HINT)
     flush_disk(folder)
 
 
 def _is_installer_over(build: _Build, machine: Machine) -> bool:
-    recipe, name = build.request.recipe, build.request.set_name
+    recipe = build.request.recipe
     if NO_BOOT in machine.text:
         hint = "Use an image that starts on a PC with a BIOS, or name kernel and initrd in it."
-        raise Rejected(f"{name}: its installer does not start", f"the firmware says: {NO_BOOT}", hint)
+        raise Rejected("its installer does not start", f"the firmware says: {NO_BOOT}", hint)
     if recipe.restarts and not build.is_last_start and machine.starts > recipe.restarts:
         build.is_last_start = machine.monitor.command("set-action", reboot="shutdown")
     return machine.is_over
@@ -148,22 +148,22 @@ def _is_installer_over(build: _Build, machine: Machine) -> bool:
 
 def _check_end(build: _Build, machine: Machine) -> None:
     """Raise the error of a machine without an end by itself, or of a failed layer."""
-    name, recipe = build.request.set_name, build.request.recipe
+    recipe = build.request.recipe
     if complaint := machine.complaint():
-        raise Deferred(f"{name}: QEMU has failed", complaint, "It is tried again by itself.")
+        raise Deferred("QEMU has failed", complaint, "It is tried again by itself.")
     steps = list(layer_steps(recipe))
     if not steps:
         return
     end = find_end(machine.text)
     if end is None:
         hint = "The base needs cloud-init, or something like it, which runs user data at its first boot."
-        raise Rejected(f"{name}: nothing was added to the base", "it has run no user data", hint)
+        raise Rejected("nothing was added to the base", "it has run no user data", hint)
     if end.failed_step:
         step = steps[end.failed_step - 1] if end.failed_step <= len(steps) else ""
         is_packages = bool(recipe.packages) and end.failed_step == 1
         what = f"installing {', '.join(recipe.packages)}" if is_packages else step
         why = f"{quoted(what)} has failed with exit code {end.exit_code}"
-        raise Rejected(f"{name}: the layer is not complete", why, LOOK_HINT)
+        raise Rejected("the layer is not complete", why, LOOK_HINT)
 
 
 def _boot_again(build: _Build, files: OpenFiles) -> None:
@@ -177,8 +177,8 @@ def _boot_again(build: _Build, files: OpenFiles) -> None:
 
 
 def _is_up(build: _Build, machine: Machine) -> bool:
-    name, expect = build.request.set_name, build.request.recipe.expect
-    what = f"{name}: the installed system does not come up"
+    expect = build.request.recipe.expect
+    what = "the installed system does not come up"
     if NO_BOOT in machine.text:
         why = "its disk does not boot: the installer has not finished, or has installed no boot loader"
         raise Rejected(what, why, LOOK_HINT)
@@ -189,7 +189,7 @@ def _is_up(build: _Build, machine: Machine) -> bool:
         return True
     if machine.is_over:
         if complaint := machine.complaint():
-            raise Deferred(f"{name}: QEMU has failed", complaint, "It is tried again by itself.")
+            raise Deferred("QEMU has failed", complaint, "It is tried again by itself.")
         raise Rejected(what, "it restarts, or switches itself off, instead of coming up", LOOK_HINT)
     return False
 
@@ -239,14 +239,14 @@ def _watch(build: _Build, machine: Machine, is_over: Judge, *, limit: float) -> 
 
 
 def _too_late(build: _Build, limit: float) -> Rejected:
-    name, recipe = build.request.set_name, build.request.recipe
+    recipe = build.request.recipe
     if build.progress.status.stage == "install":
         hint = "See where it waits in the picture of its screen, and answer that; or raise time_limit."
-        return Rejected(f"{name}: its installation does not end", f"it still runs after {limit:.0f} s", hint)
+        return Rejected("its installation does not end", f"it still runs after {limit:.0f} s", hint)
     wanted = quoted(recipe.expect) if recipe.expect else "a login, or the end of cloud-init,"
     hint = "Let the system use its serial port (console=ttyS0), or say in expect what it writes there."
     why = f"its console does not have {wanted} after {limit:.0f} s"
-    return Rejected(f"{name}: the installed system does not come up", why, hint)
+    return Rejected("the installed system does not come up", why, hint)
 
 
 # --- its end ----------------------------------------------------------------------------------------------

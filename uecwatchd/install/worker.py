@@ -9,6 +9,7 @@ import shutil
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,12 +104,13 @@ class _Worker:
             self._tools.wait(LOOK_SECONDS)
 
     def _build(self, key: str) -> None:
+        name = self._set_name(key)
         try:
             status = self._carry_out(key)
         except Stopped:
             if is_withdrawn(self._builds, key):
                 end_build(self._builds, key)
-                self._tools.tell(f"{key}: the installation was withdrawn")
+                self._tools.tell(f"{name}: the installation was withdrawn")
             return
         except FileNotFoundError:  # its folder was removed by hand
             return
@@ -119,9 +121,15 @@ class _Worker:
         except Exception as error:  # noqa: BLE001 (one build must not end the others)
             self._tools.tell(traceback.format_exc())
             why, hint = f"{type(error).__name__}: {error}", "This is an error of uecwatchd: see the journal."
-            status = self._refuse(key, self._tools.now(), f"{key}: the installation has failed", why, hint)
+            status = self._refuse(key, self._tools.now(), "the installation has failed", why, hint)
         end_build(self._builds, key)
-        self._tools.tell(_describe(status))
+        self._tools.tell(f"{name}: {_describe(status)}")
+
+    def _set_name(self, key: str) -> str:
+        """Return the name of the set that has asked for a build, for the journal."""
+        with suppress(OSError, Malformed):
+            return read_request(self._builds, key).set_name
+        return key
 
     def _carry_out(self, key: str) -> BuildStatus:
         program = shutil.which(self._program)
@@ -133,7 +141,7 @@ class _Worker:
             request = read_request(self._builds, key)
         except Malformed as error:
             hint = "See that the service and the worker are of one version."
-            return self._refuse(key, began, f"{key}: its request cannot be used", str(error), hint)
+            return self._refuse(key, began, "its request cannot be used", str(error), hint)
         build = BuildTools(
             self._builds, program, self._trial, self._tools.is_stopping, self._tools.tell, now=self._tools.now
         )
@@ -149,4 +157,4 @@ class _Worker:
 def _describe(status: BuildStatus) -> str:
     if status.failure is not None:
         return f"{problem(status.failure)}. {status.failure.hint}"
-    return f"{status.key}: installed in {status.ended - status.began:.0f} s"
+    return f"installed in {status.ended - status.began:.0f} s"
