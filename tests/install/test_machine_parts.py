@@ -126,3 +126,7 @@ def test_the_script_of_a_layer_tells_its_first_failure(tmp_path: Path) -> None:
 def test_a_layer_that_is_complete_says_so() -> None:
     assert find_end("noise\nuecwatchd-layer: done\n") == LayerEnd()
     assert find_end("still at it") is None
+    assert find_end("+ tell uecwatchd-layer: done\r\n") is None
+    assert find_end(
+        "uecwatchd-layer: done\r\nuecwatchd-layer: step 2 failed with exit code 7\r\n"
+    ) == LayerEnd(2, 7)

@@ -21,7 +21,10 @@ MANAGERS = (
     ("zypper", "zypper -qn install"),
     ("apk", "apk add -q"),
 )
-_TOLD = re.compile(rf"{MARK}: (?:step (?P<step>\d+) failed with exit code (?P<code>\d+)|(?P<done>done))")
+# A line of its own: a guest may also write about it, or show the script.
+_TOLD = re.compile(
+    rf"^{MARK}: (?:step (?P<step>\d+) failed with exit code (?P<code>\d+)|(?P<done>done))\s*$", re.MULTILINE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,8 @@ def _install(packages: Iterable[str]) -> str:
 
 
 def find_end(console: str) -> LayerEnd | None:
-    """Return the end that a console tells of; None if there is none in it."""
-    found = _TOLD.search(console)
+    """Return the end that a console tells of last; None if there is none in it."""
+    *_, found = None, *_TOLD.finditer(console)
     if found is None:
         return None
     return LayerEnd() if found["done"] else LayerEnd(int(found["step"]), int(found["code"]))
