@@ -173,8 +173,8 @@ def _await_end(config: Path, clock: Callable[[], float]) -> list[Mapping[str, An
 def is_stuck(row: Mapping[str, Any], *, has_waited: bool) -> bool:
     """Tell if a set does not go on by itself.
 
-    `has_waited` is True after the time that a file may take. A waiting set that was begun, or is looked at again, waits for the service: for its installation, for its
-    cloud, or for its test boot.
+    `has_waited` is True after the time that a file may take. A waiting set that was begun, or is looked at
+    again, waits for the service: for its installation, for its cloud, or for its test boot.
     """
     if row["state"] != "waiting":
         return row["state"] in ("rejected", "halted", "deferred")
