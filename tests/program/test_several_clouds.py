@@ -314,9 +314,12 @@ def test_a_boot_ends_when_the_set_goes_to_its_cloud_no_more_and_delays_no_reques
         until(lambda: len(living(host.cloud)) == 1)
         host.ask("forget", "karmic", "--cloud", "far")
         until(lambda: "forgotten on cloud far" in host.ask("log", "karmic")[0])
+        log = (host.spool / "karmic.uec.log").read_text()
+        assert "is running on cloud default" in log
+        assert "has passed its test boot on cloud far: " in log
         assert len(living(host.cloud)) == 1, "it goes on"
         (host.spool / "karmic.toml").write_text(f'{KEEP}clouds = ["far"]\ntest = true\n')
-        until(lambda: living(host.cloud) == [], "it is stopped")
+        until(lambda: all(one.state != "running" for one in host.cloud.instances), "it is stopped")
 
 
 def test_a_boot_of_a_file_that_is_replaced_ends_and_the_new_one_is_booted(host: Host) -> None:

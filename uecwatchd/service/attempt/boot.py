@@ -22,7 +22,7 @@ from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.standing import by_cloud, with_each
 from uecwatchd.outputs.ledger_progress import drop_progress, progress_in_ledger
 from uecwatchd.outputs.result_files import LogFile
-from uecwatchd.outputs.wording import moment, waiting_for
+from uecwatchd.outputs.wording import moment, on_cloud, waiting_for
 from uecwatchd.service.attempt.context import AttemptTools, Job, pause, stop_if_asked, tell
 from uecwatchd.service.attempt.trial import refuse
 from uecwatchd.service.boot_threads import BootKey, EndedBoot
@@ -63,7 +63,8 @@ def boot_once(job: Job, tools: AttemptTools) -> Job:
     }
     if not result.has_passed:
         raise _failed(job, result, tools)
-    what = f"{image_id} has passed its test boot: {result.verdict.why}, {result.seconds} s after its launch"
+    after = f"{result.verdict.why}, {result.seconds} s after its launch"
+    what = f"{image_id} has passed its test boot{on_cloud(job.record)}: {after}"
     tell(job, Kind.BOOTED, what, fields=fields)
     _find(job, image_id)  # somebody may have removed it in the meantime
     return _with_default_visibility(job)
@@ -243,7 +244,7 @@ def _boot_tools(job: Job, tools: AttemptTools) -> BootTools:
         boots=tools.ledger.boots,
         state_folder=tools.state_folder,
         host=tools.host,
-        tell=lambda sentence: tell(job, Kind.BOOTED, sentence),
+        tell=lambda sentence: tell(job, Kind.BOOTED, f"{sentence}{on_cloud(job.record)}"),
         show=partial(_show, job),
         check=check,
         sleep=lambda seconds: pause(seconds, tools, check),

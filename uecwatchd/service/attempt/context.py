@@ -139,7 +139,8 @@ def stop_if_asked(job: Job, tools: AttemptTools) -> None:
     if tools.stopping.is_set():
         raise Stopped(what, "the service was asked to stop", "It continues at the next start.")
     if why := tools.interrupts.reason(job.record.id, job.record.cloud):
-        release = command("release", job.record.id)
+        scope = "" if tools.interrupts.reason(job.record.id) else job.record.cloud
+        release = command("release", job.record.id, scope)
         raise Stopped(what, why, NEXT[why].format(release=release))
 
 
