@@ -220,6 +220,7 @@ APART = {
     "versions": "is for people",
     "regional": "is of addresses, and the embedded cloud has but one",
     "shutdown_needs_volume": "is of volumes, and no image of a bundle has one",
+    "launch_dry_run": "is of a question of `check`, which a cloud that ignores it would take for a launch",
     "opens_bundles": "is of what an image proves, and the embedded cloud opens every bundle at once",
 }
 
