@@ -71,12 +71,9 @@ class Service:
         )
         self._heartbeat = Heartbeat(conditions, monotonic=clocks.monotonic)
         self._tools = self._shared.tools_for(settings)
+        clouds = self._tools.clouds
         self._probes = ProbeThread(
-            self._tools.clouds,
-            ledger=ledger,
-            clocks=clocks,
-            resumed=self._resumed,
-            conditions=conditions,
+            clouds, ledger=ledger, clocks=clocks, resumed=self._resumed, conditions=conditions
         )
         self._reaper = reaper_of(self._shared, self._tools)
         self._messages = Messages(settings.notify, self._shared)

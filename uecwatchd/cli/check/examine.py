@@ -52,10 +52,7 @@ def examine(
     except UecError as error:
         yield bad(error)
         bucket = None
-    for folder in settings.spool.folders:
-        yield from _in_words(str(folder), unless_bound(unit, folder, examine_folder(folder)))
-        policy = settings.spool.policy_of(folder)
-        yield from _in_words(str(folder), examine_members(folder, policy, clouds=settings.clouds))
+    yield from _examine_spool(settings, unit)
     state = examine_state(settings, made=bool(unit and makes(unit, settings.state.dir)))
     yield from _in_words(str(settings.state.dir), state)
     for setting, folder in settings.outputs.folders().items():
@@ -69,6 +66,13 @@ def examine(
     for cloud in settings.clouds.values():
         found = examine_cloud(cloud, bucket=bucket, clock=clock, stop=stop, sealed=sealed)
         yield from _in_words(f"cloud {cloud.name}", found)
+
+
+def _examine_spool(settings: Settings, unit: Unit | None) -> Iterator[Finding]:
+    for folder in settings.spool.folders:
+        yield from _in_words(str(folder), unless_bound(unit, folder, examine_folder(folder)))
+        policy = settings.spool.policy_of(folder)
+        yield from _in_words(str(folder), examine_members(folder, policy, clouds=settings.clouds))
 
 
 def _in_words(what: str, findings: Iterable[Finding]) -> Iterator[Finding]:

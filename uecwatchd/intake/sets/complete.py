@@ -29,7 +29,15 @@ from uecwatchd.intake.sets.recipes import (
     recipe_files,
     stamp_with_base,
 )
-from uecwatchd.intake.sets.records import FromImage, ImageSet, Member, NotReady, Rules, WindowsBoot
+from uecwatchd.intake.sets.records import (
+    FromImage,
+    ImageSet,
+    Member,
+    NotReady,
+    RecipeFiles,
+    Rules,
+    WindowsBoot,
+)
 from uecwatchd.intake.sets.requirements import (
     boots_alone,
     check_complete,
@@ -194,12 +202,7 @@ def _unidentified_waits(sidecar: Sidecar, rules: Rules) -> Mapping[str, str]:
 
 
 def _recipe_set(
-    folder: FolderContents,
-    candidate: SetCandidate,
-    sidecar: Sidecar,
-    owned: list[str],
-    *,
-    is_new: bool,
+    folder: FolderContents, candidate: SetCandidate, sidecar: Sidecar, owned: list[str], *, is_new: bool
 ) -> ImageSet:
     """Return the set of a recipe, without members. They are judged when its system is installed."""
     assert sidecar.install  # noqa: S101 (the caller has looked)
@@ -232,12 +235,21 @@ def _recipe_set(
     found = _image_set(
         view, candidate, sidecar, (), sums, alone=False, unread=unread, sources=paths, boot=folder.boot
     )
-    before = sets.finished.get(found.name)
-    stamp = stamp_with_base(found.stamp, before, files.base_set, sets)
-    if stamp != before:
-        check_base(candidate, sets)
+    stamp = _stamp_over_base(found.stamp, candidate, files, sets)
     waits = _unidentified_waits(sidecar, rules)
     return replace(found, form="recipe", recipe=files, stamp=stamp, waits=waits)
+
+
+def _stamp_over_base(stamp: str, candidate: SetCandidate, files: RecipeFiles, sets: BaseSets) -> str:
+    """Return the stamp of a recipe over that of its base.
+
+    Raises NotReady if the recipe is new and its base waits.
+    """
+    before = sets.finished.get(candidate.name)
+    stamp = stamp_with_base(stamp, before, files.base_set, sets)
+    if stamp != before:
+        check_base(candidate, sets)
+    return stamp
 
 
 def _check_around_disk(
