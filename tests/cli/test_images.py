@@ -3,7 +3,7 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from itertools import takewhile
 from pathlib import Path
@@ -14,6 +14,7 @@ import pytest
 from tests.support.host import Host
 from uecwatchd.cli.images import ListedImage, Origin, as_json, rows, with_origins
 from uecwatchd.cli.options import MADE_HERE
+from uecwatchd.cli.verbs import build_parser
 from uecwatchd.clouds.images import Device, Image
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger.records import BundleRecord, SetRecord, TargetImage, TargetRecord
@@ -254,3 +255,11 @@ def test_the_help_says_what_the_columns_are(host: Host) -> None:
     printed = " ".join(host.run("images", "--help").stdout.split())
     assert "euca-describe-images" in printed
     assert "fifteenth" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "cloud"),
+    [((), None), (("far",), "far"), (("--cloud", "far"), "far"), (("--cloud=far", "--all"), "far")],
+)
+def test_the_cloud_of_a_list_is_a_word_or_an_option(words: Sequence[str], cloud: str | None) -> None:
+    assert build_parser().parse_args(["images", *words]).cloud == cloud

@@ -18,7 +18,7 @@ from tests.support.host import Host
 from tests.support.listener import Recorder
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.bundle.upload_slots import UploadSlots
-from uecwatchd.cli.requests import decide
+from uecwatchd.cli.requests import decide, decide_on_cloud
 from uecwatchd.cli.status.rows import Row
 from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.availability import CloudAvailability
@@ -31,6 +31,7 @@ from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.outbox import Announced
 from uecwatchd.ledger.records import BundleRecord, Failure, MemberRecord, Request, SetRecord, TargetRecord
 from uecwatchd.ledger.sqlite import open_ledger
+from uecwatchd.ledger.standing import PARTLY, combine, seen_from
 from uecwatchd.outputs.ledger_progress import progress_in_ledger
 from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.service.attempt.context import AttemptTools
@@ -486,6 +487,21 @@ def test_whether_a_set_can_be_tried_again(row: Row, act: bool, words: str) -> No
     verdict = decide("retry", row, alive=True)
     assert verdict.act is act
     assert words in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("cloud", "words"),
+    [("a", "karmic on cloud a is done: its image"), ("b", "karmic on cloud b is tried again now, although")],
+)
+def test_a_retry_on_one_cloud_tells_what_happens_there(cloud: str, words: str) -> None:
+    both = replace(RECORD, cloud="a", targets=(TargetRecord("a"), TargetRecord("b", place=1)))
+    done = replace(seen_from(both, "a"), state="done")
+    row = replace(DEFERRED, state=PARTLY, record=combine(replace(seen_from(done, "b"), state="rejected")))
+    effect = decide_on_cloud("retry", row, cloud, {}, alive=False)
+    assert effect is not None
+    assert effect.act
+    assert effect.sentence.startswith(words)
+    assert effect.sentence.endswith("or by: uecwatchd once")
 
 
 @pytest.mark.parametrize(

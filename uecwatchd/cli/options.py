@@ -249,8 +249,10 @@ def add_orphans_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_images_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cloud", metavar="NAME", help="default: the cloud for sets without `clouds`")
+    # Without a default, or it would replace the one of the option.
     parser.add_argument(
-        "cloud", nargs="?", metavar="CLOUD", help="default: the cloud for sets without `clouds`"
+        "cloud", nargs="?", default=argparse.SUPPRESS, metavar="CLOUD", help="the same, without --cloud"
     )
     parser.add_argument("--all", action="store_true", help="also images of others that we may see")
     parser.add_argument("--made-here", action="store_true", help="only what this host made")

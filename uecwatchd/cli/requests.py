@@ -75,8 +75,9 @@ def _run(verb: Verb, arguments: argparse.Namespace) -> int:
         row = past
     cloud, held = arguments.cloud or "", found.known.cloud_holds.get(row.id, {})
     check_cloud(row, cloud, settings.clouds)
-    effect = decide_on_cloud(verb, row, cloud, held) if cloud else None
-    effect = effect or decide(verb, row, alive=found.known.alive, held=held)
+    alive = found.known.alive
+    effect = decide_on_cloud(verb, row, cloud, held, alive=alive) if cloud else None
+    effect = effect or decide(verb, row, alive=alive, held=held)
     if effect.act:
         _act(verb, row, settings, cloud)
     say(effect.sentence)
@@ -185,10 +186,12 @@ def _past_row(settings: Settings, words: str) -> Row | None:
 # --- what comes of it -------------------------------------------------------------------------------------
 
 
-def decide_on_cloud(verb: Verb, row: Row, cloud: str, held: Mapping[str, float]) -> VerbEffect | None:
+def decide_on_cloud(
+    verb: Verb, row: Row, cloud: str, held: Mapping[str, float], *, alive: bool
+) -> VerbEffect | None:
     """Decide what a verb does for a set on one cloud; None if the cloud makes no difference.
 
-    `held` are the clouds that the set is held for.
+    `held` are the clouds that the set is held for; `alive` is True if a daemon runs.
     """
     name, release = row.name, f"{_command('release', row)} --cloud {shell_word(cloud)}"
     if verb in ("hold", "release") and row.held_since is not None:
@@ -209,6 +212,9 @@ def decide_on_cloud(verb: Verb, row: Row, cloud: str, held: Mapping[str, float])
         return _effect(f"What is known of {name} on cloud {cloud} is forgotten.{stays}{again}")
     if seen and seen.awaits_requirements:
         return _no_effect(f"{name} waits for {seen.reason} on cloud {cloud}.", os.EX_TEMPFAIL)
+    if seen and row.state == PARTLY and seen.state in _AGAIN:
+        words = _AGAIN[seen.state].format(name=f"{name} on cloud {cloud}", cloud=cloud)
+        return _effect(words + _later(alive=alive))
     return None
 
 
@@ -217,7 +223,7 @@ def decide(verb: Verb, row: Row, *, alive: bool, held: Collection[str] = ()) -> 
 
     `held` are the clouds that it is held for.
     """
-    later = "" if alive else " No daemon is running: it is done when one runs, or by: uecwatchd once"
+    later = _later(alive=alive)
     if verb == "retry":
         return _retry(row, later)
     if verb == "forget":
@@ -225,6 +231,10 @@ def decide(verb: Verb, row: Row, *, alive: bool, held: Collection[str] = ()) -> 
     if verb == "release" and row.held_since is None and held:
         return _effect(f"{row.name} is held no longer on {' and '.join(f'cloud {one}' for one in held)}.")
     return _hold(row) if verb == "hold" else _release(row, later)
+
+
+def _later(*, alive: bool) -> str:
+    return "" if alive else " No daemon is running: it is done when one runs, or by: uecwatchd once"
 
 
 def _command(verb: Verb, row: Row) -> str:
