@@ -51,6 +51,11 @@ def failure(status: BuildStatus) -> str:
     return f"{status.failure.kind}: {status.failure.what}: {status.failure.why}"
 
 
+def has_picture(builds: Builds, status: BuildStatus) -> bool:
+    assert left(builds, status) == {"request.json", "status.json", "console.log", "screenshot.png"}
+    return (builds.folder / status.key / status.screenshot).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
 def test_a_system_that_boots_again_is_installed(builds: Builds) -> None:
     make_iso(builds.files / "tiny.iso", installer(GOOD_SYSTEM, POWER_OFF))
     status = builds.build()
@@ -85,7 +90,7 @@ def test_an_installer_that_fails_and_powers_off_has_installed_nothing(builds: Bu
         "the installer has failed, or has not come to its end"
     )
     assert "NO MIRROR" in status.console
-    assert left(builds, status) == {"request.json", "status.json", "console.log"}
+    assert has_picture(builds, status), "of the last screen, before it was switched off"
 
 
 def test_an_installer_that_hangs_is_ended_at_the_time_limit(builds: Builds) -> None:
@@ -94,9 +99,7 @@ def test_an_installer_that_hangs_is_ended_at_the_time_limit(builds: Builds) -> N
     assert failure(status) == "rejected: its installation does not end: it still runs after 2 s"
     assert status.console[-1] == "Which keyboard?"
     assert status.stage == "install"
-    picture = builds.folder / status.key / status.screenshot
-    assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    assert left(builds, status) == {"request.json", "status.json", "console.log", "screenshot.png"}
+    assert has_picture(builds, status)
 
 
 def test_an_installer_that_restarts_for_ever_is_ended_at_its_first_restart(builds: Builds) -> None:
@@ -110,6 +113,7 @@ def test_a_system_that_restarts_for_ever_does_not_come_up(builds: Builds) -> Non
     make_iso(builds.files / "tiny.iso", installer(say("HERE") + RESTART, POWER_OFF))
     status = builds.build()
     assert "it restarts, or switches itself off, instead of coming up" in failure(status)
+    assert has_picture(builds, status)
     assert builds.console(status.key).count("HERE") == 1
 
 

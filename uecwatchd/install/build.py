@@ -103,7 +103,7 @@ def carry_out(request: BuildRequest, tools: BuildTools) -> BuildStatus:
         return _failed(build, error)
     except OSError as error:
         return _failed(build, no_folder(build.folder, error))
-    _tidy(build.folder)
+    _tidy(build.folder, but=SCREENSHOT)
     return build.progress.finish(disk=DISK)
 
 
@@ -118,7 +118,8 @@ def _is_installed(build: _Build, before: BuildStatus | None) -> bool:
 
 def _install(build: _Build, files: OpenFiles) -> None:
     request, folder = build.request, build.folder
-    (folder / CONSOLE).unlink(missing_ok=True)
+    for earlier in (CONSOLE, SCREENSHOT):
+        (folder / earlier).unlink(missing_ok=True)
     build.progress.enter("prepare")
     work = Preparation(request, files, folder, build.check)
     media = prepare(work)
@@ -168,6 +169,7 @@ def _check_end(build: _Build, machine: Machine) -> None:
 
 def _boot_again(build: _Build, files: OpenFiles) -> None:
     """Start the new disk alone, and wait until its system is up. Raises Rejected if it does not come up."""
+    (build.folder / SCREENSHOT).unlink(missing_ok=True)  # of the installer
     build.progress.enter("second boot", accelerator=build.accelerator)
     build.tools.tell(f"{build.request.set_name}: starting the new disk ({build.accelerator})")
     media = MachineMedia(DISK, snapshot=True)
@@ -227,6 +229,7 @@ def _watch(build: _Build, machine: Machine, is_over: Judge, *, limit: float) -> 
         if machine.read_console():
             build.progress.take(machine.text)
         build.progress.show()
+        machine.let_go()
         if is_over(machine):
             return
         check_space_for(build.folder, 0, WHAT)  # the ledger may be on the same disk

@@ -68,7 +68,8 @@ def machine_command(
         ),
         *("-serial", "chardev:serial"),
         *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"),
-        *([] if restarts else ["-no-reboot"]),
+        # A machine that has switched itself off stays, so that its last screen can be seen.
+        *("-action", f"shutdown=pause,reboot={'reset' if restarts else 'shutdown'}"),
         *_network(recipe),
         *_drives(recipe.disk_bus, recipe, media),
         *_start(recipe, media),
