@@ -170,6 +170,14 @@ def test_a_base_that_runs_no_user_data_is_named(builds: Builds) -> None:
     assert failure(status) == "rejected: nothing was added to the base: it has run no user data"
 
 
+def test_a_base_that_does_not_start_is_named(builds: Builds) -> None:
+    layer = base_that_says(builds)
+    (builds.files / "base.img").write_bytes(bytes(1 << 20))  # as the first blocks of most partitions
+    status = builds.build(**layer)
+    assert failure(status) == "rejected: its base does not start: the firmware says: No bootable device"
+    assert status.failure.hint.startswith("Use the whole disk")
+
+
 def test_a_base_that_is_larger_than_the_disk_is_refused(builds: Builds) -> None:
     layer = base_that_says(builds)
     os.truncate(builds.files / "base.img", 8 << 20)

@@ -143,6 +143,7 @@ def test_a_failed_installation_is_an_error_with_its_console_and_its_screen(
         error = (host.spool / "web.uec.error").read_text()
         assert error.startswith("web: the installation has failed.\n\nWhy: no login came.")
         assert "The end of the console:\n    No root file system is defined.\n    Power down.\n" in error
+        assert "Its screen is in web.uec.png." in error
         assert (host.spool / "web.uec.png").read_bytes().startswith(b"\x89PNG")
         host.ask("retry", "web")
         again = worker.next_request()

@@ -25,6 +25,7 @@ from uecwatchd.install.layer import find_end, layer_steps
 from uecwatchd.install.machine import Machine
 from uecwatchd.install.prepare import Preparation, find_trial_kernel, prepare
 from uecwatchd.install.progress import BuildProgress, no_folder
+from uecwatchd.install.recipe import InstallRecipe
 from uecwatchd.install.request import (
     CANCEL,
     CONSOLE,
@@ -48,7 +49,7 @@ NO_BOOT = "No bootable device"
 # What stays of a build that is over.
 RESULTS = (REQUEST, STATUS, CANCEL, CONSOLE, DISK, SCREENSHOT)
 TAIL_BYTES = 64 * 1024
-LOOK_HINT = "The last lines of its console are below; its screen is in the picture beside, if there is one."
+LOOK_HINT = "The last lines of its console are below."
 
 Judge = Callable[[Machine], bool]
 
@@ -140,11 +141,19 @@ def _install(build: _Build, files: OpenFiles) -> None:
 def _is_installer_over(build: _Build, machine: Machine) -> bool:
     recipe = build.request.recipe
     if NO_BOOT in machine.text:
-        hint = "Use an image that starts on a PC with a BIOS, or name kernel and initrd in it."
-        raise Rejected("its installer does not start", f"the firmware says: {NO_BOOT}", hint)
+        raise _no_start(recipe)
     if recipe.restarts and not build.is_last_start and machine.starts > recipe.restarts:
         build.is_last_start = machine.monitor.command("set-action", reboot="shutdown")
     return machine.is_over
+
+
+def _no_start(recipe: InstallRecipe) -> Rejected:
+    why = f"the firmware says: {NO_BOOT}"
+    if recipe.iso is None:
+        hint = "Use the whole disk of a system that boots on a PC with a BIOS: a partition alone does not."
+        return Rejected("its base does not start", why, hint)
+    hint = "Use an image that starts on a PC with a BIOS, or name kernel and initrd in it."
+    return Rejected("its installer does not start", why, hint)
 
 
 def _check_end(build: _Build, machine: Machine) -> None:
@@ -244,7 +253,7 @@ def _watch(build: _Build, machine: Machine, is_over: Judge, *, limit: float) -> 
 def _too_late(build: _Build, limit: float) -> Rejected:
     recipe = build.request.recipe
     if build.progress.status.stage == "install":
-        hint = "See where it waits in the picture of its screen, and answer that; or raise time_limit."
+        hint = "See on its screen where it waits, and answer that; or raise time_limit."
         return Rejected("its installation does not end", f"it still runs after {limit:.0f} s", hint)
     wanted = quoted(recipe.expect) if recipe.expect else "a login, or the end of cloud-init,"
     hint = "Let the system use its serial port (console=ttyS0), or say in expect what it writes there."

@@ -198,10 +198,14 @@ def write_latest(set_id: SetId, image_id: str) -> None:
     output_files.place(Path(set_id.folder), name, f"{image_id}\n".encode())
 
 
-def write_screenshot(record: SetRecord, content: bytes) -> None:
-    """Write the screen of a failed installation. Raises NameTaken, and errors of the disk."""
+def write_screenshot(record: SetRecord, content: bytes) -> str:
+    """Write the screen of a failed installation, and return the file's name.
+
+    Raises NameTaken, and errors of the disk.
+    """
     name = f"{output_files.output_stem(record.name)}{SCREENSHOT_SUFFIX}"
     output_files.place(Path(record.folder), name, content)
+    return name
 
 
 def remove_screenshot(record: SetRecord) -> None:

@@ -194,11 +194,12 @@ def read_console(builds: Path, build: SetBuild) -> tuple[list[str], SetBuild]:
     return [line[:LINE_CHARACTERS] for line in lines if line.strip()], replace(build, logged=logged)
 
 
-def copy_screenshot(record: SetRecord, status: BuildStatus, builds: Path) -> None:
-    """Copy the screen of a failed build beside the files of its set, if there is one."""
+def copy_screenshot(record: SetRecord, status: BuildStatus, builds: Path) -> str:
+    """Copy the screen of a failed build beside the files of its set. Returns its name, "" without it."""
     if not status.screenshot:
-        return
+        return ""
     with suppress(UecError):  # it is a help, and not needed
         with safe_open.open_member(builds, f"{status.key}/{SCREENSHOT}") as file:
             content = file.read(SCREENSHOT_BYTES)
-        result_files.write_screenshot(record, content)
+        return result_files.write_screenshot(record, content)
+    return ""

@@ -29,8 +29,8 @@ def judge_installed(found: ImageSet, recipe: RecipeFiles, disk: Entry, facts: Fa
     others = {f"{base}/{_last_part(path)}": path for path in recipe.listing.entries if path not in sidecars}
     listing = _listing(found, recipe, disk, facts, others)
     candidate = SetCandidate(found.name, "recipe", f"{base}/", sidecars, (disk.name, *others))
-    judged = _judge(candidate, listing, recipe)
     origin = InstalledDisk(recipe.source, is_layer=recipe.recipe.iso is None)
+    judged = _judge(candidate, listing, recipe, origin)
     # What is on it decides about clouds that were not identified, and not about those it is held for.
     held = {cloud: why for cloud, why in found.waits.items() if cloud not in recipe.rules.strange}
     return replace(
@@ -56,7 +56,7 @@ def judge_installed(found: ImageSet, recipe: RecipeFiles, disk: Entry, facts: Fa
     )
 
 
-def _judge(candidate: SetCandidate, listing: Listing, recipe: RecipeFiles) -> ImageSet:
+def _judge(candidate: SetCandidate, listing: Listing, recipe: RecipeFiles, origin: InstalledDisk) -> ImageSet:
     there = {file_names.fold_name(path): path for path in listing.entries}
     near, lists, boot = NearbyFiles(there=there), find_checksum_lists(listing), find_boot_folders(listing)
     boot = replace(boot, sets={file_names.fold_name(candidate.name): tuple(boot.files)})
@@ -67,6 +67,11 @@ def _judge(candidate: SetCandidate, listing: Listing, recipe: RecipeFiles) -> Im
         what = f"{candidate.name}: the installed disk is not a complete set"
         hint = 'Say kernel = "from-image" in its sidecar, or where its cloud gets the kernel from.'
         raise Rejected(what, f"it lacks {wait.reason}", hint) from wait
+    except Rejected as error:  # in the place of the disk, which nobody knows by its path
+        words = (
+            text.replace(candidate.paths[0], str(origin)) for text in (error.what, error.why, error.hint)
+        )
+        raise Rejected(*words) from error
 
 
 def _listing(

@@ -248,9 +248,10 @@ def defer_build(job: Job, tools: AttemptTools) -> tuple[SetRecord, Event]:
 
 def _failed(job: Job, status: BuildStatus, failure: BuildFailure, tools: AttemptTools) -> UecError:
     """Return the error of a failed build, with the end of its console; its screen goes beside the files."""
-    copy_screenshot(job.record, status, tools.install.builds)
+    picture = copy_screenshot(job.record, status, tools.install.builds)
     kind = Rejected if failure.kind == "rejected" else Deferred
-    error = kind(f"{job.found.name}: {failure.what}", failure.why, failure.hint)
+    hint = f"{failure.hint} Its screen is in {picture}." if picture else failure.hint
+    error = kind(f"{job.found.name}: {failure.what}", failure.why, hint)
     error.console = status.console
     return error
 
