@@ -55,7 +55,7 @@ class BootCleaner:
         for boot in left:
             self._end_left(boot, listed)
         if with_unknown:
-            known = {boot.token for boot in self.boots.open()}  # of other names of the account too
+            known = {boot.token for boot in self.boots.open() if self._may_be_at_work(boot)}
             for one in listed:
                 if one.token.startswith(self.mark) and one.token not in known and one.state != TERMINATED:
                     self._end_unknown(one)
@@ -77,6 +77,13 @@ class BootCleaner:
         """Tell if an instance that is not listed may still be."""
         age = self.now() - boot.began
         return 0 <= age < (UNLISTED_SECONDS if boot.instance_id else UNSEEN_SECONDS)
+
+    def _may_be_at_work(self, boot: BootRecord) -> bool:
+        """Tell if a boot is one of ours, or may be under way under another name of the account.
+
+        A name that was taken out of the configuration has nobody else to end its instances.
+        """
+        return boot.cloud == self.cloud.name or self.now() - boot.began < UNSEEN_SECONDS
 
     def _end_unknown(self, one: CloudInstance) -> None:
         boot = BootRecord(one.token, self.cloud.name, one.image_id, UNKNOWN_SET, self.now(), (), one.id)
