@@ -139,15 +139,15 @@ def test_a_withdrawn_installation_leaves_no_machine_and_no_file(unit: Machine) -
 
 def test_a_stop_of_the_unit_ends_its_machines_and_the_next_start_goes_on(unit: Machine) -> None:
     key = "c" * 32
-    unit.shell("systemctl stop uecwatchd-build.path")
     as_the_service(unit, "ask", key, "hang.iso")
-    unit.run("systemctl", "start", "uecwatchd-build")
     installing(unit, key)
+    # The path first, which any start of the service's unit has started: it would start the worker again.
+    unit.run("systemctl", "stop", "uecwatchd-build.path")
     unit.run("systemctl", "stop", "uecwatchd-build")
     assert unit.run("systemctl", "show", "--value", "-pResult", "uecwatchd-build").stdout == "success\n"
     # The cgroup is empty, but what was killed in it may still have to be reaped.
     until(lambda: unit.run("pgrep", "-u", "uecbuild", check=False).stdout == "", "the end of its machine")
-    assert status(unit, key)["state"] == "running"
+    assert status(unit, key)["state"] == "running", status(unit, key)["failure"]
     as_the_service(unit, "withdraw", key)
     unit.run("systemctl", "start", "uecwatchd-build.path")
     until(lambda: not unit.path(f"{BUILDS}/{key}").exists(), detail=lambda: log(unit))

@@ -106,6 +106,12 @@ def scene(host: Host, listener: Recorder, patience: RetryPolicy = ONE_LOOK) -> I
             made.spooler.close()
 
 
+def ask(host: Host, *arguments: str) -> str:
+    """Run a verb. It has a clock of its own, by which the files are new at first."""
+    until(lambda: "to be unchanged" not in host.ask("status")[0], "the files to settle")
+    return host.ask(*arguments)[0]
+
+
 def registrations(host: Host) -> int:
     return len(host.cloud.calls("RegisterImage"))
 
@@ -158,9 +164,7 @@ def test_the_reason_for_the_wait_is_reported_once_and_shown_by_status(host: Host
     sentence = f"karmic: waiting for {image.id}, pending since 2001-09-09 01:46:40 UTC on cloud default"
     assert listener.sentences(Kind.WAITING)[-1] == sentence
     assert sentence in log
-    # To `status`, which has its own clock, the files are new at first.
-    until(lambda: "to be unchanged" not in host.ask("status")[0], "the files to settle")
-    line = next(line for line in host.ask("status")[0].splitlines() if line.startswith("karmic "))
+    line = next(line for line in ask(host, "status").splitlines() if line.startswith("karmic "))
     assert f"for {image.id}, pending since 2001-09-09 01:46:40 UTC; looked at " in line
     report = host.report("karmic")
     assert (report["state"], report["waiting_for"]) == ("waiting", f"{image.id}, pending")
@@ -334,7 +338,7 @@ def test_a_pending_set_ends_registered_once_after_any_event(
         elif order == "touch":
             os.utime(host.spool / "karmic.img")
         elif order != "restart":
-            host.ask(order, "karmic")
+            ask(host, order, "karmic")
         asked = len(host.cloud.requests)
         made.after(60)
         if order == "hold":
@@ -414,7 +418,7 @@ def test_a_bundle_that_no_image_could_be_made_of_is_made_again(
     if order == "touch":
         os.utime(host.spool / "karmic.img")
     else:
-        host.ask(order, "karmic")
+        ask(host, order, "karmic")
     done = run(host, listener)
     assert done.state == "done", done.error
     (image,) = host.cloud.images
@@ -440,7 +444,7 @@ def test_a_failed_image_in_an_older_ledger_is_not_registered_again(
     (image,) = host.cloud.images
     host.cloud.backend.registry.set_image_state(image.id, "failed")
     right_again(host)
-    host.ask("retry", "karmic")
+    ask(host, "retry", "karmic")
     done = run(host, listener)
     assert done.state == "done", done.error
 
@@ -487,7 +491,7 @@ def test_any_member_may_fail_and_is_made_again_after_a_retry(
     host.cloud.faults.arm("image-fails", 1, spare=spare)
     with scene(host, listener, RetryPolicy(looks=(0.1, 0.1))) as made:
         assert made.after(0, "tiny").state == "rejected"
-    host.ask("retry", "tiny")
+    ask(host, "retry", "tiny")
     with scene(host, listener, RetryPolicy(looks=(0.1, 0.1))) as made:
         for _ in range(3):
             record = made.after(LONGEST_LOOK_SECONDS, "tiny")
