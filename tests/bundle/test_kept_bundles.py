@@ -144,7 +144,7 @@ def test_a_folder_that_cannot_be_used_is_no_obstacle(tmp_path: Path) -> None:
         assert "cannot write there" in keep(bundles)
 
 
-def test_a_disk_that_others_fill_meanwhile_ends_the_copy_and_has_its_space_again(small_disk: Path) -> None:
+def test_a_disk_that_others_fill_ends_the_copy_and_has_its_space_again(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=66m", str(small_disk)], check=True)
     with closing(KeptBundles(small_disk)) as bundles:
         bundles.is_wanted = True

@@ -36,7 +36,7 @@ def death_before(host: Host, moment: str) -> tuple[str, str, int]:
     return next((*pair, 1) for pair in pairwise(crossed(host)) if pair[1] == moment)
 
 
-def test_a_build_is_asked_for_again_and_made_once_wherever_the_program_dies(
+def test_a_build_is_asked_for_again_and_made_once_at_each_point_of_death(
     host: Host, builds: Path, killer: Killer, tmp_path: Path
 ) -> None:
     worker = HandWorker(builds, unprepared_qcow2(tmp_path))

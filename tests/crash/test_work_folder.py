@@ -45,7 +45,7 @@ def wrong(scene: Scene) -> list[str]:
     return [*found, *(f"left over: {path}" for path in work(scene).iterdir())]
 
 
-def test_each_file_is_made_once_wherever_the_program_dies(packed: Scene, killer: Killer) -> None:
+def test_each_file_is_made_once_at_each_point_of_death(packed: Scene, killer: Killer) -> None:
     packed.begin_again((ARCHIVE,))
     # The first file is written and not in place, then it is; then the others, and the note of them.
     deaths = [

@@ -107,7 +107,7 @@ def scene(host: Host, listener: Recorder, patience: RetryPolicy = ONE_LOOK) -> I
 
 
 def ask(host: Host, *arguments: str) -> str:
-    """Run a verb. It has a clock of its own, by which the files are new at first."""
+    """Run a verb. It has a clock of its own; for that the files are new at first."""
     until(lambda: "to be unchanged" not in host.ask("status")[0], "the files to settle")
     return host.ask(*arguments)[0]
 

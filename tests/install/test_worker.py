@@ -166,7 +166,7 @@ def test_a_stop_in_the_second_boot_does_not_install_again(builds: Builds) -> Non
     assert builds.console(key).count("INSTALLING") == 1
 
 
-def test_a_killed_worker_takes_its_machine_along_and_the_next_one_installs_anew(builds: Builds) -> None:
+def test_a_killed_worker_takes_its_machine_along_and_the_next_one_begins_again(builds: Builds) -> None:
     make_iso(builds.files / "tiny.iso", installer(GOOD_SYSTEM, DELAY + POWER_OFF))
     key = builds.ask()
     with worker_process(builds) as worker:

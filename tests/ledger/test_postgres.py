@@ -269,7 +269,7 @@ def test_a_database_that_is_away_defers_at_once_and_loses_no_story(
     assert book.history.story(RECORD.id) == (entry,)
 
 
-def test_a_password_that_is_changed_meanwhile_defers(
+def test_a_password_that_is_changed_during_the_work_defers(
     database_server: DatabaseServer, name: str, tmp_path: Path
 ) -> None:
     """The service goes on by itself when it is right again; only a start is refused."""

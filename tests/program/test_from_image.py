@@ -313,7 +313,7 @@ TAKES_PARTITIONS = "karmic.img is a whole disk, and cloud default starts an imag
     ],
     indirect=["host"],
 )
-def test_a_whole_disk_for_a_cloud_that_starts_partitions_is_told_with_its_remedy(
+def test_a_whole_disk_for_a_cloud_that_starts_partitions_is_shown_with_its_remedy(
     host: Host, sidecar: str, *, is_told: bool
 ) -> None:
     image = disk(host.folder / "disk", MBR, (1, root(host, SYSTEM | BOOT)), size=80 * MIB)
