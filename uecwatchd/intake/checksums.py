@@ -5,12 +5,13 @@ The text is untrusted. The first mistake in it is raised as `Malformed`, and wor
 
 import re
 from collections.abc import Iterable, Mapping
+from posixpath import basename
 
 from uecwatchd.config.documents import Malformed, decode
 from uecwatchd.config.values import plain_name
 from uecwatchd.errors import Rejected
 from uecwatchd.images.file_names import checksums_target, fold_name, role_by_name
-from uecwatchd.intake.sidecar import bounded, last_part
+from uecwatchd.intake.sidecar import bounded
 from uecwatchd.system.text import file_word
 from uecwatchd.types import SHA256_DIGITS
 
@@ -25,7 +26,7 @@ def parse_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
     and other kinds of sums are ignored. The armor of a signed text is ignored too. Raises Malformed at the
     first bad line.
     """
-    name = last_part(file_name)
+    name = basename(file_name)
     target = checksums_target(name) or ""
     digests: dict[str, str] = {}
     lines = _unarmored(_LINE_END.split(decode(bounded(data))))
@@ -40,7 +41,7 @@ def parse_checksums(file_name: str, data: bytes) -> Mapping[str, str]:
 
 def unusable_checksums(file_name: str, error: Malformed) -> Rejected:
     """Return the error for a file whose text is malformed."""
-    folder, target = file_name[: file_name.rfind("/") + 1], checksums_target(last_part(file_name))
+    folder, target = file_name[: file_name.rfind("/") + 1], checksums_target(basename(file_name))
     hint = "Correct it, or move it away."
     if target and role_by_name(target):
         listed, where = file_word(folder + target), file_word(file_name)
@@ -97,8 +98,8 @@ def _listed_name(name: str, *, is_escaped: bool, target: str, place: str) -> str
         raise Malformed(f"{place}: a name with a newline or a backslash cannot be part of a set")
     if target and fold_name(name).startswith(fold_name(f"{target}/")):  # `sha256sum karmic/*` writes it
         name = name.partition("/")[2]
-    if last_part(name) == target or (not target and not name.startswith(".")):
-        return last_part(name) if target else name
+    if basename(name) == target or (not target and not name.startswith(".")):
+        return basename(name) if target else name
     try:
         return plain_name(name)
     except ValueError as error:

@@ -8,6 +8,7 @@ import string
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
+from posixpath import basename
 from types import MappingProxyType
 from typing import Annotated, Literal
 
@@ -230,13 +231,13 @@ def unusable_sidecar(file_name: str, error: Malformed) -> Rejected:
     It is ForeignDocument for JSON without any key of a sidecar: many programs put such files beside images.
     """
     if isinstance(error, NotASidecar | NoTable):
-        instead = f"; or write {last_part(file_name)[:-5]}.toml, and it is left alone"
+        instead = f"; or write {basename(file_name)[:-5]}.toml, and it is left alone"
         return ForeignDocument(
             f"{file_name}: it is not a sidecar of uecwatchd",
             str(error) if isinstance(error, NotASidecar) else "it is JSON, but no object",
             f"Move it away or rename it{'' if file_name.lower().endswith('.toml') else instead}.",
         )
-    hint = f"Correct {last_part(file_name)} and save it again."
+    hint = f"Correct {basename(file_name)} and save it again."
     misread = UnusableSidecar(f"{file_name}: it cannot be used", str(error), hint)
     misread.machines = error.machines
     return misread
@@ -370,7 +371,3 @@ def _beside_recipe(sidecar: Sidecar) -> Iterator[str]:
         yield "machine names a file, and install makes the image: leave one of them out"
     if sidecar.convert == "keep":
         yield 'install makes a disk in a qcow2, and with convert = "keep" that is not read'
-
-
-def last_part(path: str) -> str:
-    return path.rsplit("/", 1)[-1]

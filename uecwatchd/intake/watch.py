@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from posixpath import basename
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
@@ -54,7 +55,7 @@ class _Wake(FileSystemEventHandler):
 
 def _is_ours(path: str | bytes) -> bool:
     """Return True for a file that the service has written or is writing: it needs no scan."""
-    name = os.fsdecode(path).rsplit("/", 1)[-1]
+    name = basename(os.fsdecode(path))
     return is_output(name) or (name.startswith(".") and ".uec." in name)
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from uecwatchd.ledger.schema import FILE_NAME
-from uecwatchd.ledger.state_folder import STATE_LOCK, lock_state, sync_folder, translate_folder_errors
+from uecwatchd.ledger.state_folder import STATE_LOCK, lock_state, translate_folder_errors
 from uecwatchd.system import failpoints, lockfile
+from uecwatchd.system.made_files import sync_folder
 
 # Files of SQLite beside its database. They are renamed first: an old log would be read into the new file.
 COMPANIONS = ("-wal", "-shm")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from uecwatchd.errors import Deferred, Halted, NotPermitted
 from uecwatchd.system import failpoints, lockfile
+from uecwatchd.system.made_files import sync_folder
 from uecwatchd.system.mounts import file_system_of
 from uecwatchd.system.text import shell_word
 
@@ -41,15 +42,6 @@ def lock_state(folder: Path, *, patience_seconds: float = LOCK_PATIENCE_SECONDS)
     with translate_folder_errors(folder):
         make_folder(folder)
         return lockfile.acquire(folder, STATE_LOCK, patience_seconds=patience_seconds)
-
-
-def sync_folder(folder: Path) -> None:
-    """Write a folder's names to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _access_hint(folder: Path) -> str:

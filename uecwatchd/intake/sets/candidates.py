@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from posixpath import basename
 
 from uecwatchd.errors import UecError
 from uecwatchd.images import file_names
@@ -217,7 +218,7 @@ def _candidates_with_key(
 
 
 def _folder_candidate(listing: Listing, name: str, inside: list[str]) -> SetCandidate:
-    own = [path for path in inside if file_names.fold_name(path.rsplit("/", 1)[-1]) in FOLDER_SIDECARS]
+    own = [path for path in inside if file_names.fold_name(basename(path)) in FOLDER_SIDECARS]
     own = _without_foreign(listing, own)
     return SetCandidate(
         name, "folder", f"{name}/", tuple(own), tuple(path for path in inside if path not in own)
@@ -344,7 +345,7 @@ def _is_copy(listing: Listing, path: str) -> bool:
     """Return True for a machine image that was set aside by name, or is there in another form."""
     if is_archive(path) or role_of(listing, path) != "machine":
         return False
-    return set_aside(path.rsplit("/", 1)[-1]) is not None or lies_unpacked(listing, path)
+    return set_aside(basename(path)) is not None or lies_unpacked(listing, path)
 
 
 def role_of(listing: Listing, path: str) -> Role | None:
@@ -352,7 +353,7 @@ def role_of(listing: Listing, path: str) -> Role | None:
     if is_archive(path):
         return "machine"
     content = listing.facts.get(path)
-    by_name = file_names.role_by_name(path.rsplit("/", 1)[-1])
+    by_name = file_names.role_by_name(basename(path))
     if isinstance(content, Facts):
         return content.role or by_name
     return by_name if isinstance(content, UecError) else None

@@ -1,6 +1,7 @@
 """Checks of a candidate, before its files are looked at as members of a set."""
 
 from collections.abc import Iterable, Sequence
+from posixpath import basename
 
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.intake.sets.candidates import SetCandidate, is_archive, is_set_folder, looks_like_a_member
@@ -20,7 +21,7 @@ def check_is_one_set(listing: Listing, candidate: SetCandidate) -> None:
     if len(candidate.sidecars) > 1:
         raise Rejected(
             f"{candidate.name}: it has two sidecars",
-            " and ".join(path.rsplit("/", 1)[-1] for path in candidate.sidecars) + " are there",
+            " and ".join(basename(path) for path in candidate.sidecars) + " are there",
             "Remove one of them.",
         )
     folders = [p for p in candidate.paths if candidate.form != "folder" and is_set_folder(listing.entries[p])]
@@ -69,7 +70,7 @@ def check_readable(
             raise not_regular(path, kind)
     for path in owned:
         kind = listing.entries[path].kind
-        if kind != "file" and (is_archive(path) or looks_like_a_member(path.rsplit("/", 1)[-1])):
+        if kind != "file" and (is_archive(path) or looks_like_a_member(basename(path))):
             raise not_regular(path, kind)
 
 

@@ -1,6 +1,7 @@
 """Archives, and images in other compressions, with the commands that unpack them."""
 
 from collections.abc import Mapping
+from posixpath import basename
 from types import MappingProxyType
 
 from uecwatchd.images import file_names
@@ -73,7 +74,7 @@ def reason_packed(listing: Listing, path: str) -> tuple[str, bool] | None:
 
 def _names_image(plain: str) -> bool:
     """Return True if the rest of a folded name has the suffix of an image, or no suffix."""
-    name = plain.rsplit("/", 1)[-1]
+    name = basename(plain)
     return name.endswith(MEMBER_SUFFIXES) or "." not in name
 
 

@@ -8,6 +8,7 @@ for any set beside it.
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from posixpath import basename
 
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images import file_names
@@ -75,7 +76,7 @@ def find_checksum_lists(listing: Listing) -> ChecksumLists:
     broken: list[str] = []
     there = {file_names.fold_name(path) for path in listing.entries}
     for path in sorted(path for path in listing.entries if is_sums(path)):
-        base, name = path[: path.rfind("/") + 1], path.rsplit("/", 1)[-1]
+        base, name = path[: path.rfind("/") + 1], basename(path)
         target, read = file_names.checksums_target(name), listing.checksums.get(path)
         if base or target:
             own.setdefault(file_names.fold_name(base or target or ""), []).append(path)
@@ -135,7 +136,7 @@ def find_declared_sums(
 
 def _is_named_after(where: str, candidate: SetCandidate, names: Iterable[str]) -> bool:
     """Return True if a list is named after a set or its file; otherwise a mirror may have it."""
-    target = file_names.fold_name(file_names.checksums_target(where.rsplit("/", 1)[-1]) or "")
+    target = file_names.fold_name(file_names.checksums_target(basename(where)) or "")
     return target in {file_names.fold_name(candidate.name), *map(file_names.fold_name, names)}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from posixpath import basename
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images import file_names
@@ -26,7 +27,7 @@ def judge_installed(found: ImageSet, recipe: RecipeFiles, disk: Entry, facts: Fa
     """
     base, sidecars = disk.name.rpartition("/")[0], tuple(recipe.listing.sidecars)
     # Other members, such as a boot floppy: as if they were beside the disk.
-    others = {f"{base}/{_last_part(path)}": path for path in recipe.listing.entries if path not in sidecars}
+    others = {f"{base}/{basename(path)}": path for path in recipe.listing.entries if path not in sidecars}
     listing = _listing(found, recipe, disk, facts, others)
     candidate = SetCandidate(found.name, "recipe", f"{base}/", sidecars, (disk.name, *others))
     origin = InstalledDisk(recipe.source, is_layer=recipe.recipe.iso is None)
@@ -80,7 +81,7 @@ def _listing(
     """Return a listing of the disk, of the other members under their names beside it, and of the sidecar."""
     beside = recipe.listing
     # From here on the set has an image like any other; its sums are of the files that this was made of.
-    meant = replace(found.sidecar, install=None, machine=_last_part(disk.name), sha256={})
+    meant = replace(found.sidecar, install=None, machine=basename(disk.name), sha256={})
     entries = {path: beside.entries[path] for path in beside.sidecars}
     entries |= {to: beside.entries[path] for to, path in others.items()}
     known = {to: beside.facts[path] for to, path in others.items() if path in beside.facts}
@@ -92,10 +93,6 @@ def _listing(
         sidecars={path: _as_image(beside, path, meant) for path in beside.sidecars},
         boot_files=beside.boot_files,
     )
-
-
-def _last_part(path: str) -> str:
-    return path.rsplit("/", 1)[-1]
 
 
 def _as_image(beside: Listing, path: str, meant: Sidecar) -> Sidecar:

@@ -5,6 +5,7 @@ It is indexed once for a folder, so that the time for each set does not grow wit
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from posixpath import basename
 
 from uecwatchd.errors import UecError
 from uecwatchd.images import file_names
@@ -35,7 +36,7 @@ def machines_named(listing: Listing, path: str) -> tuple[str, ...]:
     found, words = listing.sidecars.get(path), listing.words.get(path)
     source = found if isinstance(found, UnusableSidecar) else words
     names = source.machines if source else ()
-    return tuple(file_names.fold_name(name.rsplit("/", 1)[-1]) for name in names[:MOST_NAMES])
+    return tuple(file_names.fold_name(basename(name)) for name in names[:MOST_NAMES])
 
 
 def index_lone_metadata(listing: Listing, paths: Sequence[str]) -> LoneMetadata:
@@ -60,7 +61,7 @@ def check_unnamed(listing: Listing, lone: LoneMetadata, paths: Iterable[str], se
     """Raise NotReady if metadata may name one of the `paths` of a set without a sidecar."""
     if lone.latest and listing.now < (ready_at := listing.entries[lone.latest].since + settle):
         raise NotReady(f"{lone.latest} to be unchanged for {settle:g} s", ready_at, brief=True)
-    names = [file_names.fold_name(path.rsplit("/", 1)[-1]) for path in paths]
+    names = [file_names.fold_name(basename(path)) for path in paths]
     begun = (name[:end] for name in names for end in range(len(name) + 1))
     if path := lone.unusable or next((lone.begun[part] for part in begun if part in lone.begun), ""):
         raise NotReady(f"{path} to be corrected or moved away: it cannot be used, and may name this image")

@@ -2,6 +2,7 @@
 
 import re
 from functools import lru_cache
+from posixpath import basename
 
 from uecwatchd.images import file_names
 from uecwatchd.intake.sets.candidates import key_of
@@ -36,7 +37,7 @@ def is_metadata_name(path: str) -> bool:
 @lru_cache(maxsize=1000)  # it is called several times in a row for one name
 def original_name(path: str) -> str:
     """Return a file's name without additions of copies: `a.toml` for `.a.toml.swp`."""
-    name = file_names.fold_name(path.rsplit("/", 1)[-1])
+    name = file_names.fold_name(basename(path))
     if name.startswith("._"):  # the resource fork of another file, from macOS
         return ""
     if found := _RSYNC.match(name):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from posixpath import basename
 from typing import Literal
 
 from uecwatchd.config.records import Policy
@@ -82,7 +83,7 @@ class Member:
 
     @property
     def name(self) -> str:
-        return (guest_path(self.reading) or self.path).rsplit("/", 1)[-1]
+        return basename(guest_path(self.reading) or self.path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Set
+from posixpath import basename
 
 from uecwatchd.errors import Halted, Rejected
 from uecwatchd.images.file_facts import Facts
@@ -166,21 +167,19 @@ def check_whole_disk(sidecar: Sidecar, members: Iterable[Member]) -> None:
 
 def place_for(candidate: SetCandidate) -> str:
     """Return the name of a set's sidecar, even if it does not exist yet."""
-    return _file_beside(candidate, "toml").rsplit("/", 1)[-1]
+    return basename(_file_beside(candidate, "toml"))
 
 
 def sidecar_lines(candidate: SetCandidate, named: Mapping[Role, str]) -> str:
     """Return lines for that sidecar that name files. Strings in JSON are also valid in TOML."""
-    quoted = {role: json.dumps(path.rsplit("/", 1)[-1], ensure_ascii=False) for role, path in named.items()}
+    quoted = {role: json.dumps(basename(path), ensure_ascii=False) for role, path in named.items()}
     if place_for(candidate).lower().endswith(".json"):
         return ", ".join(f'"{role}": {name}' for role, name in quoted.items())
     return " and, on a line of its own, ".join(f"{role} = {name}" for role, name in quoted.items())
 
 
 def sidecar_name(candidate: SetCandidate) -> str:
-    return (
-        candidate.sidecars[0].rsplit("/", 1)[-1] if candidate.sidecars else "the configuration's [defaults]"
-    )
+    return basename(candidate.sidecars[0]) if candidate.sidecars else "the configuration's [defaults]"
 
 
 def _no_kernel(candidate: SetCandidate, sidecar: Sidecar, rules: Rules, *, alone: bool) -> str:
@@ -228,7 +227,7 @@ def _no_ramdisk(candidate: SetCandidate, sidecar: Sidecar, roles: Mapping[Role, 
             f"ntdetect.com and sym_hi.sys into {folder}/, or add the floppy and say "
             f'ramdisk = "…" in {metadata})'
         )
-    kernel = roles.get("kernel", sidecar.kernel or "the kernel").rsplit("/", 1)[-1]
+    kernel = basename(roles.get("kernel", sidecar.kernel or "the kernel"))
     ways = [f"add {_file_beside(candidate, 'initrd')}"]
     if not _demanded("ramdisk", sidecar, rules):
         ways.append(f'say ramdisk = "none" in {metadata}')

@@ -1,6 +1,7 @@
 """Roles of a set's files: from its sidecar, then from content, then from names."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from posixpath import basename
 
 from uecwatchd.errors import Rejected
 from uecwatchd.images import file_names, suitability
@@ -96,7 +97,7 @@ def _that_go_with(listing: Listing, sidecar: Sidecar, kernel: str | None, paths:
     if kernel is None and sidecar.kernel and is_image_id(sidecar.kernel):
         return paths
     others = [path for path in paths if not _is_floppy(listing, path)]
-    return others or [path for path in paths if file_names.role_by_name(path.rsplit("/", 1)[-1]) == "ramdisk"]
+    return others or [path for path in paths if file_names.role_by_name(basename(path)) == "ramdisk"]
 
 
 def _is_floppy(listing: Listing, path: str) -> bool:
@@ -113,7 +114,7 @@ def _only(listing: Listing, candidate: SetCandidate, role: Role, found: Mapping[
     if len(found[role]) == 1:
         return found[role][0]
     place = {"folder": candidate.base, "archive": candidate.base[:-1]}.get(candidate.form, candidate.name)
-    names = " and ".join(path.rsplit("/", 1)[-1] for path in found[role])
+    names = " and ".join(basename(path) for path in found[role])
     count = "two" if len(found[role]) == 2 else f"{len(found[role])}"
     raise Rejected(
         f"{count} {ROLE_WORDS[role]}s in {place}",
@@ -137,7 +138,7 @@ def _which(listing: Listing, candidate: SetCandidate, role: Role, found: Mapping
 
 
 def _flavour(path: str) -> str:
-    return file_names.flavour_by_name(path.rsplit("/", 1)[-1])
+    return file_names.flavour_by_name(basename(path))
 
 
 def first_fitting(listing: Listing, role: Role, paths: Iterable[str]) -> str | None:

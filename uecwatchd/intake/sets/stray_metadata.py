@@ -9,6 +9,7 @@ of a download tool, beside a file that has its full size from the beginning.
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from posixpath import basename
 
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images import file_names
@@ -181,7 +182,7 @@ def _is_hidden_metadata(path: str) -> bool:
 
     Names that the administrator ignores, and names that systems put into every folder, are for no set.
     """
-    name = path.rsplit("/", 1)[-1]
+    name = basename(path)
     if not is_metadata_name(path) or is_output(file_names.fold_name(name)) or ignored_by(name) is None:
         return False
     return file_names.fold_name(name) not in SYSTEM_NAMES and (
@@ -264,7 +265,7 @@ def _control_files(listing: Listing) -> dict[str, str]:
     for path in sorted((*listing.ignored, *listing.entries)):
         plain = file_names.fold_name(path)
         ending = next((end for end in UNFINISHED if plain.endswith(end)), None)
-        if ending and not plain.rsplit("/", 1)[-1].startswith("."):
+        if ending and not basename(plain).startswith("."):
             target = plain.removesuffix(ending)
             notes.setdefault(target, path)
             notes.setdefault(re.sub(r"\.[0-9a-f]{8}$", "", target), path)  # rclone's
@@ -340,7 +341,7 @@ def _other_checksums(listing: Listing, there: Mapping[str, str]) -> dict[str, li
     all."""
     proofs: dict[str, list[str]] = {}
     for path in sorted(listing.entries):
-        base, name = path[: path.rfind("/") + 1], path.rsplit("/", 1)[-1]
+        base, name = path[: path.rfind("/") + 1], basename(path)
         target = file_names.proof_target(name)
         if target is None and is_sums(path) and listing.checksums.get(path) == {}:
             target = file_names.checksums_target(name)

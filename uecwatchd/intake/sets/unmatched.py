@@ -1,6 +1,7 @@
 """Files in no set, each with the reason: users of drop folders complain most about silence."""
 
 from collections.abc import Iterator
+from posixpath import basename
 
 from uecwatchd.errors import UecError
 from uecwatchd.images import file_names
@@ -59,7 +60,7 @@ def _reason(listing: Listing, path: str, entry: Entry) -> tuple[str, bool]:
     """Return why a file is in no set, and True if the journal is to say so."""
     if entry.kind == "folder" and "/" in path:
         return "a folder in a folder: a set's files are side by side", False
-    name = path.rsplit("/", 1)[-1]
+    name = basename(path)
     if is_sidecar(path):
         return _unread(path, listing.sidecars.get(path)), True
     if is_sums(path):

@@ -7,6 +7,7 @@ difference: the files are judged by their names alone.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from posixpath import basename
 from typing import TypeVar
 
 from uecwatchd.errors import Rejected
@@ -90,7 +91,7 @@ def _check_not_nested(unpacked: Listing) -> None:
 def _sidecars(found: ImageSet, packed: PackedFiles, unpacked: Listing) -> list[str]:
     """Return the sidecar beside the archive, and those in it. More than one is an error of the rules."""
     names = {*FOLDER_SIDECARS, *(file_names.fold_name(found.name) + suffix for suffix in SIDECAR_SUFFIXES)}
-    inside = [path for path in unpacked.entries if file_names.fold_name(_last_part(path)) in names]
+    inside = [path for path in unpacked.entries if file_names.fold_name(basename(path)) in names]
     own = [path for path in inside if not isinstance(unpacked.sidecars.get(path), ForeignDocument)]
     return [*packed.listing.entries, *own]
 
@@ -124,7 +125,7 @@ def _flat_listing(packed: PackedFiles, unpacked: Listing, used: Iterable[str]) -
     for path in sorted(path for path in used if path in unpacked.entries):
         to = _flattened(packed, path)
         if to in flat:
-            what = f"{packed.path}: two files in it are called {_last_part(path)}"
+            what = f"{packed.path}: two files in it are called {basename(path)}"
             raise Rejected(what, f"{flat[to]} and {path} are in different folders", "Pack one of them.")
         flat[to] = path
     beside = packed.listing
@@ -143,13 +144,9 @@ def _renamed(flat: Mapping[str, str], found: Mapping[str, Found]) -> dict[str, F
 
 
 def _flattened(packed: PackedFiles, path: str) -> str:
-    return f"{packed.path}/{_last_part(path)}"
+    return f"{packed.path}/{basename(path)}"
 
 
 def _unpacked_member(packed: PackedFiles, member: Member, path: str) -> Member:
     origin = ArchiveMember(packed.path, packed.stamp, path.removeprefix(f"{packed.path}/"))
     return replace(member, path=path, origin=origin)
-
-
-def _last_part(path: str) -> str:
-    return path.rsplit("/", 1)[-1]

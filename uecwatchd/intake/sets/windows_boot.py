@@ -6,6 +6,7 @@ floppy is made of a folder of boot files.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from posixpath import basename
 
 from uecwatchd.errors import Rejected, UecError
 from uecwatchd.images import file_names
@@ -114,7 +115,7 @@ def plan_windows_boot(
 
 def _check_no_floppy(roles: Mapping[Role, str], folder: str) -> None:
     if "ramdisk" in roles:
-        name = roles["ramdisk"].rsplit("/", 1)[-1]
+        name = basename(roles["ramdisk"])
         raise Rejected(
             f"{folder}/: there is a ramdisk beside them",
             f"{name} and a floppy made of these boot files could both be meant",
@@ -127,7 +128,7 @@ def _floppy(listing: Listing, folder: str, paths: Sequence[str]) -> BootFloppy:
     for path in paths:
         if (kind := listing.boot_files[path].kind) != "file":
             raise not_regular(path, kind)
-    if missing := missing_files(path.rsplit("/", 1)[-1] for path in paths):
+    if missing := missing_files(basename(path) for path in paths):
         where = "from the folder I386 of the Windows CD, or from drive C: of the installed Windows"
         raise NotReady(f"{' and '.join(missing)} in {folder}/ (copy them {where})")
     return BootFloppy(folder, tuple((path, listing.stamp(path)) for path in paths))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from posixpath import basename
 from typing import Any, Protocol
 
 from uecwatchd.config.documents import Malformed
@@ -120,7 +121,7 @@ class _ContentKind:
 
 def _cache_key(path: str, stamp: FileStamp) -> tuple[FileStamp, str]:
     """Return a key for the cache: a sidecar depends on its suffix, a list of sums on its whole name."""
-    name = path.rsplit("/", 1)[-1]
+    name = basename(path)
     return stamp, name if is_sums(path) else name[-5:].lower()
 
 
@@ -217,7 +218,7 @@ class _ContentReader:
         self._remember(path)
         content = self._facts.read.get(path)
         is_text = isinstance(content, Facts) and content.format == "text"
-        if is_text and file_names.proof_target(path.rsplit("/", 1)[-1]) is None:
+        if is_text and file_names.proof_target(basename(path)) is None:
             self._words.take(self._descriptor, path, file.stamp)
 
     def _is_to_be_read(self, path: str) -> bool:

@@ -1,5 +1,7 @@
 """The kind of a file in a spool folder, from its name, without regard to case."""
 
+from posixpath import basename
+
 from uecwatchd.images import file_names
 
 SIDECAR_SUFFIXES = (".toml", ".json")
@@ -11,4 +13,4 @@ def is_sidecar(path: str) -> bool:
 
 
 def is_sums(path: str) -> bool:
-    return file_names.checksums_target(path.rsplit("/", 1)[-1]) is not None
+    return file_names.checksums_target(basename(path)) is not None

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from io import FileIO
 from pathlib import Path
+from posixpath import basename
 from typing import Literal
 
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
@@ -210,7 +211,7 @@ def cannot_open(descriptor: int, path: str, error: OSError) -> UecError:
     if error.errno in (errno.ELOOP, errno.ENOTDIR):  # a link in place of the file, or of its folder
         return not_regular(path, "symlink")
     if isinstance(error, PermissionError):
-        why, bits = _mode_and_owner(descriptor, path.rsplit("/", 1)[-1])
+        why, bits = _mode_and_owner(descriptor, basename(path))
         return Rejected(f"{path}: cannot read it", why, f"Try: chmod {bits} {file_word(path)}")
     if isinstance(error, FileNotFoundError):
         hint = "The folder is scanned again; drop the file again if it should not be gone."

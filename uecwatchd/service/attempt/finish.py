@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from posixpath import basename
 
 from uecwatchd.clouds.attributes import Permissions, describe, permissions, share, tag, untag
 from uecwatchd.clouds.client import Cloud
@@ -187,7 +188,7 @@ def _tags(job: Job, member: MemberRecord, tools: AttemptTools) -> Mapping[str, s
     # No cloud accepts a control character in a tag, and the user has not asked for this tag.
     named = {
         "prepared": "uecwatchd" if member.prepared is not None else "",
-        "source": printable(member.path.rsplit("/", 1)[-1]),
+        "source": printable(basename(member.path)),
         "version": sidecar.version or "",
     }
     return {**sidecar.tags, **ours, **{key: value for key, value in named.items() if value}, **sidecar.tags}

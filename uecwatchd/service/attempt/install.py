@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from posixpath import basename
 
 from uecwatchd.config.installation import InstallSettings
 from uecwatchd.errors import Building, Deferred, NotYet, Rejected, UecError
@@ -119,7 +120,7 @@ def check_limits(name: str, recipe: InstallRecipe, settings: InstallSettings) ->
 
 def _dropped_files(job: Job, recipe: RecipeFiles) -> Iterator[FileOfRecipe]:
     for use, (path, stamp) in recipe.files.items():
-        yield FileOfRecipe(use, path.rsplit("/", 1)[-1], job.found.folder, path, stamp)
+        yield FileOfRecipe(use, basename(path), job.found.folder, path, stamp)
 
 
 def _file_of_base(job: Job, recipe: RecipeFiles, tools: AttemptTools) -> Iterator[FileOfRecipe]:

@@ -13,6 +13,7 @@ from functools import partial
 from io import FileIO
 from math import inf
 from pathlib import Path
+from posixpath import basename
 from typing import BinaryIO
 
 from uecwatchd.bundle.folder import SparseFile
@@ -118,7 +119,7 @@ def _unpack(job: Job, packed: PackedFiles, folder: Path, tools: AttemptTools) ->
         _check_same(file, packed)
         reader = _open_archive(file, packed, partial(_report, job, packed, tools))
         for member in reader.files():
-            if ignored_by(member.name.rsplit("/", 1)[-1]):
+            if ignored_by(basename(member.name)):
                 passed_over.append(member.name)
                 continue
             stored[member.name] = member.stored_bytes

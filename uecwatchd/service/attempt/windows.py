@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from posixpath import basename
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
@@ -83,7 +84,7 @@ def _memdisk(job: Job, tools: AttemptTools) -> Member:
 
 def _floppy(job: Job, tools: AttemptTools, origin: BootFloppy) -> Member:
     found = job.found
-    files = {path.rsplit("/", 1)[-1]: SpoolFile(found.folder, path, stamp) for path, stamp in origin.sources}
+    files = {basename(path): SpoolFile(found.folder, path, stamp) for path, stamp in origin.sources}
 
     def write(file: BinaryIO) -> None:
         parent = work_folder(tools.work_folder, found.id, found.stamp)
