@@ -21,7 +21,7 @@ from uecwatchd.service.folder_watch import FolderWatch
 from uecwatchd.service.heartbeat import LATE, Heartbeat
 from uecwatchd.service.leftover_files import LEFT_OUT
 from uecwatchd.service.loop import LEAST_SCAN_PAUSE_SECONDS, Loop
-from uecwatchd.service.messages import Messages
+from uecwatchd.service.messages.messages import Messages
 from uecwatchd.service.overviews import Overviews, OverviewSources
 from uecwatchd.service.probing import ProbeThread
 from uecwatchd.service.reaper import reaper_of

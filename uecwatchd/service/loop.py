@@ -100,7 +100,7 @@ class Loop:
         changed |= self._scan_if_due()
         with suppress(Deferred):  # what cannot be written now waits for a later transaction
             self._shared.ledger.history.flush()
-        if changed or (self._spooler.has_notices() and self._heartbeat.status_due()):
+        if changed or (self._spooler.has_reports() and self._heartbeat.status_due()):
             self._heartbeat.status(self._spooler.schedule.summary())
         self._overviews.write_if_due()
         self._heartbeat.alive(late=self._watch.reason_late())
@@ -115,7 +115,7 @@ class Loop:
 
     def _pause(self) -> float:
         """Return the seconds until something is due by itself: a scan, or the probe of a cloud."""
-        if self._spooler.has_notices():
+        if self._spooler.has_reports():
             return 0.0
         now = self._shared.clocks.monotonic()
         scan = 0.0 if self._scan_wanted else min(self._spooler.schedule.due_in(), self._watch.due_in())

@@ -38,7 +38,7 @@ class Reconciler:
         write_late_outputs(idle, scanned.listing, states=states, conditions=conditions)
         assembly = self._queue(scanned)
         self.setup.found.put(folder, assembly)
-        self.setup.notices.replace_folder(folder, assembly, lambda path: scanned.listing.stamp(path).ctime_ns)
+        self.setup.reports.replace_folder(folder, assembly, lambda path: scanned.listing.stamp(path).ctime_ns)
         self.parts.requests.drop_impossible(folder, assembly, running, self._can_be_tried)
         report_leftover_files(
             folder, assembly.unmatched, conditions=conditions, listener=tools.reporting.listener

@@ -24,7 +24,6 @@ from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.dispatch import Dispatcher
 from uecwatchd.service.file_removal import remove_leaving
 from uecwatchd.service.folder_locks import FolderLocks
-from uecwatchd.service.notices import Notices
 from uecwatchd.service.policy import GONE
 from uecwatchd.service.reconcile import Reconciler
 from uecwatchd.service.requests import Requests
@@ -33,6 +32,7 @@ from uecwatchd.service.retire.thread import RetireThread
 from uecwatchd.service.retry import adjust_for_clock_jump
 from uecwatchd.service.scanner import Scanner
 from uecwatchd.service.schedule import Schedule
+from uecwatchd.service.set_reports import SetReports
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.spooler_parts import ConfiguredParts, LastingParts
 from uecwatchd.service.work_folder import sweep_work
@@ -99,7 +99,7 @@ class Spooler:
             monotonic=parts.monotonic,
             progressed=self._progressed,
         )
-        notices = Notices(
+        reports = SetReports(
             tools,
             states=parts.states,
             requests=parts.requests,
@@ -108,7 +108,7 @@ class Spooler:
             clock=parts.monotonic,
             settle=settings.spool.settle,
         )
-        return ConfiguredParts(settings, tools, scanner, notices)
+        return ConfiguredParts(settings, tools, scanner, reports)
 
     # --- state --------------------------------------------------------------------------------------------
 
@@ -127,9 +127,9 @@ class Spooler:
     def has_new_requests(self) -> bool:
         return self._parts.requests.changed()
 
-    def has_notices(self) -> bool:
+    def has_reports(self) -> bool:
         """Tell if there are sets that cannot be begun and are not reported yet."""
-        return self._setup.notices.has_pending()
+        return self._setup.reports.has_pending()
 
     def is_behind(self) -> bool:
         """Tell if the last scan of some folder left files to the next one."""
@@ -172,7 +172,7 @@ class Spooler:
         ended |= self.retire()
         if not setup.tools.stopping.is_set():
             self._parts.dispatcher.begin(setup.tools)
-        for folder, written in setup.notices.report_some().items():
+        for folder, written in setup.reports.make_some().items():
             setup.found.defer_open_files(folder, written, ready_at=setup.settled_at(self._parts.monotonic()))
         availability = setup.tools.clouds.availability
         report_outages(self._parts.conditions, availability, count_sets=self.schedule.count_sets_for)
@@ -236,8 +236,8 @@ class Spooler:
     def drain(self) -> None:
         """Wait until all that is due has been begun and has ended, or a stop is requested."""
         self.dispatch()
-        while self.is_busy() or self.has_notices():
-            if not self.has_notices():
+        while self.is_busy() or self.has_reports():
+            if not self.has_reports():
                 self._wait()
             self.dispatch()
 
@@ -311,7 +311,7 @@ class Spooler:
             setup.found.drop(folder)
             self._parts.requests.confirm_removed(folder, ())
             self._parts.dispatcher.clear(folder)
-            setup.notices.clear_folder(folder)
+            setup.reports.clear_folder(folder)
             self._parts.conditions.set_error(key, error)
             setup.troubles[folder] = words_of(error)
         else:

@@ -15,10 +15,10 @@ from uecwatchd.service.boot_threads import BootThreads
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.dispatch import Dispatcher
 from uecwatchd.service.found_sets import FoundSets
-from uecwatchd.service.notices import Notices
 from uecwatchd.service.requests import Requests
 from uecwatchd.service.retire.thread import RetireThread
 from uecwatchd.service.scanner import Scanner
+from uecwatchd.service.set_reports import SetReports
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import SetId
 
@@ -53,7 +53,7 @@ class ConfiguredParts:
     settings: Settings
     tools: context.AttemptTools
     scanner: Scanner
-    notices: Notices
+    reports: SetReports
     found: FoundSets = field(default_factory=FoundSets)
     troubles: dict[Path, UecError] = field(default_factory=dict)  #: errors of the last scan, by folder
 

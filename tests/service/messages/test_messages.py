@@ -16,8 +16,8 @@ from tests.support.site_programs import make_program
 from tests.support.spool_files import drop_image
 from tests.support.waiting import until
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.service.announcements import outage_seconds
-from uecwatchd.service.messenger import FIRST_PAUSE_SECONDS
+from uecwatchd.service.messages.due import outage_seconds
+from uecwatchd.service.messages.messenger import FIRST_PAUSE_SECONDS
 
 KEEPING = 'mkdir -p {folder}/got && cat > {folder}/part && mv {folder}/part "{folder}/got/$UEC_ID"'
 

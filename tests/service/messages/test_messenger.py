@@ -23,7 +23,7 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.outputs.notify.facts import complete
 from uecwatchd.outputs.notify.ways import ways_of
 from uecwatchd.service.conditions import Conditions
-from uecwatchd.service.messenger import (
+from uecwatchd.service.messages.messenger import (
     FIRST_PAUSE_SECONDS,
     GIVE_UP_SECONDS,
     LEAST_TRIES,

@@ -15,9 +15,9 @@ from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.outbox import NO_SET, Announced
 from uecwatchd.ledger.records import Failure, SetRecord
 from uecwatchd.ledger.sqlite import open_ledger
-from uecwatchd.service.announcements import cloud_key
-from uecwatchd.service.announcer import LOOK_SECONDS, MOST_FORGOTTEN, MOST_WAITING, Announcer
 from uecwatchd.service.conditions import Conditions
+from uecwatchd.service.messages.announcer import LOOK_SECONDS, MOST_FORGOTTEN, MOST_WAITING, Announcer
+from uecwatchd.service.messages.due import cloud_key
 from uecwatchd.system.clocks import Clocks
 from uecwatchd.types import SetId
 

@@ -8,8 +8,8 @@ from uecwatchd.errors import UecError
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs.notify.facts import Facts
 from uecwatchd.outputs.notify.ways import ways_of
-from uecwatchd.service.announcer import Announcer
-from uecwatchd.service.messenger import Messenger
+from uecwatchd.service.messages.announcer import Announcer
+from uecwatchd.service.messages.messenger import Messenger
 from uecwatchd.service.service_context import Shared
 from uecwatchd.types import SetId
 

@@ -12,8 +12,8 @@ from uecwatchd.ledger.outbox import NO_SET, Message
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs.notify.facts import Facts, complete
 from uecwatchd.outputs.notify.ways import ways_of
-from uecwatchd.service.announcements import Announcements, Circumstances, announcements
 from uecwatchd.service.conditions import Conditions
+from uecwatchd.service.messages.due import Announcements, Circumstances, announcements
 from uecwatchd.system.clocks import Clocks
 from uecwatchd.types import SetId
 

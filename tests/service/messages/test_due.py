@@ -9,14 +9,14 @@ from uecwatchd.config.records import NotifySettings
 from uecwatchd.ledger.outbox import NO_SET, Announced
 from uecwatchd.ledger.records import Failure, SetRecord, TargetImage, TargetRecord
 from uecwatchd.ledger.standing import combine, seen_from
-from uecwatchd.service.announcements import (
+from uecwatchd.service.freshness import stream_key
+from uecwatchd.service.messages.due import (
     Announcements,
     Circumstances,
     announcements,
     cloud_key,
     outage_seconds,
 )
-from uecwatchd.service.freshness import stream_key
 from uecwatchd.service.policy import GONE
 from uecwatchd.types import SetId
 

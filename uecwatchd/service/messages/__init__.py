@@ -1,0 +1,1 @@
+"""Messages to people: the announcer writes what is due into the outbox, and the messenger delivers it."""
