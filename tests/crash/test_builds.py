@@ -11,6 +11,8 @@ from tests.support.host import Host
 from tests.support.prepared_sets import unprepared_qcow2
 from uecwatchd.install.request import queued_builds
 
+pytestmark = pytest.mark.exhaustive
+
 RECIPE = 'kernel = "from-image"\n\n[install]\niso = "netinst.iso"\ndisk = "1G"\nkeep = false\n'
 WRITE, WITHDRAW = "write a build request", "withdraw a build request"
 REMOVE = "remove a withdrawn build"

@@ -22,6 +22,8 @@ from uecwatchd.ledger.sqlite import open_ledger, read_ledger
 from uecwatchd.ledger.state_folder import lock_state
 from uecwatchd.types import SetId
 
+pytestmark = pytest.mark.exhaustive
+
 PAGE_BYTES = 4096
 # A name that is another each second: what is found again is not found by its name.
 SIDECAR = (

@@ -12,6 +12,8 @@ from tests.crash.conftest import KILLED, Crossing, Killer, Scene
 from tests.support.site_programs import make_program
 from tests.support.spool_files import drop_image
 
+pytestmark = pytest.mark.exhaustive
+
 STEPS = ("note messages", "forget message")
 # What a refusal undoes.
 WITHDRAWAL = ("RegisterImage", "note bundle registered", "DeregisterImage", "remove object", "forget bundle")

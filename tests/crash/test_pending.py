@@ -7,9 +7,13 @@ from collections.abc import Callable
 from contextlib import closing
 from itertools import pairwise
 
+import pytest
+
 from tests.crash.conftest import KILLED, Crossing, Killer, Scene
 from tests.support.waiting import until
 from uecwatchd.ledger.sqlite import open_ledger
+
+pytestmark = pytest.mark.exhaustive
 
 FOR_EVER = 1e6
 SIDECAR = 'kernel = "none"\nramdisk = "none"\nconvert = "keep"\n'

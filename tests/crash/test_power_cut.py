@@ -22,6 +22,8 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.types import ContentDigest, FileStamp
 
+pytestmark = pytest.mark.exhaustive
+
 DISK_BYTES = 64 << 20
 # Nothing goes to the disk for five minutes unless somebody asks, also not with a rename.
 OPTIONS = "commit=300,noauto_da_alloc"

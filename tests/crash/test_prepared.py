@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.crash.conftest import KINDS, Killer
 from tests.support.host import cloud_host
 from tests.support.prepared_sets import SIDECAR, unprepared_qcow2
+
+pytestmark = pytest.mark.exhaustive
 
 KILLED = -9
 CHANGE = "change a copy of the metadata"

@@ -13,6 +13,8 @@ from tests.crash.conftest import KILLED, Killer, Scene
 from tests.support.spool_files import drop_image
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.exhaustive
+
 DISK_BYTES = 12 << 20  # two parts: it is noise
 SIDECAR = 'kernel = "none"\nramdisk = "none"\nconvert = "keep"\non_existing = "replace"\n'
 # What only a set does that replaces another, or whose files are archived.

@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.crash.conftest import Killer
 from tests.support.host import cloud_host
 from tests.support.windows_sets import boot_files, windows_disk
+
+pytestmark = pytest.mark.exhaustive
 
 KILLED = -9
 FLOPPY = 2  # made after memdisk

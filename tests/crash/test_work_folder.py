@@ -10,6 +10,8 @@ import pytest
 from tests.crash.conftest import Killer, Scene
 from uecwatchd.demo.material import RealSet
 
+pytestmark = pytest.mark.exhaustive
+
 ARCHIVE = "tiny.tar"
 KILLED = -9
 WRITE, PLACE, REMOVE = (

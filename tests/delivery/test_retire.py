@@ -12,6 +12,8 @@ from uecwatchd.delivery.retire import LEAST_KEPT, RetireDecision, VersionFacts, 
 from uecwatchd.ledger.versions import VersionRecord
 from uecwatchd.types import SetId
 
+pytestmark = pytest.mark.exhaustive
+
 KARMIC = SetId("/srv/a", "karmic")
 DAY = 86400.0
 NOW = 1000 * DAY

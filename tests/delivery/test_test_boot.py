@@ -32,6 +32,8 @@ from uecwatchd.ledger.history import AttemptRecord
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.types import SetId
 
+pytestmark = pytest.mark.exhaustive
+
 QUICK = RetryPolicy(tries=(0.01, 0.01, 0.01), looks=(0.01,))
 
 

@@ -10,6 +10,8 @@ from uecwatchd.demo.material import DebianKernel
 from uecwatchd.demo.mini_iso import ANSWERS, INSTALLED_LINE, make_mini_iso
 from uecwatchd.install.request import BuildStatus
 
+pytestmark = pytest.mark.exhaustive
+
 TABLE = {"iso": "mini.iso", "answers": "answers", "disk": "128M", "memory": "256M", "time_limit": "5m"}
 LAYER = {"base": "karmic.qcow2", "memory": "256M", "time_limit": "5m"}
 

@@ -18,6 +18,8 @@ from uecwatchd.delivery.verify import verify
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 
+pytestmark = pytest.mark.exhaustive
+
 # The options of qemu-img for each name of a set.
 FORMATS = {
     "old.qcow2": ["qcow2", "-o", "compat=0.10"],

@@ -22,6 +22,8 @@ from uecwatchd.service.daemon import Service
 from uecwatchd.system import failpoints
 from uecwatchd.system.clocks import Clocks
 
+pytestmark = pytest.mark.exhaustive
+
 # Runs a verb as on a host without the extra.
 WITHOUT_EXTRA = """
 import sys

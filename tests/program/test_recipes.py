@@ -19,6 +19,8 @@ from uecwatchd.demo.mini_iso import INSTALLED_LINE
 from uecwatchd.demo.recipe import ISO_NAME, make_recipe
 from uecwatchd.sandbox.server import Sandbox
 
+pytestmark = pytest.mark.exhaustive
+
 # An installation takes ten seconds on two idle cores without KVM; other tests may hold them.
 INSTALL_SECONDS = 600
 BOOT_SECONDS = 300

@@ -25,6 +25,8 @@ from uecwatchd.ledger.standing import by_cloud
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.types import SetId
 
+pytestmark = pytest.mark.exhaustive
+
 CLOUD = '\n[cloud.{name}]\ndialect = "sandbox"\neucarc = "{eucarc}"\n'
 BOTH = 'clouds = ["default", "far"]\n'
 

@@ -7,9 +7,13 @@ from contextlib import closing
 from io import FileIO
 from pathlib import Path
 
+import pytest
+
 from uecwatchd.demo import material
 from uecwatchd.images.block_source import FileSource, read_exactly
 from uecwatchd.images.prepare.prepare import ImageToPrepare, prepare_image
+
+pytestmark = pytest.mark.exhaustive
 
 BOOT_SECONDS = 120  # 3 s on two idle cores; other tests may hold them
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 user@example"

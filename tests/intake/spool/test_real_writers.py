@@ -29,6 +29,8 @@ from uecwatchd.delivery.verify import verify
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 
+pytestmark = pytest.mark.exhaustive
+
 SETTLE_SECONDS = 0.5
 # Long enough that a set would be taken if lying still were all that is asked.
 PAUSE_SECONDS = 8 * SETTLE_SECONDS

@@ -35,6 +35,8 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.state.image_marks import ImageReference
 from uecwatchd.sandbox.state.instances import Instance
 
+pytestmark = pytest.mark.exhaustive
+
 DAY = 86400.0
 
 
