@@ -88,6 +88,16 @@ class StoredObject:
     etag: str
 
 
+class BucketPlace(NamedTuple):
+    """A bucket, or the keys in it that begin with `prefix`. The prefix is empty or ends with a slash."""
+
+    bucket: str
+    prefix: str
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}"
+
+
 @dataclass(frozen=True, slots=True)
 class DetectedCloud:
     """The detected generation of a cloud, by the name of its dialect, and the cloud's address."""

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from uecwatchd.clouds.client import Cloud
+from uecwatchd.clouds.errors.refusals import RefusalRow
 from uecwatchd.clouds.errors.translate import code_of, status_of, translated
 from uecwatchd.errors import Deferred, Halted, Rejected
 from uecwatchd.system import failpoints
@@ -157,9 +158,12 @@ class UploadBody(RawIOBase):
         return self._at
 
 
-def put_object(cloud: Cloud, bucket: str, key: str, data: bytes | memoryview) -> StoredObject:
+def put_object(
+    cloud: Cloud, bucket: str, key: str, data: bytes | memoryview, *, is_for_cloud: bool = True
+) -> StoredObject:
     """Store an object, and see by its ETag that it arrived as it was sent; `Deferred` if it did not.
 
+    One that `is_for_cloud` may be read by the cloud itself, as far as the store has ACLs.
     Where that is no MD5 of it, as of a store that packs or encrypts, the object is read back instead.
     """
     md5 = hashlib.md5(data)
@@ -172,7 +176,7 @@ def put_object(cloud: Cloud, bucket: str, key: str, data: bytes | memoryview) ->
     }
     doing = f"uploading {bucket}/{key}"
     with translated(cloud, doing):
-        answer = _put_readable(cloud, bucket, request)
+        answer = _put_readable(cloud, bucket, request) if is_for_cloud else _put(cloud, request)
     stored = StoredObject(key, len(data), _etag(answer))
     # With a key of its own service AWS forms the ETag from the encrypted bytes.
     is_encrypted_there = str(answer.get("ServerSideEncryption", "")).startswith("aws:kms")
@@ -231,6 +235,31 @@ def fetch_object(cloud: Cloud, bucket: str, key: str) -> Iterator[bytes]:
             yield from body.iter_chunks(FETCH_BYTES)
 
 
+def fetch_piece(
+    cloud: Cloud,
+    bucket: str,
+    stored: StoredObject,
+    begin: int,
+    length: int,
+    *,
+    first: Sequence[RefusalRow] = (),
+) -> bytes:
+    """Fetch a piece of an object; `begin` and `length` are in bytes.
+
+    Raises Rejected if the object is not there, Deferred if it is another one by now.
+    """
+    doing = f"fetching {bucket}/{stored.key}"
+    with translated(cloud, doing, first=first):
+        answer = cloud.s3.get_object(
+            Bucket=bucket, Key=stored.key, Range=f"bytes={begin}-{begin + length - 1}"
+        )
+        with closing(answer["Body"]) as body:
+            data: bytes = body.read()
+    if _etag(answer) != stored.etag or len(data) != length:
+        raise Deferred(f"cloud {cloud.name}, {doing}", "it has just been replaced", "It is fetched again.")
+    return data
+
+
 def is_same_object(stored: StoredObject | None, data: bytes | memoryview) -> bool:
     """Tell whether the bucket lists exactly these bytes, as far as size and ETag can tell."""
     if stored is None or stored.size != len(data):
@@ -264,10 +293,18 @@ def remove_empty_bucket(cloud: Cloud, bucket: str) -> bool:
 
 
 def list_objects(
-    cloud: Cloud, bucket: str, prefix: str, *, page_keys: int = PAGE_KEYS
+    cloud: Cloud,
+    bucket: str,
+    prefix: str,
+    *,
+    page_keys: int = PAGE_KEYS,
+    first: Sequence[RefusalRow] = (),
 ) -> Iterator[StoredObject]:
-    """List the objects whose keys begin with `prefix`, in the order of the keys."""
-    for one in _listed(cloud, bucket, prefix, page_keys):
+    """List the objects whose keys begin with `prefix`, in the order of the keys.
+
+    `first` are refusals that mean something else than in a bucket of ours; so it is below.
+    """
+    for one in _listed(cloud, bucket, prefix, page_keys, first):
         yield StoredObject(str(one.get("Key")), int(one.get("Size") or 0), _etag(one))
 
 
@@ -288,12 +325,14 @@ def _moment(text: str) -> float:
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
-def _listed(cloud: Cloud, bucket: str, prefix: str, page_keys: int) -> Iterator[Mapping[str, Any]]:
+def _listed(
+    cloud: Cloud, bucket: str, prefix: str, page_keys: int, first: Sequence[RefusalRow] = ()
+) -> Iterator[Mapping[str, Any]]:
     seen: set[str] = set()
     after: dict[str, str] = {}
     doing = f"listing {bucket}/{prefix}*"
     for _ in range(MOST_PAGES):
-        with translated(cloud, doing):
+        with translated(cloud, doing, first=first):
             page = cloud.s3.list_objects(Bucket=bucket, Prefix=prefix, MaxKeys=page_keys, **after)
         found = page.get("Contents", [])
         new = [one for one in found if one.get("Key") not in seen]

@@ -38,6 +38,7 @@ from uecwatchd.config.sources import (
     variables,
 )
 from uecwatchd.errors import Halted
+from uecwatchd.types import BucketPlace
 
 CORRECT = "Correct this, then run `uecwatchd check`."
 
@@ -130,11 +131,26 @@ def load(config: Path | None, *, environ: Mapping[str, str]) -> Settings:
 
 
 def _contradictions(settings: Settings) -> Iterator[str]:
+    yield from _wrong_sources(settings)
     if settings.spool.removed == "withdraw" and settings.spool.after != "keep":
         yield (
             f'spool.removed = "withdraw" needs spool.after = "keep": with "{settings.spool.after}"'
             " the service removes the files of each finished set itself"
         )
+
+
+def _wrong_sources(settings: Settings) -> Iterator[str]:
+    """Say what is wrong with the buckets that folders are filled from."""
+    seen: dict[BucketPlace, Path] = {}
+    for folder, policy in settings.spool.policy.items():
+        if policy.source is None:
+            continue
+        if other := seen.get(policy.source):
+            yield f"spool.policy: {other} and {folder} have the same source, {policy.source}"
+        seen[policy.source] = folder
+        if policy.source_cloud not in settings.clouds:
+            near = did_you_mean(policy.source_cloud, settings.clouds)
+            yield f"spool.policy: source_cloud of {folder} is {policy.source_cloud}, an unknown cloud{near}"
 
 
 def check_cloud(name: str, table: Mapping[str, str]) -> None:

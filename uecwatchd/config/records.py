@@ -13,7 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretS
 from uecwatchd.config.address import InvalidAddress, hide_password, read_address
 from uecwatchd.config.installation import InstallSettings
 from uecwatchd.config.retention import RetentionRule
-from uecwatchd.config.values import AbsolutePath, Integer, Number
+from uecwatchd.config.values import AbsolutePath, BucketAddress, Integer, Number
+from uecwatchd.types import BucketPlace
 
 # Each set means two gigabyte-sized reads at once; each upload means 10 MiB of memory.
 MOST_AT_ONCE = 64
@@ -149,7 +150,10 @@ STRICT = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True, slots=True)
 class FolderPolicy:
-    """Keys for one spool folder that replace those under [spool]; None keeps the one under [spool]."""
+    """Keys for one spool folder that replace those under [spool]; None keeps the one under [spool].
+
+    `source` is a bucket that the folder is filled from, with the keys of `source_cloud`.
+    """
 
     __pydantic_config__ = STRICT
 
@@ -158,6 +162,8 @@ class FolderPolicy:
     buckets: Annotated[tuple[str, ...], BeforeValidator(_as_list)] | None = None
     clouds: Annotated[tuple[str, ...], BeforeValidator(_as_list)] | None = None
     retention: RetentionRule | None = None
+    source: BucketAddress | None = None
+    source_cloud: Annotated[str, AfterValidator(cloud_name)] = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +202,11 @@ class SpoolSettings:
     policy: Annotated[Mapping[AbsolutePath, FolderPolicy], BeforeValidator(_as_table)] = field(
         default_factory=dict
     )
+
+    def sources_of(self, cloud: str) -> tuple[BucketPlace, ...]:
+        """Return the buckets on a cloud that folders are filled from."""
+        own = self.policy.values()
+        return tuple(one.source for one in own if one.source and one.source_cloud == cloud)
 
     def policy_of(self, folder: Path) -> Policy:
         """Return the policy of a folder: its own keys, and the general ones for the rest."""

@@ -10,10 +10,12 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from uecwatchd.system.text import quoted
+from uecwatchd.types import BucketPlace
 
 FILE_NAME_MAX_BYTES = 255  # of Linux file systems
 EXPECT_MAX_CHARS = 200  # a line of a console, as far as it is shown
 SIZE = re.compile(r"([0-9]{1,12})([KMGT])", re.IGNORECASE)
+BUCKET_ADDRESS = re.compile(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{1,254})(?:/([^\0]{0,500}))?", re.DOTALL)
 SIZE_SHIFTS = {"K": 10, "M": 20, "G": 30, "T": 40}
 
 
@@ -57,6 +59,15 @@ def _not_a_flag(value: object) -> object:
     return value
 
 
+def _as_bucket_place(value: object) -> object:
+    """Return the bucket and prefix of an address; slashes around the prefix do not matter."""
+    found = BUCKET_ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError("must be the address of a bucket, such as s3://BUCKET/PREFIX")
+    prefix = (found[2] or "").strip("/")
+    return BucketPlace(found[1], f"{prefix}/" if prefix else "")
+
+
 def _absolute(path: Path) -> Path:
     if not path.is_absolute() or "\0" in str(path):
         raise ValueError("must be an absolute path")
@@ -65,6 +76,7 @@ def _absolute(path: Path) -> Path:
 
 Number = Annotated[float, BeforeValidator(_not_a_flag), Field(allow_inf_nan=False)]
 Integer = Annotated[int, BeforeValidator(_not_a_flag)]
+BucketAddress = Annotated[BucketPlace, BeforeValidator(_as_bucket_place)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 PlainName = Annotated[str, AfterValidator(plain_name)]
 Line = Annotated[str, Field(min_length=1), AfterValidator(one_line)]

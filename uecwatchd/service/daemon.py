@@ -15,6 +15,7 @@ from uecwatchd.outputs.ledger_progress import drop_progress
 from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.outputs.systemd import Notifier
 from uecwatchd.service.boot_threads import BootThreads
+from uecwatchd.service.bucket_folders import BucketFolders
 from uecwatchd.service.cloud_reports import HALTED
 from uecwatchd.service.conditions import FAULT, Conditions, Key
 from uecwatchd.service.folder_watch import FolderWatch
@@ -77,6 +78,9 @@ class Service:
         )
         self._reaper = reaper_of(self._shared, self._tools)
         self._messages = Messages(settings.notify, self._shared)
+        self._buckets = BucketFolders(
+            settings.spool, clouds=clouds, conditions=conditions, stopping=signals.stopping
+        )
         self._spooler = Spooler(
             settings,
             states=SetStates(ledger),
@@ -109,7 +113,8 @@ class Service:
         """Errors of spool folders in the last scan, and of clouds that were not detected while sets wait."""
         waits = any(record.state == "waiting" for record in self._spooler.schedule.present())
         unidentified = self._tools.clouds.unidentified().values()
-        return (*self._spooler.troubles.values(), *(error for error in unidentified if error and waits))
+        folders = {**self._buckets.troubles, **self._spooler.troubles}
+        return (*folders.values(), *(error for error in unidentified if error and waits))
 
     def once(self) -> tuple[SetRecord, ...]:
         """Scan, do everything that can be done now, and return the records of all present sets."""
@@ -118,6 +123,7 @@ class Service:
             self._announce()
             self._tools.clouds.detect()
             self._reaper.reap()
+            self._buckets.look_now()
             while True:
                 self._spooler.scan()
                 self._spooler.drain()
@@ -126,6 +132,7 @@ class Service:
                 pauses = self._pauses(settling=patience >= 0 or self._spooler.is_behind())
                 if self._shared.signals.stopping.is_set() or not pauses:
                     self._spooler.look_at_builds()  # so that no disk of a set that is done stays
+                    self._buckets.look_now()  # with the results
                     self._messages.deliver_now()
                     return self._spooler.schedule.present()
                 pause = max(LEAST_SCAN_PAUSE_SECONDS, min(pauses))
@@ -167,6 +174,7 @@ class Service:
             )
             self._announce()  # before a scan can change what an earlier process has left
             self._messages.start()
+            self._buckets.start()
             try:
                 self._detect_at_start()
                 loop.scan()
@@ -176,6 +184,7 @@ class Service:
             finally:
                 self._heartbeat.stopping()
                 watch.stop()
+                self._buckets.close()
                 self._reaper.close()
                 self._messages.close()
 
@@ -251,6 +260,7 @@ class Service:
             overviews.configure(settings.outputs)
             self._probes.clouds = self._reaper.clouds = tools.clouds
             self._messages.configure(settings.notify)
+            self._buckets.configure(settings.spool, tools.clouds)
             watch.stop()
             watch.start(settings.spool)
             self._tell("Read the configuration again")

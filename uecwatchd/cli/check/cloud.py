@@ -14,6 +14,7 @@ from uecwatchd.cli.check.clock import S3_WINDOW, date_of, examine_clock
 from uecwatchd.cli.check.credentials import UsableCredentials, examine_credentials
 from uecwatchd.cli.check.finding import Finding, bad
 from uecwatchd.cli.check.launch import examine_launch
+from uecwatchd.cli.check.source import examine_sources
 from uecwatchd.clouds.client import Cloud, is_insecure, make_cloud
 from uecwatchd.clouds.connect import connect_as, detected
 from uecwatchd.clouds.credentials.account import Account, sealed_with
@@ -25,17 +26,24 @@ from uecwatchd.clouds.images import parse_images
 from uecwatchd.config.records import CloudSettings
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.system.signals import Stop
+from uecwatchd.types import BucketPlace
 
 Clock = Callable[[], datetime]
 
 
 def examine_cloud(
-    settings: CloudSettings, *, bucket: str | None, clock: Clock, stop: Stop, sealed: Mapping[str, int]
+    settings: CloudSettings,
+    *,
+    bucket: str | None,
+    sources: Collection[BucketPlace] = (),
+    clock: Clock,
+    stop: Stop,
+    sealed: Mapping[str, int],
 ) -> Iterator[Finding]:
     """Check one cloud.
 
-    `bucket` is the default bucket, None if its name is wrong; `sealed` is how many images this host has
-    registered with each pair of certificates.
+    `bucket` is the default bucket, None if its name is wrong; spool folders are filled from `sources`.
+    `sealed` is how many images this host has registered with each pair of certificates.
     """
     credentials = yield from examine_credentials(settings, clock())
     if credentials is None:
@@ -56,6 +64,8 @@ def examine_cloud(
     ours = yield from _check_halves(cloud, clock)
     if ours is not None and bucket is not None:
         yield from examine_bucket(cloud, bucket, ours)
+    if ours is not None:
+        yield from examine_sources(cloud, sources)
     if settings.test:
         yield from examine_launch(cloud, settings)
 

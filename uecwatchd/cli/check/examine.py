@@ -64,7 +64,14 @@ def examine(
         yield Finding("bad", "no cloud is configured", hint, Halted.exit_code)
     sealed = _sealed(settings)
     for cloud in settings.clouds.values():
-        found = examine_cloud(cloud, bucket=bucket, clock=clock, stop=stop, sealed=sealed)
+        found = examine_cloud(
+            cloud,
+            bucket=bucket,
+            sources=settings.spool.sources_of(cloud.name),
+            clock=clock,
+            stop=stop,
+            sealed=sealed,
+        )
         yield from _in_words(f"cloud {cloud.name}", found)
 
 
