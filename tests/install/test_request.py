@@ -153,6 +153,27 @@ def test_a_new_request_replaces_a_failed_build(tmp_path: Path) -> None:
     assert not is_withdrawn(tmp_path, KEY)
 
 
+@pytest.mark.parametrize("state", ["running", "done"])
+def test_a_second_set_with_the_same_inputs_does_not_begin_its_build_again(
+    tmp_path: Path, state: files.State
+) -> None:
+    assert write_request(tmp_path, REQUEST)
+    (tmp_path / KEY / files.DISK).touch()
+    known = BuildStatus(KEY, state, 1.0, disk=files.DISK if state == "done" else "")
+    write_status(tmp_path, known)
+    (tmp_path / "queue" / KEY).unlink()
+    assert not write_request(tmp_path, replace(REQUEST, set_name="lucid"))
+    assert read_status(tmp_path, KEY) == known
+    assert queued_builds(tmp_path) == ()
+
+
+def test_a_done_build_without_its_disk_is_asked_for_again(tmp_path: Path) -> None:
+    write_request(tmp_path, REQUEST)
+    write_status(tmp_path, BuildStatus(KEY, "done", 1.0, disk=files.DISK))
+    assert write_request(tmp_path, REQUEST)
+    assert read_status(tmp_path, KEY) is None
+
+
 def test_both_sides_may_write_in_the_folder_of_a_build(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:

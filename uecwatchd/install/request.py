@@ -135,8 +135,14 @@ def build_key(recipe: InstallRecipe, digests: Mapping[str, ContentDigest]) -> st
 # --- requests, by the service -----------------------------------------------------------------------------
 
 
-def write_request(builds: Path, request: BuildRequest) -> None:
-    """Ask for a build, in place of a failed or withdrawn one. Raises Deferred."""
+def write_request(builds: Path, request: BuildRequest) -> bool:
+    """Ask for a build, in place of a failed or withdrawn one. Raises Deferred.
+
+    Returns False for one that is done or under way: another set has the same inputs, and may have asked for
+    it since the caller has looked.
+    """
+    if _is_known(builds, request.key):
+        return False
     folder = builds / request.key
     files = {key: {"path": str(one.path), "stamp": list(one.stamp)} for key, one in request.files.items()}
     document = {
@@ -156,6 +162,17 @@ def write_request(builds: Path, request: BuildRequest) -> None:
             _queue(builds, request.key)
             if (folder / REQUEST).exists():
                 break  # or the worker has just removed the withdrawn build that was there
+    return True
+
+
+def _is_known(builds: Path, key: str) -> bool:
+    """Tell if the worker has a build, or its disk. A status that cannot be used is replaced."""
+    with suppress(Deferred):
+        status = None if is_withdrawn(builds, key) else read_status(builds, key)
+        if status and status.state == "done":
+            return (builds / key / DISK).exists()
+        return status is not None and not status.is_over
+    return False
 
 
 def read_request(builds: Path, key: str) -> BuildRequest:

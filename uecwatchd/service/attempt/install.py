@@ -89,7 +89,7 @@ def _install(job: Job, recipe: RecipeFiles, tools: AttemptTools) -> Job:
         build = replace(before, keeps_disk=recipe.recipe.keep)
     if status and status.state == "done" and (disk := _find_disk(key, tools)):
         return _with_disk(job, recipe, disk, status, replace(build, state="done"), tools)
-    raise _hand_in(job, recipe, files, replace(build, state="queued"), status, tools)
+    raise _hand_in(job, recipe, files, replace(build, state="queued"), tools)
 
 
 def withdraw_former(job: Job, tools: AttemptTools, *, key: str = "") -> None:
@@ -196,12 +196,7 @@ def _read_status(key: str, tools: AttemptTools) -> BuildStatus | None:
 
 
 def _hand_in(
-    job: Job,
-    recipe: RecipeFiles,
-    files: list[FileOfRecipe],
-    build: SetBuild,
-    status: BuildStatus | None,
-    tools: AttemptTools,
+    job: Job, recipe: RecipeFiles, files: list[FileOfRecipe], build: SetBuild, tools: AttemptTools
 ) -> Building:
     """Ask for a build, and return what ends the attempt. Raises Deferred.
 
@@ -215,16 +210,15 @@ def _hand_in(
             raise cannot_use(builds, error) from error
     record = tools.ledger.put_set(replace(job.record, build=build))
     result_files.remove_screenshot(record)
-    is_known = status is not None and not status.is_over
     # One that is withdrawn has to be removed first: otherwise the new request might go with it.
-    if not is_known and not is_withdrawn(builds, build.key):
+    if not is_withdrawn(builds, build.key):
         paths = {one.use: RecipeFile((one.folder / one.path).absolute(), one.stamp) for one in files}
         request = BuildRequest(
             build.key, job.found.name, recipe.recipe, paths, accelerator=tools.install.accelerator
         )
-        write_request(builds, request)
-        words = " with ".join(one.name for one in files)
-        tell(job, Kind.WORKING, f"its system is to be installed from {words}")
+        if write_request(builds, request):
+            words = " with ".join(one.name for one in files)
+            tell(job, Kind.WORKING, f"its system is to be installed from {words}")
     return Building(build.key)
 
 
