@@ -47,7 +47,7 @@ MACHINE_HINTS: Mapping[str, str] = {
     "text": "Look into it: it may be an error page that was saved as an image.",
     "tar": "Try: tar -xf {name}",
     "zip": "Try: unzip {name}",
-    "iso9660": "Install from it into a disk image, and drop that.",
+    "iso9660": "To install from it, name it as iso under [install] in the sidecar, and no machine image.",
 }
 KEEP_HINT = 'If the cloud can boot it all the same, put convert = "keep" in the sidecar.'
 LINUX_KERNELS = frozenset({"bzimage", "image", "zimage"})

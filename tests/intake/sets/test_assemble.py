@@ -24,6 +24,7 @@ from uecwatchd.types import FileStamp
 
 Files = Mapping[str, str | bytes]
 FACTS: Mapping[str, Facts] = {
+    "cd": Facts("iso9660"),
     "partition": Facts("ext4", "machine", None, "partition", None, None),
     "disk": Facts("mbr", "machine", None, "disk", None, None),
     "cut short": Facts("ext4", "machine", None, "partition", 48 * MIB, None),
@@ -150,6 +151,12 @@ def test_content_says_the_role_before_the_name_does() -> None:
         ({"karmic.toml": b""}, "a machine image"),
         ({"karmic.toml": b'machine = "x.img"'}, "x.img (named in karmic.toml)"),
         ({"karmic": "folder"}, "a machine image in karmic/"),
+        (
+            {"karmic.iso": "cd"},
+            'a recipe: say iso = "karmic.iso" and disk = "…" under [install] in karmic.toml',
+        ),
+        ({"karmic.toml": b"", "karmic.iso": "cd"}, 'a recipe: say iso = "karmic.iso"'),
+        ({"karmic": "folder", "karmic/d.iso": "cd"}, 'a recipe: say iso = "d.iso" and disk = "…" under [i'),
     ],
     ids=lambda value: value if isinstance(value, str) else "+".join(value),
 )

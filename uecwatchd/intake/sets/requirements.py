@@ -74,7 +74,7 @@ def check_complete(
     counterpart. Raises NotReady, with what to add.
     """
     if "machine" not in roles and not _registers_alone(sidecar, roles):
-        raise NotReady(_no_machine(candidate, sidecar, roles))
+        raise NotReady(_no_recipe(listing, candidate) or _no_machine(candidate, sidecar, roles))
     lacking = missing_roles(sidecar, roles, rules)
     if unknown := next((cloud for cloud in sidecar.clouds if lacking and cloud in rules.strange), None):
         raise unidentified(unknown, rules)
@@ -238,6 +238,17 @@ def _registers_alone(sidecar: Sidecar, roles: Mapping[Role, str]) -> bool:
     """Return True if the sidecar names only a kernel or a ramdisk: then only that is registered."""
     named = named_files(sidecar)
     return "machine" not in named and bool(named) and set(named) == set(roles)
+
+
+def _no_recipe(listing: Listing, candidate: SetCandidate) -> str:
+    """Return what to write for the image of a CD; empty if there is none."""
+    for path in candidate.paths:
+        content = listing.facts.get(path)
+        if isinstance(content, Facts) and content.format == "iso9660":
+            iso = json.dumps(path.rsplit("/", 1)[-1], ensure_ascii=False)
+            place = _file_beside(candidate, "toml")
+            return f'a recipe: say iso = {iso} and disk = "…" under [install] in {place}'
+    return ""
 
 
 def _no_machine(candidate: SetCandidate, sidecar: Sidecar, roles: Mapping[Role, str]) -> str:
