@@ -63,30 +63,57 @@ def test_a_second_disk_has_its_own_bus() -> None:
 
 
 def test_without_a_device_there_is_no_trial(tmp_path: Path) -> None:
-    trial = AcceleratorTrial("/nonexistent", device=tmp_path / "kvm")
-    assert trial.choose("auto", find_kernel=lambda: None) == "tcg"
-    assert trial.choose("kvm", find_kernel=lambda: None) == "kvm", "as it was wanted"
+    told: list[str] = []
+    trial = AcceleratorTrial("/nonexistent", tell=told.append, device=tmp_path / "kvm")
+    assert trial.choose("auto", processor="max", find_kernel=lambda: None) == "tcg"
+    assert trial.choose("kvm", processor="max", find_kernel=lambda: None) == "kvm", "as it was wanted"
+    assert told == [f"{tmp_path}/kvm: there is no such device. Machines are emulated, some ten times slower."]
 
 
 def test_a_device_that_starts_no_machine_is_not_used_and_tried_once(tmp_path: Path) -> None:
     (tmp_path / "kvm").touch()
     asked: list[int] = []
-    trial = AcceleratorTrial(QEMU, device=tmp_path / "kvm", seconds=0.2)
+    told: list[str] = []
+    program = tmp_path / "hangs"  # as a kernel does, with a device that opens and does not work
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+    trial = AcceleratorTrial(str(program), tell=told.append, device=tmp_path / "kvm", seconds=0.2)
     for _ in range(2):
-        chosen = trial.choose("auto", find_kernel=lambda: asked.append(1))
-        assert chosen in ("kvm", "tcg")
+        assert trial.choose("auto", processor="max", find_kernel=lambda: asked.append(1)) == "tcg"
     assert len(asked) == 1
+    (sentence,) = told
+    assert sentence.startswith(f"{tmp_path}/kvm: it does not work: a ")
+
+
+def emulated_trial(folder: Path, told: list[str], *, fails_with: str = "") -> AcceleratorTrial:
+    """Return a trial that emulates, because that works everywhere.
+
+    In place of QEMU is a program that changes the accelerator. It fails with one model of a processor.
+    """
+    (folder / "kvm").touch()
+    program = folder / "emulated"
+    changed = 'for word; do shift; [ "$word" != kvm ] || word=tcg; set -- "$@" "$word"; done'
+    fails = f'case "$*" in *"-cpu {fails_with} "*) exit 1;; esac\n' if fails_with else ""
+    program.write_text(f'#!/bin/sh\n{fails}{changed}\nexec {QEMU} "$@"\n')
+    program.chmod(0o755)
+    return AcceleratorTrial(
+        str(program), tell=told.append, device=folder / "kvm", seconds=60.0, host_kernel=lambda: None
+    )
 
 
 def test_the_boot_sector_of_a_trial_writes_its_line(tmp_path: Path) -> None:
-    """Emulated, because that works everywhere: a program in place of QEMU changes the accelerator."""
-    (tmp_path / "kvm").touch()
-    program = tmp_path / "emulated"
-    changed = 'for word; do shift; [ "$word" != kvm ] || word=tcg; set -- "$@" "$word"; done'
-    program.write_text(f'#!/bin/sh\n{changed}\nexec {QEMU} "$@"\n')
-    program.chmod(0o755)
-    trial = AcceleratorTrial(str(program), device=tmp_path / "kvm", seconds=60.0, host_kernel=lambda: None)
-    assert trial.choose("auto", find_kernel=lambda: None) == "kvm"
+    told: list[str] = []
+    trial = emulated_trial(tmp_path, told)
+    assert trial.choose("auto", processor="max", find_kernel=lambda: None) == "kvm"
+    assert told == []
+
+
+def test_each_processor_is_tried_because_qemu_may_fail_with_one_of_them(tmp_path: Path) -> None:
+    told: list[str] = []
+    trial = emulated_trial(tmp_path, told, fails_with="max")
+    chosen = [trial.choose("auto", processor=one, find_kernel=lambda: None) for one in ("qemu64", "max")]
+    assert chosen == ["kvm", "tcg"]
+    assert len(told) == 1
 
 
 def test_a_screen_becomes_a_png(tmp_path: Path) -> None:

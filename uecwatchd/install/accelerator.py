@@ -2,7 +2,8 @@
 
 In a nested machine a guest may hang at its first change of the processor's mode. So a kernel has to reach its
 first line, where one is at hand; otherwise a boot sector that writes on the serial port. That one is enough
-to see a firmware that hangs.
+to see a firmware that hangs. It is tried with the processor of the machine: QEMU may fail with one, and not
+with another.
 """
 
 import os
@@ -29,37 +30,57 @@ BOOT_SECTOR = (_CODE + b"\xfa\xf4").ljust(510, b"\0") + b"\x55\xaa"
 
 
 class AcceleratorTrial:
-    """The accelerator for the machines of one worker, tried once. Safe to use from any thread."""
+    """The accelerator for the machines of one worker. Safe to use from any thread.
+
+    Each model of a processor is tried once.
+    """
 
     def __init__(
         self,
         program: str,
         *,
+        tell: Callable[[str], None],
         device: Path = KVM_DEVICE,
         seconds: float = TRIAL_SECONDS,
         host_kernel: Callable[[], Path | None] | None = None,
     ) -> None:
+        """`tell` takes a sentence about a device that is not used."""
         self._program = program
+        self._tell = tell
         self._device = device
         self._seconds = seconds
         self._host_kernel = host_kernel or find_host_kernel
-        self._lock = threading.Lock()  # guards _works, and lets others wait for the trial
-        self._works: bool | None = None
+        self._lock = threading.Lock()  # guards _works (by processor), and lets others wait for the trial
+        self._works: dict[str, bool] = {}
 
-    def choose(self, wanted: Accelerator, *, find_kernel: Callable[[], Path | None]) -> str:
+    def choose(self, wanted: Accelerator, *, processor: str, find_kernel: Callable[[], Path | None]) -> str:
         """Return "kvm" or "tcg". `find_kernel` finds a kernel to be tried."""
         if wanted != "auto":
             return wanted
         with self._lock:
-            if self._works is None:
-                self._works = os.access(self._device, os.R_OK | os.W_OK) and self._try(find_kernel())
-            return "kvm" if self._works else "tcg"
+            if processor not in self._works:
+                trouble = self._find_trouble(processor, find_kernel)
+                self._works[processor] = not trouble
+                if trouble:
+                    self._tell(f"{self._device}: {trouble}. Machines are emulated, some ten times slower.")
+            return "kvm" if self._works[processor] else "tcg"
 
-    def _try(self, kernel: Path | None) -> bool:
+    def _find_trouble(self, processor: str, find_kernel: Callable[[], Path | None]) -> str:
+        """Return why the device is not used; empty if a machine has started with it."""
+        if not self._device.exists():
+            return "there is no such device"
+        if not os.access(self._device, os.R_OK | os.W_OK):
+            return "the worker may not open it (see its group)"
+        kernel = find_kernel() or self._host_kernel()
+        if self._try(processor, kernel):
+            return ""
+        return f"it does not work: {'a kernel' if kernel else 'a boot sector'} has not written its first line"
+
+    def _try(self, processor: str, kernel: Path | None) -> bool:
         with TemporaryDirectory(prefix="uecwatchd-trial-") as scratch:
             folder = Path(scratch)
             (folder / "sector.img").write_bytes(BOOT_SECTOR.ljust(1 << 20, b"\0"))
-            command = trial_command(self._program, "kvm", kernel or self._host_kernel())
+            command = trial_command(self._program, processor, kernel)
             try:
                 with (folder / ERRORS).open("wb") as errors:
                     process = start_child(command, folder, errors=errors.fileno())
@@ -84,12 +105,22 @@ class AcceleratorTrial:
         return False
 
 
-def trial_command(program: str, accelerator: str, kernel: Path | None) -> Sequence[str]:
+def trial_command(program: str, processor: str, kernel: Path | None) -> Sequence[str]:
     """Return the command of a trial, in a folder with the boot sector; its console is in serial.log there."""
     start = ["-drive", "file=sector.img,format=raw"]
     if kernel is not None:
         start = ["-kernel", str(kernel), "-append", "console=ttyS0 earlyprintk=ttyS0 panic=-1"]
-    machine = ["-accel", accelerator, "-m", "256", "-nodefaults", "-no-user-config", "-no-reboot"]
+    machine = [
+        "-accel",
+        "kvm",
+        "-cpu",
+        processor,
+        "-m",
+        "256",
+        "-nodefaults",
+        "-no-user-config",
+        "-no-reboot",
+    ]
     return [program, *machine, "-display", "none", "-nic", "none", "-serial", "file:serial.log", *start]
 
 

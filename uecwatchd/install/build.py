@@ -18,7 +18,7 @@ from pathlib import Path
 from uecwatchd.errors import Deferred, Rejected, Stopped, UecError
 from uecwatchd.images.console import judge_console, last_lines
 from uecwatchd.install.accelerator import AcceleratorTrial
-from uecwatchd.install.command import MachineMedia, machine_command
+from uecwatchd.install.command import MachineMedia, machine_command, processor_of
 from uecwatchd.install.disks import WHAT, flush_disk, has_boot_loader
 from uecwatchd.install.files import OpenFiles, opened
 from uecwatchd.install.layer import find_end, layer_steps
@@ -49,7 +49,7 @@ NO_BOOT = "No bootable device"
 # What stays of a build that is over.
 RESULTS = (REQUEST, STATUS, CANCEL, CONSOLE, DISK, SCREENSHOT)
 TAIL_BYTES = 64 * 1024
-LOOK_HINT = "The last lines of its console are below."
+LOOK_HINT = "See the last lines of its console."
 
 Judge = Callable[[Machine], bool]
 
@@ -124,8 +124,11 @@ def _install(build: _Build, files: OpenFiles) -> None:
     build.progress.enter("prepare")
     work = Preparation(request, files, folder, build.check)
     media = prepare(work)
-    find_kernel = partial(find_trial_kernel, work)
-    build.accelerator = build.tools.trial.choose(request.accelerator, find_kernel=find_kernel)
+    build.accelerator = build.tools.trial.choose(
+        request.accelerator,
+        processor=processor_of(request.recipe),
+        find_kernel=partial(find_trial_kernel, work),
+    )
     build.progress.enter("install", accelerator=build.accelerator)
     build.tools.tell(f"{request.set_name}: the installation has begun ({build.accelerator})")
     with _machine(build, media, files, restarts=request.recipe.restarts > 0) as machine:
@@ -160,7 +163,7 @@ def _check_end(build: _Build, machine: Machine) -> None:
     """Raise the error of a machine without an end by itself, or of a failed layer."""
     recipe = build.request.recipe
     if complaint := machine.complaint():
-        raise Deferred("QEMU has failed", complaint, "It is tried again by itself.")
+        raise _failed_machine(build, complaint)
     steps = list(layer_steps(recipe))
     if not steps:
         return
@@ -174,6 +177,13 @@ def _check_end(build: _Build, machine: Machine) -> None:
         what = f"installing {', '.join(recipe.packages)}" if is_packages else step
         why = f"{quoted(what)} has failed with exit code {end.exit_code}"
         raise Rejected("the layer is not complete", why, LOOK_HINT)
+
+
+def _failed_machine(build: _Build, complaint: str) -> Deferred:
+    hint = "It is tried again by itself."
+    if build.accelerator == "kvm":
+        hint = f'{hint} It does without KVM by accelerator = "tcg" under [install] in the configuration.'
+    return Deferred("QEMU has failed", complaint, hint)
 
 
 def _boot_again(build: _Build, files: OpenFiles) -> None:
@@ -200,7 +210,7 @@ def _is_up(build: _Build, machine: Machine) -> bool:
         return True
     if machine.is_over:
         if complaint := machine.complaint():
-            raise Deferred("QEMU has failed", complaint, "It is tried again by itself.")
+            raise _failed_machine(build, complaint)
         raise Rejected(what, "it restarts, or switches itself off, instead of coming up", LOOK_HINT)
     return False
 

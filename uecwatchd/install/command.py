@@ -58,7 +58,7 @@ def machine_command(
         program,
         # The firmware writes on the serial port too: "No bootable device" is a line like any other.
         *("-machine", "pc,graphics=off", "-accel", accelerator, "-vga", "std"),
-        *("-cpu", PROCESSORS.get(recipe.disk_bus, OTHER_PROCESSOR)),
+        *("-cpu", processor_of(recipe)),
         *("-m", str(recipe.memory // MIB), "-smp", str(recipe.cpus)),
         *("-nodefaults", "-no-user-config", "-sandbox", SANDBOX),
         *("-display", "none", "-vnc", f"unix:{VNC_SOCKET}"),
@@ -74,6 +74,11 @@ def machine_command(
         *_drives(recipe.disk_bus, recipe, media),
         *_start(recipe, media),
     ]
+
+
+def processor_of(recipe: InstallRecipe) -> str:
+    """Return the model of the processor of a machine."""
+    return PROCESSORS.get(recipe.disk_bus, OTHER_PROCESSOR)
 
 
 def _network(recipe: InstallRecipe) -> Sequence[str]:

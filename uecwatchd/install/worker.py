@@ -85,7 +85,7 @@ class _Worker:
         self._pool = pool
         self._at_once = at_once
         self._program = program
-        self._trial = AcceleratorTrial(program)
+        self._trial = AcceleratorTrial(program, tell=tools.tell)
         self._running: dict[str, Future[None]] = {}
 
     def run(self) -> None:
