@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 UNITS = "/etc/systemd/system"
 SPOOL = "/var/spool/uecwatchd"
 BUILDS = "/var/lib/uecwatchd-build"
-WORST_SCORE = 1.7
+WORST_SCORE = 1.5
 INSTALL = f"""
 cp /opt/source/systemd/uecwatchd-build.service /opt/source/systemd/uecwatchd-build.path {UNITS}
 systemctl daemon-reload

@@ -30,7 +30,7 @@ POWEROFF_WORD = "uecwatchd.poweroff"  # on the kernel's command line: stop there
 META_PACKAGE = "linux-image-cloud-amd64"
 KERNEL_GLOB = "vmlinuz-*-cloud-amd64"
 INSTALL_HINT = f"Try: apt-get install {META_PACKAGE}"
-# In the order of loading: each needs those before it. QEMU and KVM have a virtio disk, Xen its own.
+# In the order of loading: each needs those before it. QEMU and KVM have virtio, Xen its own disk.
 MODULES = (
     "virtio_ring",
     "virtio",
@@ -38,6 +38,9 @@ MODULES = (
     "virtio_pci_modern_dev",
     "virtio_pci",
     "virtio_blk",
+    "failover",
+    "net_failover",
+    "virtio_net",
     "xen-blkfront",
     # FAT, for a disk with answers or user data.
     "nls_cp437",
