@@ -219,6 +219,13 @@ def queued_builds(builds: Path) -> tuple[str, ...]:
     return tuple(key for _, key in sorted(found))
 
 
+def builds_there(builds: Path) -> tuple[str, ...]:
+    """Return the keys of all builds with a folder. Raises OSError."""
+    if not builds.exists():
+        return ()
+    return tuple(sorted(path.name for path in builds.iterdir() if KEY.fullmatch(path.name)))
+
+
 def clear_queue(builds: Path) -> None:
     """Remove what is no build from the queue: as long as anything is there, a path unit starts a worker."""
     with suppress(FileNotFoundError):

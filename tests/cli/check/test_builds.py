@@ -61,6 +61,23 @@ def test_the_folder_of_a_unit_has_to_be_there(tmp_path: Path) -> None:
     assert (finding.level, finding.exit_code) == ("bad", 77)
 
 
+@pytest.mark.usefixtures("programs")
+def test_builds_that_no_set_has_are_named_with_their_size(tmp_path: Path) -> None:
+    known, lost = "a" * 32, "b" * 32
+    for name in (known, lost, "queue"):
+        (tmp_path / name).mkdir()
+    (tmp_path / lost / "disk.qcow2").write_bytes(bytes(2 << 20))
+    install = InstallSettings(builds=tmp_path)
+    assert [one.level for one in examine_builds(install, asked_for={known, lost})] == ["ok"]
+    _, finding = examine_builds(install, asked_for={known})
+    assert (finding.level, finding.what) == (
+        "warning",
+        f"{tmp_path}: no set here has 1 of its builds, with 2 MiB of disks",
+    )
+    assert finding.hint.endswith(f": rm -r {tmp_path / lost}")
+    assert [one.level for one in examine_builds(install)] == ["ok"], "nothing is known of the sets"
+
+
 def test_the_services_unit_has_to_let_it_write_there_if_another_unit_is_the_worker(tmp_path: Path) -> None:
     need = Need(tmp_path.resolve(), write=True)
     assert need in needs(Settings(install=InstallSettings(builds=tmp_path, worker="unit")))

@@ -2,24 +2,31 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from uecwatchd.cli.check.finding import Finding, bad
 from uecwatchd.cli.unit.systemd import UnitUnknown, ask
 from uecwatchd.config.installation import InstallSettings
 from uecwatchd.errors import NotPermitted, UecError
+from uecwatchd.install.request import DISK, builds_there
 from uecwatchd.ledger.state_folder import user_name
 from uecwatchd.system.disk_space import check_space
-from uecwatchd.system.text import shell_word
+from uecwatchd.system.text import format_size, shell_word
 
 PATH_UNIT = "uecwatchd-build.path"
 # The programs that every installation needs, with their packages in Debian.
 PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils"}
 
 
-def examine_builds(install: InstallSettings) -> Iterator[Finding]:
-    """Check that a recipe can be built. Where nobody has prepared that, it is no mistake."""
+def examine_builds(
+    install: InstallSettings, *, asked_for: Collection[str] | None = None
+) -> Iterator[Finding]:
+    """Check that a recipe can be built. Where nobody has prepared that, it is no mistake.
+
+    `asked_for` has the keys of the builds of all sets; None if the ledger cannot be read.
+    """
     missing = {name: package for name, package in PROGRAMS.items() if shutil.which(name) is None}
     if missing:
         packages = " ".join(missing.values())
@@ -42,6 +49,8 @@ def examine_builds(install: InstallSettings) -> Iterator[Finding]:
         yield Finding("warning", what, hint)
         return
     yield from _examine_worker(install)
+    if asked_for is not None:
+        yield from _examine_left(folder, asked_for)
 
 
 def _no_folder(folder: Path) -> Finding:
@@ -63,3 +72,20 @@ def _examine_worker(install: InstallSettings) -> Iterator[Finding]:
         yield Finding("warning", what, f"Try: systemctl enable --now {PATH_UNIT}")
         return
     yield Finding("ok", f"installations: in {install.builds}, by {PATH_UNIT.removesuffix('.path')}.service")
+
+
+def _examine_left(folder: Path, asked_for: Collection[str]) -> Iterator[Finding]:
+    """Find builds without a set: the ledger was lost, or another service uses the folder too."""
+    left = []
+    with suppress(OSError):
+        left = [key for key in builds_there(folder) if key not in asked_for]
+    if not left:
+        return
+    size = 0
+    for key in left:
+        with suppress(OSError):
+            size += (folder / key / DISK).stat().st_size
+    what = f"{folder}: no set here has {len(left)} of its builds, with {format_size(size)} of disks"
+    words = " ".join(shell_word(str(folder / key)) for key in left)
+    hint = f"Unless another service uses this folder, or sets are still to be found again: rm -r {words}"
+    yield Finding("warning", what, hint)

@@ -57,7 +57,7 @@ def examine(
     yield from _in_words(str(settings.state.dir), state)
     for setting, folder in settings.outputs.folders().items():
         yield from _in_words(setting, unless_bound(unit, folder, examine_output(setting, folder)))
-    yield from _in_words("installations", examine_builds(settings.install))
+    yield from _in_words("installations", examine_builds(settings.install, asked_for=_asked_for(settings)))
     yield from _in_words("hooks and messages", examine_programs(settings, send=send))
     if not settings.clouds:
         hint = "Add [cloud.default] to the configuration; see its example."
@@ -89,6 +89,16 @@ def _in_words(what: str, findings: Iterable[Finding]) -> Iterator[Finding]:
             yield from findings
     except InternalError as error:
         yield bad(error)
+
+
+def _asked_for(settings: Settings) -> frozenset[str] | None:
+    """Return the keys of the builds of all sets; None if the ledger cannot be read."""
+    with suppress(UecError):
+        if ledger := read_ledger(settings):
+            with closing(ledger):
+                return frozenset(one.build.key for one in ledger.sets() if one.build)
+        return frozenset()
+    return None
 
 
 def _sealed(settings: Settings) -> Mapping[str, int]:
