@@ -209,12 +209,27 @@ def test_machines_of_a_dead_worker_are_ended_and_others_are_not(builds: Builds) 
     assert list(builds.folder.glob("*/machine.json")) == []
 
 
-def test_a_second_worker_leaves_the_work_to_the_first_one(builds: Builds) -> None:
+def test_a_second_worker_waits_and_takes_the_place_of_one_that_was_killed(builds: Builds) -> None:
+    key = builds.ask(iso="hang.iso")
+    with worker_process(builds) as first:
+        installing(builds, key)
+        machine = note(builds, key)["pid"]
+        with working(builds):
+            until(lambda: builds.told, "the second worker to look at the lock")
+            assert note(builds, key)["pid"] == machine
+            first.kill()
+            until(lambda: "karmic: the installation has begun (tcg)" in builds.told, "its own machine")
+    assert ["another worker is at work here" in one for one in builds.told].count(True) == 1
+
+
+def test_a_second_worker_ends_when_the_first_one_has_left_nothing_to_do(builds: Builds) -> None:
     key = builds.ask(iso="hang.iso")
     with worker_process(builds):
         installing(builds, key)
-        assert not builds.work()
-        assert "another worker is at work here" in builds.told[-1]
+        with working(builds) as second:
+            until(lambda: builds.told, "the second worker to look at the lock")
+            withdraw_request(builds.folder, key)
+            until(lambda: not second.is_alive(), "the second worker to end")
 
 
 def test_the_program_ends_when_nothing_is_left_to_do(builds: Builds) -> None:

@@ -13,6 +13,7 @@ from tests.support.boot_code import HANG, POWER_OFF, installer, make_iso, say
 from tests.support.boots import living
 from tests.support.cloud_keys import with_keys
 from tests.support.host import Host
+from tests.support.program_runs import Run
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.demo.material import USERSPACE_LINE, DebianKernel
 from uecwatchd.demo.mini_iso import INSTALLED_LINE
@@ -63,12 +64,12 @@ def installing(tmp_path: Path) -> Iterator[Host]:
 
 
 @contextmanager
-def daemon(host: Host) -> Iterator[None]:
+def daemon(host: Host) -> Iterator[Run]:
     """Run the service. It says more than a pipe takes that nobody reads: the lines of the consoles."""
     with (host.folder / "stderr").open("w") as stderr:
         process = host.start("run", stderr=stderr)
         try:
-            yield
+            yield process
         finally:
             process.terminate()
             process.communicate(timeout=PATIENCE_SECONDS)
@@ -161,6 +162,17 @@ def test_a_set_that_is_held_in_the_middle_leaves_no_machine_and_goes_on_when_rel
         host.ask("release", "karmic")
         until(lambda: machines(host), "another installation")
     assert machines(host) == [], "the worker ends with the service"
+    assert len(left_of(host)) == 1, "to be gone on with"
+
+
+def test_a_service_that_is_killed_takes_its_machines_along(installing: Host) -> None:
+    host = installing
+    drop_tiny(host, installer(None, HANG, lines=("Partitioning",)), time_limit="1h")
+    with daemon(host) as process:
+        until(lambda: "Partitioning" in log(host), "the console in the log")
+        assert len(machines(host)) == 1
+        process.kill()
+        until(lambda: machines(host) == [], "the machine to end")
     assert len(left_of(host)) == 1, "to be gone on with"
 
 

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from uecwatchd.errors import Deferred
 from uecwatchd.system.programs import AGAIN, Program, find_program
@@ -27,10 +28,8 @@ def start_child(
 
     `errors` is the descriptor for what it complains about.
     """
-    setpriv = shutil.which("setpriv")
-    with_parent = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
     return subprocess.Popen(
-        [*with_parent, *command],
+        with_parent(command, "KILL"),
         cwd=folder,
         # A snapshot may become as large as a disk: not in a /tmp in memory.
         env={"PATH": os.environ.get("PATH", os.defpath), "TMPDIR": str(folder), "LC_ALL": "C"},
@@ -41,6 +40,12 @@ def start_child(
         start_new_session=True,
         umask=0o007,  # its sockets are for the group of the folder
     )
+
+
+def with_parent(command: Sequence[str], name: Literal["KILL", "TERM"]) -> Sequence[str]:
+    """Return a command that gets a signal when its parent ends, whatever the end is."""
+    setpriv = shutil.which("setpriv")
+    return [*([setpriv, "--pdeathsig", name, "--"] if setpriv else ()), *command]
 
 
 def run_child(program: Program, arguments: Sequence[str], folder: Path, *, check: Callable[[], None]) -> None:

@@ -35,6 +35,8 @@ from uecwatchd.system.lockfile import LockFile, LockTaken
 
 LOCK = LockFile(".worker.lock", "another worker is at work here", "It takes all requests by itself.")
 LOOK_SECONDS = 0.2
+# Between two looks at the lock of another worker.
+LOCK_SECONDS = 1.0
 # After a failure of the disk, which has to be corrected by somebody.
 PAUSE_SECONDS = 30.0
 
@@ -52,26 +54,40 @@ class WorkerTools:
 def run_worker(builds: Path, tools: WorkerTools, *, at_once: int, program: str = PROGRAM_NAME) -> bool:
     """Carry out all requests in the folder of builds, so many at once. Returns False if another worker does.
 
-    Raises Deferred if the folder cannot be used.
+    While another one is at work, this one waits to take its place. Raises Deferred if the folder cannot be
+    used.
     """
-    try:
-        lock = lockfile.acquire(builds, LOCK, patience_seconds=0)
-    except LockTaken as taken:
-        tools.tell(problem(taken))
+    lock = _lock(builds, tools)
+    if lock is None:
         return False
-    except OSError as error:
-        why, hint = error.strerror or str(error), "Make the folder, or name another one."
-        raise Deferred(f"{builds}: installations need this folder", why, hint) from error
     try:
         remove_left_folders(builds)
         if ended := end_left_machines(builds):
-            tools.tell(f"{ended} machines of an earlier worker were ended")
+            tools.tell(f"machines of an earlier worker, ended now: {ended}")
         with ThreadPoolExecutor(at_once, thread_name_prefix="build") as pool:
             _Worker(builds, tools, pool, at_once, program).run()
         clear_queue(builds)
     finally:
         lockfile.release(lock)
     return True
+
+
+def _lock(builds: Path, tools: WorkerTools) -> int | None:
+    """Return the lock of the folder; None after a stop, or when another worker has left nothing to do."""
+    told = ""
+    while True:
+        try:
+            return lockfile.acquire(builds, LOCK, patience_seconds=0)
+        except LockTaken as taken:
+            if problem(taken) != told:
+                told = problem(taken)
+                tools.tell(told)
+        except OSError as error:
+            why, hint = error.strerror or str(error), "Make the folder, or name another one."
+            raise Deferred(f"{builds}: installations need this folder", why, hint) from error
+        if tools.is_stopping() or not queued_builds(builds):
+            return None
+        tools.wait(LOCK_SECONDS)
 
 
 class _Worker:

@@ -1,7 +1,7 @@
 """The worker of installations as a child process of the service, where no unit of its own runs it.
 
 It is started when a build is in the queue, and ends by itself when there are no more. It may be ended at any
-time: the next one begins the interrupted stage again.
+time, also by the death of the service: the next one begins the interrupted stage again.
 """
 
 import subprocess
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from uecwatchd.config.installation import InstallSettings
 from uecwatchd.errors import Deferred
+from uecwatchd.install.child import with_parent
 from uecwatchd.install.request import queued_builds
 
 # It has machines to end, and their disks to remove.
@@ -65,7 +66,9 @@ class BuildChild:
         command += ["--at-once", str(settings.at_once)]
         self._not_before = self._monotonic() + AGAIN_SECONDS
         try:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                with_parent(command, "TERM"), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            )
         except OSError as error:
             self._not_before = self._monotonic() + RESTART_SECONDS
             why, hint = error.strerror or str(error), "Look what limits the processes of the service."
