@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from uecwatchd.install.request import CONSOLE
+from uecwatchd.install.request import CONSOLE, is_withdrawn
 from uecwatchd.ledger.records import SetBuild, SetRecord
 from uecwatchd.service.builds import (
     LINE_CHARACTERS,
@@ -16,6 +16,7 @@ from uecwatchd.service.builds import (
     needs_build,
     next_look_at,
     read_console,
+    withdraw_unneeded,
 )
 from uecwatchd.service.policy import GONE, earliest_retry
 from uecwatchd.types import SetId
@@ -50,6 +51,14 @@ def test_a_held_set_keeps_a_disk_and_no_running_machine() -> None:
     held = {WAITING.id}
     assert not is_wanted(WAITING, held)
     assert is_wanted(replace(WAITING, state="queued", build=replace(BUILD, state="done")), held)
+
+
+@pytest.mark.parametrize("status", ["", "{}", '{"version": 1, "key": "of another build"}'])
+def test_a_build_that_no_set_needs_is_withdrawn_whatever_its_status_is(tmp_path: Path, status: str) -> None:
+    (tmp_path / KEY).mkdir()
+    (tmp_path / KEY / "status.json").write_text(status)
+    withdraw_unneeded(tmp_path, KEY, ())
+    assert is_withdrawn(tmp_path, KEY)
 
 
 @pytest.mark.parametrize(("now", "pause"), [(100.0, 1.0), (140.0, 2.0), (4000.0, 10.0)])

@@ -21,7 +21,8 @@ MANAGERS = (
     ("zypper", "zypper -qn install"),
     ("apk", "apk add -q"),
 )
-# A line of its own: a guest may also write about it, or show the script.
+# A line of its own: a guest may also write about it, or show the script. It has no secret: only the author of
+# the steps can write it, and would fool nobody else.
 _TOLD = re.compile(
     rf"^{MARK}: (?:step (?P<step>\d+) failed with exit code (?P<code>\d+)|(?P<done>done))\s*$", re.MULTILINE
 )

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from uecwatchd.errors import UecError
+from uecwatchd.errors import Deferred, UecError
 from uecwatchd.events import Event, Kind, Listener, Tee
 from uecwatchd.images.console import without_sequences
 from uecwatchd.install.request import (
@@ -82,11 +82,10 @@ def withdraw_unneeded(
     """
     if any(one.build and one.build.key == key and is_wanted(one, held) for one in others):
         return
-    status = read_status(builds, key)
     if not is_withdrawn(builds, key):
         withdraw_request(builds, key)
-    if status and status.is_over:
-        with suppress(OSError):  # the worker can, if it has made folders
+    with suppress(OSError, Deferred):  # the worker can, if it has made folders or the status cannot be used
+        if (status := read_status(builds, key)) and status.is_over:
             end_build(builds, key)
 
 
@@ -109,12 +108,12 @@ class BuildWatch:
             if not record.build:
                 continue
             if not is_wanted(record, held):
+                if record.build.state == "running":  # the next one begins from nothing
+                    self.states.put(replace(record, build=_not_begun(record.build)))
                 with suppress(UecError):  # it is withdrawn at a later look
                     # A set at work may have begun to use the same build, and only its worker knows.
                     at_work = filter(None, map(self.ledger.set, running))
                     withdraw_unneeded(self.builds, record.build.key, [*with_build, *at_work], held)
-                if record.build.state == "running":  # the next one begins from nothing
-                    self.states.put(replace(record, build=_not_begun(record.build)))
             elif record.awaits_build and (record.next_retry or 0.0) <= now:
                 self._update(record, record.build, now)
 
