@@ -20,6 +20,7 @@ from tests.support.boot_code import (
 )
 from tests.support.builds import Builds
 from uecwatchd.images.formats.open import open_disk
+from uecwatchd.install.progress import BuildProgress
 from uecwatchd.install.request import BuildStatus
 
 
@@ -255,3 +256,12 @@ def test_answers_that_are_gone_are_named(builds: Builds) -> None:
     (builds.files / "answers").unlink()
     builds.work()
     assert failure(builds.status(key)) == "deferred: answers: it cannot be read: it is not there any more"
+
+
+def test_a_stage_begins_without_the_last_line_of_the_one_before(builds: Builds) -> None:
+    (builds.files / "tiny.iso").touch()
+    progress = BuildProgress(builds.folder, builds.ask())
+    progress.enter("install")
+    progress.take("reboot: Power down\n")
+    progress.enter("second boot")
+    assert builds.status(progress.status.key).last_line == ""

@@ -29,8 +29,10 @@ class BuildProgress:
         self.status = replace(self.status, began=before.began, stage=before.stage)
 
     def enter(self, stage: Stage, *, accelerator: str = "") -> None:
+        """Begin a stage. The last line of the one before, such as that of a shutdown, is not its own."""
         now = self._now()
-        self._write(replace(self.status, stage=stage, stage_began=now, accelerator=accelerator))
+        begun = replace(self.status, stage=stage, stage_began=now, accelerator=accelerator, last_line="")
+        self._write(begun)
 
     def take(self, text: str) -> None:
         """Take the last line of a console, to be shown soon."""
