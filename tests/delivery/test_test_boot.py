@@ -5,6 +5,7 @@ The table is printed by
     pytest -q -rP tests/delivery/test_test_boot.py
 """
 
+import json
 import socket
 import sys
 import time
@@ -30,6 +31,7 @@ from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.ledger.history import AttemptRecord
 from uecwatchd.ledger.sqlite import open_ledger
+from uecwatchd.service.attempt.boot import BOOT_STAGE
 from uecwatchd.types import SetId
 
 pytestmark = pytest.mark.exhaustive
@@ -259,6 +261,23 @@ def test_a_boot_and_the_wait_for_another_one_hold_no_worker(host: Host) -> None:
         host.ask("hold", "first")
         until(lambda: (host.spool / "second.emi").exists(), "its turn comes when the first one stops")
     assert (living(host.cloud), ledger_boots(host)) == ([], 0)
+
+
+def test_a_wait_for_a_boot_takes_no_number_of_an_attempt(host: Host) -> None:
+    quick_boots(host)
+    for number in range(3):
+        drop_tested(host, f"set{number}", data=bytes([number]) * 4096)
+    host.ask("once")
+    attempts = json.loads(host.ask("history", "--json")[0])
+    assert [(one["number"], one["outcome"]) for one in attempts] == [(1, "done")] * 3
+    for one in attempts:
+        booted = next(stage for stage in one["stages"] if stage["name"] == BOOT_STAGE)
+        assert booted["seconds"] > 0.1, "the time of the boot"
+        assert sum(stage["seconds"] for stage in one["stages"]) <= one["seconds"] + 0.1
+    log = (host.spool / "set0.uec.log").read_text()
+    assert (log.count("--- attempt 1, "), log.count(": attempt 1 on cloud")) == (1, 1)
+    assert "--- attempt 1 goes on, " in log
+    assert [host.report(f"set{number}")["attempt"] for number in range(3)] == [1, 1, 1]
 
 
 def state_of(host: Host, name: str) -> str:

@@ -602,6 +602,40 @@ def test_attempts_come_back_in_order_and_with_all_that_is_known(ledger: Ledger) 
     assert ledger.history.names() == (KARMIC, LUCID)
 
 
+def test_an_attempt_that_has_waited_is_one_and_its_stage_took_as_long_as_the_wait(ledger: Ledger) -> None:
+    first = replace(ATTEMPT, state="waiting", stages=(StageTime("boot it once", 2.0),), replaced="", ids={})
+    then = replace(ATTEMPT, ended=99.0, stages=(StageTime("boot it once", 1.0), StageTime("publish", 0.5)))
+    for run in (first, replace(ATTEMPT, set_id=LUCID), replace(first, ended=60.0), then):
+        ledger.history.add_attempt(run)
+    (attempt,) = ledger.history.attempts(KARMIC)
+    # From 20 to 58, when the second run began, and from 60 to 97.5.
+    assert attempt.stages == (StageTime("boot it once", 5.0 + 38.0 + 37.5), StageTime("publish", 0.5))
+    assert (attempt.began, attempt.ended, attempt.state, attempt.sent) == (10.0, 99.0, "done", 3 << 40)
+    assert (attempt.replaced, attempt.request_ids, attempt.ids) == ("emi-0", ("r-1", "r-2"), ATTEMPT.ids)
+    assert [one.set_id for one in ledger.history.recent(9)] == [KARMIC, LUCID]
+    totals = ledger.history.totals()
+    assert {key.detail: value for key, value in totals.items() if key.what == "attempts"} == {"done": 2.0}
+
+
+def test_a_wait_belongs_to_no_attempt_at_other_files_or_on_another_cloud(ledger: Ledger) -> None:
+    waits = replace(ATTEMPT, state="waiting")
+    runs = (waits, replace(ATTEMPT, cloud="far"), replace(ATTEMPT, began=15.0))
+    for run in runs:
+        ledger.history.add_attempt(run)
+    assert ledger.history.attempts() == runs
+
+
+def test_boots_and_changes_of_images_are_counted(ledger: Ledger) -> None:
+    for outcome in ("passed", "failed", "passed"):
+        ledger.history.count_boot("near", outcome)
+    ledger.history.count_change("near", "rolled-back")
+    assert ledger.history.totals() == {
+        TotalKey("boots", "near", "failed"): 1.0,
+        TotalKey("boots", "near", "passed"): 2.0,
+        TotalKey("changes", "near", "rolled-back"): 1.0,
+    }
+
+
 def test_the_last_attempts_at_all_sets_come_newest_first(ledger: Ledger) -> None:
     for name in (KARMIC, LUCID, KARMIC):
         ledger.history.add_attempt(replace(ATTEMPT, set_id=name))

@@ -161,6 +161,18 @@ def test_a_success_counts_although_the_files_of_the_set_are_gone() -> None:
     assert found == {(SPOOL, "archived"): NOW - 60, (SPOOL, "karmic"): NOW - 300}
 
 
+def test_boots_and_changes_of_images_are_counted_from_zero_on_each_cloud() -> None:
+    totals = {TotalKey("boots", "lab", "failed"): 2.0, TotalKey("changes", "gone", "withdrawn"): 1.0}
+    found = samples(replace(full_overview(), totals=totals))
+    boots, changes = found["uecwatchd_test_boots_total"], found["uecwatchd_image_changes_total"]
+    outcomes, clouds = ("passed", "failed", "cloud"), ("default", "tenant", "lab")
+    zeros = {(cloud, outcome): 0.0 for cloud in clouds for outcome in outcomes}
+    assert boots == {**zeros, ("lab", "failed"): 2.0}
+    kinds = ("deprecated", "removed", "rolled-back", "withdrawn")
+    zeros = {(kind, cloud): 0.0 for cloud in clouds for kind in kinds}
+    assert changes == {**zeros, ("withdrawn", "gone"): 1.0}, "a cloud that was configured keeps its series"
+
+
 def test_a_histogram_counts_each_stage_up_to_its_bounds() -> None:
     attempt = an_attempt("karmic")  # 4.25 s to read, 128 s to deliver
     found = samples(replace(overview(), totals=totals_of(attempt)))

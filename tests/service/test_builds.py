@@ -116,6 +116,8 @@ def test_the_installed_disk_becomes_the_image_of_the_set(
     report = host.report("web")
     assert (host.spool / "web.emi").read_text().startswith("emi-")
     assert report["build"]["state"] == "done"
+    assert report["attempt"] == 1, "a wait for an installation is a part of its attempt"
+    assert log_of(host).count("--- attempt 1 goes on, ") == 1
     sums = {one["use"]: one["sha256"] for one in report["build"]["sources"]}
     assert sums == {"iso": hashlib.sha256(ISO).hexdigest(), "answers": hashlib.sha256(b"d-i\n").hexdigest()}
     origins = {member["role"]: member["origin"] for member in report["members"]}

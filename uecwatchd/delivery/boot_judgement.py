@@ -5,6 +5,7 @@ from typing import Literal
 
 from uecwatchd.clouds.instances import PENDING, RUNNING, CloudInstance
 from uecwatchd.images.console import judge_console
+from uecwatchd.ledger.history import BootOutcome
 
 # A cloud with several front ends lists a new instance as soon as they agree.
 UNLISTED_SECONDS = 60.0
@@ -38,7 +39,7 @@ class BootSight:
 class BootVerdict:
     """The end of a test boot, with the reason: the image has passed or failed, or the cloud has failed."""
 
-    outcome: Literal["passed", "failed", "cloud"]
+    outcome: BootOutcome
     why: str
 
 

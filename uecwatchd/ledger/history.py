@@ -5,8 +5,8 @@ entries. Old entries are removed: what is kept is enough for a person who asks w
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
 from uecwatchd.events import Fields, Level
@@ -24,6 +24,10 @@ STAGE_BOUNDS_SECONDS = (0.1, 1.0, 10.0, 60.0, 300.0, 1800.0, 7200.0, 28800.0)
 
 # "partly": done on its cloud, while the set is not done on another.
 AttemptOutcome = State | Literal["partly"]
+# "cloud": the cloud has failed, and not the image.
+BootOutcome = Literal["passed", "failed", "cloud"]
+# Of a published image, after another one has replaced it or a person has decided about it.
+ImageChange = Literal["deprecated", "removed", "withdrawn", "rolled-back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +55,10 @@ class AttemptRecord:
     """One attempt at a set that is over. Times are seconds of the epoch."""
 
     set_id: SetId
-    number: int  #: from 1, counted anew when the files change
+    number: int  #: from 1 on each cloud, counted anew when the files change
     began: float
     ended: float
-    state: AttemptOutcome  #: that the attempt ended in
+    state: AttemptOutcome  #: that the attempt ended in; "waiting" if it goes on after a wait
     cloud: str
     stages: tuple[StageTime, ...] = ()
     ids: Mapping[Role, str] = field(default_factory=dict)  #: of the images, in a done set
@@ -67,19 +71,50 @@ class AttemptRecord:
 class TotalKey(NamedTuple):
     """Key of a total.
 
-    `label` is a cloud, or the name of a stage. `detail` is the state of attempts, or the upper bound in
-    seconds of stages ("inf" for the longest); otherwise it is empty.
+    `label` is a cloud, or the name of a stage. `detail` is the state of attempts, the outcome of test boots,
+    the kind of changes to published images, or the upper bound in seconds of stages ("inf" for the longest);
+    otherwise it is empty.
     """
 
-    what: Literal["attempts", "sent", "stages", "stage seconds"]
+    what: Literal["attempts", "sent", "stages", "stage seconds", "boots", "changes"]
     label: str
     detail: str = ""
 
 
+def join_runs(runs: Iterable[AttemptRecord]) -> tuple[AttemptRecord, ...]:
+    """Return the attempts made of these runs, which are in order: a wait parts an attempt into several."""
+    joined, waiting = dict[int, AttemptRecord](), dict[tuple[SetId, str, float], int]()
+    for place, run in enumerate(runs):
+        key = (run.set_id, run.cloud, run.began)
+        first = joined.pop(waiting.pop(key, -1), None)
+        joined[place] = _join(first, run) if first else run
+        if run.state == "waiting":
+            waiting[key] = place
+    return tuple(joined.values())
+
+
+def _join(first: AttemptRecord, then: AttemptRecord) -> AttemptRecord:
+    """Return two runs as one attempt. The wait between them belongs to the stage that waited."""
+    seconds = defaultdict[str, float](float)
+    for stage in (*first.stages, *then.stages):
+        seconds[stage.name] += stage.seconds
+    if first.stages:
+        run_began = then.ended - sum(stage.seconds for stage in then.stages)
+        seconds[first.stages[-1].name] += max(0.0, run_began - first.ended)
+    return replace(
+        then,
+        stages=tuple(StageTime(name, round(value, 3)) for name, value in seconds.items()),
+        sent=first.sent + then.sent,
+        replaced=then.replaced or first.replaced,
+        request_ids=tuple(dict.fromkeys((*first.request_ids, *then.request_ids))),
+    )
+
+
 def totals_of(attempt: AttemptRecord) -> Mapping[TotalKey, float]:
-    """Return what an attempt adds to the totals."""
+    """Return what a run of an attempt adds to the totals. One that waits is not over."""
     added = defaultdict[TotalKey, float](float)
-    added[TotalKey("attempts", attempt.cloud, attempt.state)] += 1
+    if attempt.state != "waiting":
+        added[TotalKey("attempts", attempt.cloud, attempt.state)] += 1
     added[TotalKey("sent", attempt.cloud)] += attempt.sent
     for stage in attempt.stages:
         bound = next((one for one in STAGE_BOUNDS_SECONDS if stage.seconds <= one), float("inf"))
@@ -96,6 +131,12 @@ class History(Protocol):
 
     def add_attempt(self, attempt: AttemptRecord) -> None:
         """Add an attempt with the next transaction, and remove what is too old. Raises nothing."""
+
+    def count_boot(self, cloud: str, outcome: BootOutcome) -> None:
+        """Count a test boot with the next transaction. Raises nothing."""
+
+    def count_change(self, cloud: str, change: ImageChange) -> None:
+        """Count a change to a published image with the next transaction. Raises nothing."""
 
     def flush(self) -> None:
         """Write what waits for a transaction, so that other processes see it."""

@@ -245,4 +245,8 @@ MIGRATIONS = (
     """
     ALTER TABLE sets ADD COLUMN build TEXT;
     """,
+    # When the attempt at a set began, of which a wait for its cloud is a part.
+    """
+    ALTER TABLE sets ADD COLUMN began REAL NOT NULL DEFAULT 0;
+    """,
 )

@@ -104,4 +104,7 @@ POSTGRES_MIGRATIONS = (
     CREATE TABLE made_buckets (cloud words, bucket words, PRIMARY KEY (cloud, bucket));
     CREATE TABLE ledger (version BIGINT NOT NULL, home words);
     """,
+    """
+    ALTER TABLE sets ADD COLUMN began DOUBLE PRECISION NOT NULL DEFAULT 0;
+    """,
 )

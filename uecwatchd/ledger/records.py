@@ -89,7 +89,7 @@ class TargetImage:
 
 @dataclass(frozen=True, slots=True)
 class TargetStatus:
-    """The state of a set on one cloud, with its own times of retries; see the same fields of `SetRecord`."""
+    """The state of a set on one cloud, with its own attempts; see the same fields of `SetRecord`."""
 
     state: State
     since: float
@@ -99,6 +99,8 @@ class TargetStatus:
     deferrals: int = 0
     first_failure: float | None = None
     error: Failure | None = None
+    attempt: int = 0
+    began: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +163,14 @@ class SetBuild:
 class SetRecord:
     """The state of one set. Times are seconds of the epoch.
 
-    A set may go to several clouds. Then its state, stage, retry times, reason and error are those of `cloud`,
-    and the others have theirs in their targets: `ledger.standing` looks at a set from each cloud.
+    A set may go to several clouds. Then its state, stage, attempt, retry times, reason and error are those of
+    `cloud`, and the others have theirs in their targets: `ledger.standing` looks at a set from each cloud.
 
-    `since` is when the state began. `first_failure` is when this job was first deferred, moved forward by
-    time that was not spent on attempts. `reason` is what a waiting set waits for. `owner` is the uid that
-    owns the name, None until a scan has found it. `inspection` is what is in the machine image, None until
-    it was looked into. `build` is the installation that makes that image, None without a recipe.
+    `since` is when the state began, `began` when the attempt did: a wait for the cloud is a part of it.
+    `first_failure` is when this job was first deferred, moved forward by time that was not spent on attempts.
+    `reason` is what a waiting set waits for. `owner` is the uid that owns the name, None until a scan has
+    found it. `inspection` is what is in the machine image, None until it was looked into. `build` is the
+    installation that makes that image, None without a recipe.
     """
 
     id: SetId
@@ -188,6 +191,7 @@ class SetRecord:
     owner: int | None = None
     inspection: ImageSummary | None = None
     build: SetBuild | None = None
+    began: float = 0.0
 
     @property
     def folder(self) -> str:

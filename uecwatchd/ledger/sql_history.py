@@ -12,9 +12,12 @@ from uecwatchd.ledger.history import (
     ENTRIES_OF_A_SET,
     ENTRIES_OF_ALL,
     AttemptRecord,
+    BootOutcome,
+    ImageChange,
     StageTime,
     StoryEntry,
     TotalKey,
+    join_runs,
     totals_of,
 )
 from uecwatchd.ledger.rows import OF_SET, insert_into
@@ -26,6 +29,8 @@ LIMITS: Mapping[str, tuple[int, int]] = {
     "attempts": (ATTEMPTS_OF_A_SET, ATTEMPTS_OF_ALL),
 }
 
+# An attempt that waits for an image, or for its system, and then for a test boot is written in three runs.
+RUNS_OF_AN_ATTEMPT = 3
 # Sets that only wait have entries and no attempts.
 ENTRIES_PER_CLEANING = 1000
 
@@ -60,13 +65,19 @@ class SqlHistory:
         self._store.write_later(f"DELETE FROM {table} WHERE number <= ({newest}) - ?", most)  # noqa: S608 (constant)
 
     def _add_to_totals(self, amounts: Sequence[tuple[str, str, str, float]]) -> None:
-        """Add all that an attempt adds, in one statement."""
+        """Add all of these in one statement."""
         marks = ", ".join("(?, ?, ?, ?)" for _ in amounts)
         self._store.write_later(
             f"INSERT INTO totals (what, label, detail, value) VALUES {marks}"  # noqa: S608 (question marks)
             " ON CONFLICT (what, label, detail) DO UPDATE SET value = totals.value + excluded.value",
             *(value for amount in amounts for value in amount),
         )
+
+    def count_boot(self, cloud: str, outcome: BootOutcome) -> None:
+        self._add_to_totals([("boots", cloud, outcome, 1.0)])
+
+    def count_change(self, cloud: str, change: ImageChange) -> None:
+        self._add_to_totals([("changes", cloud, change, 1.0)])
 
     def flush(self) -> None:
         self._store.flush()
@@ -83,12 +94,13 @@ class SqlHistory:
         self._store.flush()
         where, values = (f"WHERE {OF_SET}", set_id) if set_id else ("", ())
         query = f"SELECT * FROM attempts {where} ORDER BY number"  # noqa: S608 (constants)
-        return self._store.records(_attempt_from, query, *values)
+        return join_runs(self._store.records(_attempt_from, query, *values))
 
     def recent(self, most: int) -> tuple[AttemptRecord, ...]:
         self._store.flush()
         query = "SELECT * FROM attempts ORDER BY number DESC LIMIT ?"
-        return self._store.records(_attempt_from, query, most)
+        runs = self._store.records(_attempt_from, query, most * RUNS_OF_AN_ATTEMPT)
+        return tuple(reversed(join_runs(reversed(runs))))[:most]
 
     def names(self) -> tuple[SetId, ...]:
         self._store.flush()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING, get_args
 
-from uecwatchd.ledger.history import STAGE_BOUNDS_SECONDS, TotalKey
+from uecwatchd.ledger.history import STAGE_BOUNDS_SECONDS, BootOutcome, ImageChange, TotalKey
 from uecwatchd.ledger.standing import PARTLY
 from uecwatchd.ledger.versions import MOST_GONE, VersionState
 from uecwatchd.outputs.overview import Overview, began_to_wait, choose, count_states, last_successes
@@ -144,13 +144,23 @@ def _of_work(overview: Overview) -> Iterator["Metric"]:
     sent = CounterMetricFamily(
         "uecwatchd_uploaded_bytes", "Bytes that went to the buckets of a cloud.", labels=["cloud"]
     )
-    known = {TotalKey("sent", cloud): 0.0 for cloud in clouds} | dict(totals)
-    for key, value in sorted(known.items()):
-        if key.what == "attempts":
-            attempts.add_metric([key.label, key.detail], value)
+    boots = CounterMetricFamily(
+        "uecwatchd_test_boots",
+        "Test boots of sets that have ended: passed, failed, or cloud for a failure of the cloud.",
+        labels=["cloud", "outcome"],
+    )
+    changes = CounterMetricFamily(
+        "uecwatchd_image_changes",
+        "Published images that were deprecated, removed or withdrawn, and returns to an older one.",
+        labels=["cloud", "change"],
+    )
+    families = {"attempts": attempts, "boots": boots, "changes": changes}
+    for key, value in sorted((_zeros(clouds) | dict(totals)).items()):
+        if family := families.get(key.what):
+            family.add_metric([key.label, key.detail], value)
         elif key.what == "sent":
             sent.add_metric([key.label], value)
-    yield from (attempts, sent, _of_images(overview))
+    yield from (attempts, sent, boots, changes, _of_images(overview))
     stages = HistogramMetricFamily(
         "uecwatchd_stage_seconds", "How long the stages of attempts took.", labels=["stage"]
     )
@@ -158,6 +168,16 @@ def _of_work(overview: Overview) -> Iterator["Metric"]:
         if key.what == "stage seconds":
             stages.add_metric([printable(key.label)], _buckets(overview, key.label), seconds)
     yield stages
+
+
+def _zeros(clouds: Iterable[str]) -> dict[TotalKey, float]:
+    """Return the totals that each configured cloud has from the beginning, so that a first one is seen."""
+    zeros = dict[TotalKey, float]()
+    for cloud in clouds:
+        zeros[TotalKey("sent", cloud)] = 0.0
+        zeros |= {TotalKey("boots", cloud, one): 0.0 for one in get_args(BootOutcome)}
+        zeros |= {TotalKey("changes", cloud, one): 0.0 for one in get_args(ImageChange)}
+    return zeros
 
 
 def _of_images(overview: Overview) -> "Metric":

@@ -65,8 +65,9 @@ class LogFile:
         """Write lines of somebody else, such as those of a console."""
         self._append("".join(f"{'':20}  {printable(line)}\n" for line in lines))
 
-    def begin(self, attempt: int, *, started: float) -> None:
-        self._append(f"--- attempt {attempt}, {moment(started)} UTC\n")
+    def begin(self, attempt: int, *, started: float, goes_on: bool = False) -> None:
+        """Begin the block of an attempt, or one more that goes on after a wait."""
+        self._append(f"--- attempt {attempt}{' goes on' if goes_on else ''}, {moment(started)} UTC\n")
 
     def _append(self, text: str) -> None:
         try:
@@ -354,6 +355,7 @@ def _on_cloud(record: SetRecord) -> dict[str, object]:
         "state": record.state,
         "since": instant(record.since),
         "stage": record.stage,
+        "attempt": record.attempt,
         "next_retry": instant(record.next_retry),
         "waiting_for": record.reason if record.state == "waiting" else None,
         "bucket": record.target.bucket,

@@ -146,8 +146,12 @@ class Dispatcher:
         with contextlib.suppress(UecError):  # the attempt may have come to an end on some of its clouds
             record = tools.ledger.set(found.id) or record
         record = of_these_files(record or SetRecord(found.id, "", "working", now), found.stamp)
-        record = replace(adjust_for_downtime(record, started=tools.started), attempt=record.attempt + 1)
-        fail = partial(record_failure, error=error, now=now, spread=tools.clocks.random())
+        record = adjust_for_downtime(record, started=tools.started)
+
+        def fail(one: SetRecord) -> SetRecord:
+            one = replace(one, attempt=one.attempt + 1)
+            return record_failure(one, error, now=now, spread=tools.clocks.random())
+
         clouds = [one for one in each.clouds if seen_from(record, one).state != "done"]
         record = combine(with_each(record, fail, clouds)) if record.cloud else fail(record)
         # The copy beside the files is a courtesy: what counts is the record.

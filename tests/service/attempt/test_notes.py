@@ -10,14 +10,16 @@ from uecwatchd.service.attempt.notes import MOST_REQUEST_IDS, AttemptNotes
 from uecwatchd.types import SetId
 
 TARGET = TargetRecord("near", "b", (TargetImage("kernel", "eki-1"), TargetImage("machine")))
-RECORD = SetRecord(SetId("/s", "karmic"), "stamp", "done", 1.0, attempt=3, cloud="near", targets=(TARGET,))
+RECORD = SetRecord(
+    SetId("/s", "karmic"), "stamp", "done", 1.0, attempt=3, began=10.0, cloud="near", targets=(TARGET,)
+)
 
 
 def noted(*events: Event) -> AttemptRecord:
     notes = AttemptNotes(Clock(20.0))
     for event in events:
         notes.tell(event)
-    return notes.record(RECORD, began=10.0)
+    return notes.record(RECORD)
 
 
 def test_each_stage_takes_until_the_next_one_begins_or_the_attempt_ends() -> None:
@@ -26,7 +28,7 @@ def test_each_stage_takes_until_the_next_one_begins_or_the_attempt_ends() -> Non
     for name, seconds in (("read the files", 2.5), ("publish", 0.25)):
         notes.begin_stage(name)
         clock.sleep(seconds)
-    made = notes.record(RECORD, began=9.0)
+    made = notes.record(replace(RECORD, began=9.0))
     assert made.stages == (StageTime("read the files", 2.5), StageTime("publish", 0.25))
     assert (made.number, made.began, made.ended, made.state, made.cloud) == (3, 9.0, 12.75, "done", "near")
 
@@ -36,7 +38,7 @@ def test_a_clock_that_is_set_back_makes_no_negative_time() -> None:
     notes = AttemptNotes(clock)
     notes.begin_stage("publish")
     clock.now = 5.0
-    assert notes.record(RECORD, began=9.0).stages == (StageTime("publish", 0.0),)
+    assert notes.record(RECORD).stages == (StageTime("publish", 0.0),)
 
 
 def test_ids_are_those_of_the_images_that_exist() -> None:
@@ -66,4 +68,4 @@ def test_the_problem_of_a_failed_attempt_is_one_sentence() -> None:
     failed = replace(
         RECORD, state="rejected", error=Failure("rejected", "karmic.img", "it is empty", "Copy it.")
     )
-    assert AttemptNotes(Clock()).record(failed, began=0.0).problem == "karmic.img: it is empty"
+    assert AttemptNotes(Clock()).record(failed).problem == "karmic.img: it is empty"

@@ -71,6 +71,17 @@ def test_a_publication_removes_what_is_beyond_the_number_to_keep(host: Host) -> 
     assert states(host) == dict(zip(made, ["removed", "removed", "older", "current"], strict=True))
 
 
+def test_removals_withdrawals_and_rollbacks_are_counted(host: Host) -> None:
+    retain(host, "keep = 2")
+    publish_several(host, 4)
+    host.ask("rollback", "karmic", "--yes")
+    host.ask("withdraw", "karmic", "--yes")
+    with closing(open_ledger(host.state)) as book:
+        totals = book.history.totals()
+    counted = {key.detail: value for key, value in totals.items() if key.what == "changes"}
+    assert counted == {"removed": 2.0, "rolled-back": 1.0, "withdrawn": 1.0}
+
+
 def test_one_to_keep_is_two(host: Host) -> None:
     retain(host, "keep = 1")
     made = publish_several(host, 3)

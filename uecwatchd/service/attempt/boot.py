@@ -148,7 +148,9 @@ def _boot(job: Job, request: BootRequest, claim: int, tools: AttemptTools) -> Bo
             tools.reporting.tracker, tools.ledger, job.record.id, now=tools.clocks.now
         )
         with as_internal_error(job.found.name), progress:
-            return boot_image(request, _boot_tools(job, tools))
+            result = boot_image(request, _boot_tools(job, tools))
+        tools.ledger.history.count_boot(job.cloud.name, result.verdict.outcome)
+        return result
     except Stopped as stopped:
         kind = Kind.STOPPING if tools.stopping.is_set() else Kind.ASKED
         job.listener.tell(Event(kind, str(stopped), job.record.id))
@@ -257,8 +259,9 @@ def _stop_if_unwanted(job: Job, tools: AttemptTools) -> None:
     stop_if_asked(job, tools)
     image_id, cloud = job.record.image_id("machine"), job.cloud.name
     if tools.boot_threads.is_unwanted(BootKey(job.record.id, cloud, image_id)):
-        what, why = f"{job.found.name}: stopped the test boot of {image_id}", "the set has other files by now"
-        raise Stopped(what, f"{why}, or does not go to cloud {cloud}", "Its outcome is not needed any more.")
+        what = f"{job.found.name}: stopped the test boot of {image_id}"
+        why = f"its files were changed or removed, or it does not go to cloud {cloud}"
+        raise Stopped(what, why, "Its outcome is not needed any more.")
 
 
 def _show(job: Job, lines: Sequence[str], last: str) -> None:

@@ -292,7 +292,7 @@ def publish(job: Job, tools: AttemptTools) -> Job:
     """
     done = replace(job.record, state="done", stage="", since=tools.clocks.now())
     ids = {image.role: image.image_id for image in job.target.images}
-    seconds = round(tools.clocks.now() - job.record.since, 1)
+    seconds = round(max(0.0, tools.clocks.now() - job.record.began), 1)
     what = ids.get("machine") or ids.get("kernel") or ids.get("ramdisk", "")
     others = [f"{role} {ids[role]}" for role in ("kernel", "ramdisk") if role in ids and ids[role] != what]
     given = [f"{r} {i}" for r, i in (("kernel", job.found.kernel_id), ("ramdisk", job.found.ramdisk_id)) if i]

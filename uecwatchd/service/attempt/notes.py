@@ -41,7 +41,7 @@ class AttemptNotes:
     def progress(self, progress: Progress) -> None:
         """Ignore progress."""
 
-    def record(self, record: SetRecord, *, began: float) -> AttemptRecord:
+    def record(self, record: SetRecord) -> AttemptRecord:
         """Return the attempt as it is at its end, with the record of its set then.
 
         One that succeeds on its cloud, while the set is not done on another, is not the success of the set.
@@ -58,7 +58,7 @@ class AttemptNotes:
             return AttemptRecord(
                 record.id,
                 record.attempt,
-                began,
+                record.began,
                 ended,
                 state,
                 record.target.cloud,

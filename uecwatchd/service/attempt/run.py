@@ -23,13 +23,14 @@ from uecwatchd.errors import (
     cause_of,
     problem,
 )
-from uecwatchd.events import Event, Fields, Kind, Listener, Progress, Tee
-from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet, Member
+from uecwatchd.events import Event, Kind, Listener, Progress, Tee
+from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet
 from uecwatchd.ledger.records import CONNECT_STAGE, INSTALL_STAGE, LAST_STAGE, SetRecord
 from uecwatchd.ledger.standing import by_cloud, combine, seen_from, with_each, with_state_of
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.ledger_progress import progress_in_ledger
-from uecwatchd.outputs.wording import failure_event, wait_events, waiting_for
+from uecwatchd.outputs.wording import failure_event, waiting_for
+from uecwatchd.service.attempt.begin import announce, begin, without_journal
 from uecwatchd.service.attempt.boot import BOOT_STAGE, boot_once, check_boots, defer_booting
 from uecwatchd.service.attempt.context import (
     AttemptTools,
@@ -39,7 +40,6 @@ from uecwatchd.service.attempt.context import (
     pause,
     stop_if_asked,
     tell,
-    with_members,
 )
 from uecwatchd.service.attempt.digests import check_sums, read_digests, remove_stale_ids
 from uecwatchd.service.attempt.finish import apply_attributes, publish, replace_older
@@ -47,19 +47,17 @@ from uecwatchd.service.attempt.hooks import ask_about_registered, ask_before_upl
 from uecwatchd.service.attempt.install import defer_build, install, withdraw_former
 from uecwatchd.service.attempt.look import look_inside
 from uecwatchd.service.attempt.members import deliver
-from uecwatchd.service.attempt.notes import AttemptNotes
-from uecwatchd.service.attempt.pending import check_pending, defer_pending, seconds_waited
+from uecwatchd.service.attempt.pending import check_pending, defer_pending
 from uecwatchd.service.attempt.preflight import check_name, connect, preflight
 from uecwatchd.service.attempt.result_names import check_result_names
 from uecwatchd.service.attempt.trial import RefusedOnTrial, is_tested
 from uecwatchd.service.attempt.unpack import unpack
 from uecwatchd.service.attempt.windows import make_windows_boot
 from uecwatchd.service.conditions import reported_part
-from uecwatchd.service.retry import adjust_for_downtime, record_failure
+from uecwatchd.service.retry import record_failure
 from uecwatchd.service.work_folder import FINAL_STATES, drop_work
 from uecwatchd.system.disk_space import check_space
 from uecwatchd.system.internal_errors import InternalError, as_internal_error
-from uecwatchd.system.text import format_size
 
 
 def making_stages(found: ImageSet) -> tuple[tuple[str, Stage], ...]:
@@ -145,7 +143,7 @@ def _has_failed_on_files(record: SetRecord, found: ImageSet) -> bool:
 def _work_on(found: ImageSet, before: SetRecord | None, tools: AttemptTools, kept: KeptBundles) -> SetRecord:
     if waiting := check_pending(found, before, tools) or check_boots(found, before, tools):
         return combine(waiting)
-    job = _begin(found, before, tools, kept)
+    job = begin(found, before, tools, kept)
     try:
         with progress_in_ledger(tools.reporting.tracker, tools.ledger, job.record.id, now=tools.clocks.now):
             return _attempt(job, before, tools)
@@ -160,7 +158,7 @@ def _attempt(job: Job, before: SetRecord | None, tools: AttemptTools) -> SetReco
             check_result_names(job.record, tools.ledger)
             check_space(found.folder, "the spool folder")
             check_space(tools.state_folder, "the state directory")
-            _announce(job, before, tools)
+            announce(job, tools)
             if not found.recipe:
                 withdraw_former(job, tools)
             for stages in (making_stages, file_stages, partial(cloud_stages, tools=tools)):
@@ -204,73 +202,6 @@ def _run_stage(stage: Stage, job: Job, tools: AttemptTools) -> Job:
     return stage(job, tools)
 
 
-def _begin(found: ImageSet, before: SetRecord | None, tools: AttemptTools, kept: KeptBundles) -> Job:
-    same = (
-        adjust_for_downtime(before, started=tools.started) if before and before.stamp == found.stamp else None
-    )
-    record = SetRecord(
-        id=found.id,
-        stamp=found.stamp,
-        state="working",
-        since=tools.clocks.now(),
-        attempt=(same.attempt if same else 0) + 1,
-        deferrals=same.deferrals if same else 0,
-        first_failure=same.first_failure if same else None,
-        owner=found.owner,
-        inspection=same.inspection if same else None,
-        build=before.build if before and found.recipe else None,
-    )
-    notes = AttemptNotes(tools.clocks.now)
-    listener = Tee((result_files.LogFile(found.id), notes, tools.reporting.listener))
-    is_fresh = same is not None and same.state == "waiting" and not same.stage
-    fresh_until = same.next_retry if same and is_fresh else None
-    waited = seconds_waited(same, now=tools.clocks.now())
-    job = Job(found, record, listener, notes, kept, fresh_until=fresh_until, waited=waited, before=before)
-    return with_members(job, found)
-
-
-def _announce(job: Job, before: SetRecord | None, tools: AttemptTools) -> None:
-    found, record, cloud = job.found, job.record, job.target.cloud
-    log = result_files.LogFile(found.id)
-    log.begin(record.attempt, started=record.since)
-    if before and before.state in ("deferred", "halted") and before.stamp == found.stamp:
-        job = _without_journal(job, tools)  # it has this from the first attempt
-    interrupted = before and before.state in ("working", "queued", "waiting")
-    if before and interrupted and before.stage and before.stamp == found.stamp:
-        stage = before.stage
-        job.listener.tell(
-            Event(Kind.RESUMED, f"Resuming {found.name} at: {stage}", found.id, fields={"stage": stage})
-        )
-    parts = [f"{m.role} {m.path} ({_describe_size(m)})" for m in found.members]
-    if found.is_made_first:
-        parts = [f"{what} ({format_size(size)})" if size else what for what, size in found.described]
-    if found.windows_boot:
-        parts += [f"{role} {what}" for role, what in found.windows_boot.roles.items()]
-    given = [f"{role} {i}" for role, i in (("kernel", found.kernel_id), ("ramdisk", found.ramdisk_id)) if i]
-    what = f"{found.name}: attempt {record.attempt} on cloud {cloud}: {', '.join([*parts, *given])}"
-    fields: Fields = {"cloud": cloud, "attempt": record.attempt}
-    job.listener.tell(Event(Kind.WORKING, what, found.id, fields=fields))
-    left_out = list(found.left_out)
-    if found.boot_folder and found.windows_boot is None and found.virtualization == "hvm":
-        left_out.append(f"{found.boot_folder}/")
-    if left_out:
-        unused = " and ".join(left_out)
-        tell(job, Kind.WORKING, f"{unused} left out: cloud {cloud} boots the disk by itself")
-    for sentence in found.unread:
-        tell(job, Kind.WORKING, sentence, level="warning")
-    for event in wait_events(before, record):
-        job.listener.tell(event)
-
-
-def _describe_size(member: Member) -> str:
-    size, stored = format_size(member.size), format_size(member.stamp.size)
-    if not member.container:
-        return size
-    if member.facts.disk is None or member.facts.disk.size is None:
-        return f"compressed with {member.container}, {stored}"
-    return f"{size} in {'an' if member.container == 'xz' else 'a'} {member.container} of {stored}"
-
-
 # --- the end of an attempt --------------------------------------------------------------------------------
 
 
@@ -311,13 +242,8 @@ def _fail(job: Job, error: UecError, tools: AttemptTools, before: SetRecord | No
         met = error is not suspension and reported
         event = replace(event, level="info" if met else "debug")
     if _is_known(record, before):
-        job = _without_journal(job, tools)
+        job = without_journal(job, tools)
     return _end(job, record, event, tools)
-
-
-def _without_journal(job: Job, tools: AttemptTools) -> Job:
-    log = result_files.LogFile(job.found.id)
-    return replace(job, listener=Tee((log, job.notes, tools.reporting.story)))
 
 
 def _parts(record: SetRecord) -> int:
@@ -368,7 +294,7 @@ def _on_every_cloud(record: SetRecord, found: ImageSet) -> SetRecord:
 def _add_to_history(job: Job, record: SetRecord, tools: AttemptTools) -> None:
     """Add the attempt to the history, to be written with the record. An incomplete set was not attempted."""
     if record.state != "waiting" or record.awaits_cloud or record.awaits_build:
-        tools.ledger.history.add_attempt(job.notes.record(record, began=job.record.since))
+        tools.ledger.history.add_attempt(job.notes.record(record))
 
 
 def _show(record: SetRecord, listener: Listener) -> None:

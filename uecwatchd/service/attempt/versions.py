@@ -78,3 +78,4 @@ def note_removed(job: Job, older: BundleRecord, tools: AttemptTools) -> None:
         for version in versions
         if version.set_id == job.record.id
     )
+    tools.ledger.history.count_change(older.cloud, "removed")

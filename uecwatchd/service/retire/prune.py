@@ -90,6 +90,7 @@ def _take(job: Retirement, cloud: Cloud, step: RetireDecision) -> None:
         job.tell(Kind.WITHDRAWN, f"deprecated {version.image_id} on cloud {cloud.name}: {step.why}")
         put = replace(version, state="deprecated", since=tools.clocks.now())
         tools.ledger.versions.put_versions([put])
+        tools.ledger.history.count_change(cloud.name, "deprecated")
         return
     bundle = tools.ledger.bundle_of(cloud.name, version.image_id)
     use = read_use(cloud, [version.image_id])
@@ -97,6 +98,7 @@ def _take(job: Retirement, cloud: Cloud, step: RetireDecision) -> None:
         what = f"{version.image_id} on cloud {cloud.name}"
         raise Deferred(what, why, "It is looked at again at the next run.")
     tools.ledger.versions.put_versions([replace(version, state="removed", since=tools.clocks.now())])
+    tools.ledger.history.count_change(cloud.name, "removed")
     job.tell(Kind.WORKING, f"removed {version.image_id}: {step.why}")
     if bundle:
         prune_bucket(job, cloud, bundle.bucket)

@@ -49,6 +49,7 @@ def roll_back(job: Retirement) -> RetirementOutcome:
         for one in replaced
     ]
     versions.put_versions(changes)
+    tools.ledger.history.count_change(name, "rolled-back")
     before = ", ".join(one.image_id for one in replaced) or "nothing"
     fields = {ID_WORDS[wanted.role]: image_id, "cloud": name}
     job.tell(

@@ -114,6 +114,8 @@ def _withdraw_from(job: Retirement, name: str, current: list[VersionRecord]) -> 
         state: VersionState = "withdrawn" if is_gone else "older"
         now = job.tools.clocks.now()
         job.tools.ledger.versions.put_versions([replace(version, state=state, since=now)])
+        if is_gone:
+            job.tools.ledger.history.count_change(name, "withdrawn")
     for bundle in boot_bundles(job, name):
         if why := _take_back(job, cloud, bundle.image_id):
             job.tell(Kind.WORKING, f"{bundle.role} {bundle.image_id} stays in cloud {name}: {why}")
