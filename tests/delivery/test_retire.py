@@ -241,6 +241,13 @@ def test_the_oldest_leaves_first() -> None:
     assert (step.version.image_id, step.why) == ("emi-1", "newer than it are 2 that stay")
 
 
+def test_an_image_that_was_gone_back_from_leaves_for_that_and_not_for_its_age() -> None:
+    older = replace(FOUR[1], version=replace(FOUR[1].version, state="current"))
+    newest = replace(FOUR[0], version=replace(FOUR[0].version, state="older", passed=False))
+    first = decided([newest, older, *FOUR[2:]], RetentionRule(keep=5))[0]
+    assert (first.step, first.why) == ("remove", "a rollback went back from it")
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

@@ -147,4 +147,6 @@ def _removal(one: VersionFacts, rule: RetentionRule, *, now: float, kept: Sequen
         return False, f"it was replaced less than {write_age(rule.delete_after)} ago"
     if not one.is_listed:
         return True, "the cloud does not list it any more"
+    if not version.passed:
+        return True, "a rollback went back from it"
     return True, f"newer than it are {len(kept)} that stay"

@@ -61,10 +61,11 @@ class Reconciler:
         self.parts.requests.drop_returned({record.id for record in scanned.present()})
 
     def _stop_boots(self, scanned: FolderScan) -> None:
-        """Have the test boots stopped on clouds that their sets no longer go to."""
-        ready = {found.id: found for found in scanned.assembly.ready}
-        boots = [key for key in self.parts.boots.open if key.set_id in ready]
-        self.parts.boots.stop(key for key in boots if key.cloud not in ready[key.set_id].clouds)
+        """Have the test boots stopped of sets without files, and on clouds that sets no longer go to."""
+        clouds = {found.id: found.clouds for found in scanned.assembly.ready}
+        clouds |= {record.id: () for record in scanned.absent()}
+        boots = [key for key in self.parts.boots.open if key.set_id in clouds]
+        self.parts.boots.stop(key for key in boots if key.cloud not in clouds[key.set_id])
 
     def _note_waits(self, scanned: FolderScan) -> FolderScan:
         """Note the clouds that sets do not go to yet, and report each reason once.

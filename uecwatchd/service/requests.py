@@ -126,19 +126,21 @@ class Requests:
                 self._forget_on_cloud(request, listener)
             else:
                 self._forget(request.set_id, listener, builds)
-        asked = [self._states.get(key) for key in self.open.sets("retry") if not is_busy(key, "")]
         is_blocked = False
-        for record in filter(None, asked):
-            is_blocked |= self._await_clouds(record, availability)
+        for record in filter(None, map(self._states.get, self.open.sets("retry"))):
+            is_blocked |= self._await_clouds(record, is_busy, availability)
         return is_blocked
 
-    def _await_clouds(self, record: SetRecord, availability: CloudAvailability) -> bool:
+    def _await_clouds(
+        self, record: SetRecord, is_busy: Callable[[SetId, str], bool], availability: CloudAvailability
+    ) -> bool:
         """Have those suspended clouds probed that a request is about; return True if there are any.
 
-        The request is over if the set can be tried on no other cloud.
+        The request is over if the set can be tried on no other cloud. Where it is busy, it is tried already.
         """
         suspended, named = availability.suspended(), self.asked_clouds(record.id)
         seen = [one for one in by_cloud(record) if one.state != "done" and named & {"", one.cloud}]
+        seen = [one for one in seen if not is_busy(record.id, one.cloud)]
         stuck = [one for one in seen if one.state in ("halted", "deferred") or one.awaits_requirements]
         blocked = [one for one in stuck if one.cloud in suspended]
         for one in blocked:
