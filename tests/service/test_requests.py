@@ -34,6 +34,7 @@ from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.ledger.standing import PARTLY, combine, seen_from
 from uecwatchd.outputs.ledger_progress import progress_in_ledger
 from uecwatchd.outputs.progress import ProgressTracker
+from uecwatchd.service.attempt.boot import BOOT_STAGE
 from uecwatchd.service.attempt.context import AttemptTools
 from uecwatchd.service.cleanup import is_used_only_by
 from uecwatchd.service.daemon import Service
@@ -491,17 +492,37 @@ def test_whether_a_set_can_be_tried_again(row: Row, act: bool, words: str) -> No
 
 @pytest.mark.parametrize(
     ("cloud", "words"),
-    [("a", "karmic on cloud a is done: its image"), ("b", "karmic on cloud b is tried again now, although")],
+    [
+        ("a", "karmic on cloud a is done: its image"),
+        ("b", "karmic on cloud b is tried again now, although"),
+        ("away", "cloud away is asked now, and karmic on cloud away is tried"),
+    ],
 )
-def test_a_retry_on_one_cloud_tells_what_happens_there(cloud: str, words: str) -> None:
-    both = replace(RECORD, cloud="a", targets=(TargetRecord("a"), TargetRecord("b", place=1)))
-    done = replace(seen_from(both, "a"), state="done")
-    row = replace(DEFERRED, state=PARTLY, record=combine(replace(seen_from(done, "b"), state="rejected")))
-    effect = decide_on_cloud("retry", row, cloud, {}, alive=False)
+@pytest.mark.parametrize("state", [PARTLY, "done"], ids=["partly", "done without those of best effort"])
+def test_a_retry_on_one_cloud_tells_what_happens_there(state: str, cloud: str, words: str) -> None:
+    effect = decide_on_cloud("retry", on_several(state), cloud, {}, alive=False)
     assert effect is not None
     assert effect.act
     assert effect.sentence.startswith(words)
     assert effect.sentence.endswith("or by: uecwatchd once")
+
+
+def test_a_set_that_is_booted_on_a_cloud_is_not_tried_again_there() -> None:
+    effect = decide_on_cloud("retry", on_several(PARTLY), "boots", {}, alive=True)
+    assert effect is not None
+    assert (effect.act, effect.exit_code) == (False, os.EX_TEMPFAIL)
+    assert effect.sentence == "karmic waits for the test boot of emi-1 on cloud boots."
+
+
+def on_several(state: str) -> Row:
+    """A set that is done on cloud a, and in another state on each of the others."""
+    places = {"a": "done", "away": "deferred", "b": "rejected", "boots": "waiting"}
+    targets = (TargetRecord(name, place=place) for place, name in enumerate(places))
+    record = replace(RECORD, cloud="a", targets=tuple(targets))
+    for name, there in places.items():
+        record = replace(seen_from(record, name), state=there)  # type: ignore[arg-type]
+    record = replace(record, stage=BOOT_STAGE, reason="the test boot of emi-1")
+    return replace(DEFERRED, state=state, record=combine(record))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from uecwatchd.errors import Deferred
 from uecwatchd.intake.sets.candidates import stem_of
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.open import open_ledger, read_ledger
-from uecwatchd.ledger.records import LAST_STAGE, Request
+from uecwatchd.ledger.records import LAST_STAGE, Request, SetRecord
 from uecwatchd.ledger.standing import PARTLY, seen_from
 from uecwatchd.ledger.state_folder import lock_state
 from uecwatchd.outputs.wording import command, duration, moment, next_attempt
@@ -210,10 +210,10 @@ def decide_on_cloud(
         stays = f" Its images stay there: {', '.join(ids)}." if ids else ""
         again = " Its files are still there, so it starts again on that cloud." if row.files else ""
         return _effect(f"What is known of {name} on cloud {cloud} is forgotten.{stays}{again}")
-    if seen and seen.awaits_requirements:
+    if seen and seen.awaits_cloud and row.state not in ("held", "working"):
         return _no_effect(f"{name} waits for {seen.reason} on cloud {cloud}.", os.EX_TEMPFAIL)
-    if seen and row.state == PARTLY and seen.state in _AGAIN:
-        words = _AGAIN[seen.state].format(name=f"{name} on cloud {cloud}", cloud=cloud)
+    if seen and row.files and row.state in (PARTLY, "done") and seen.state in _AGAIN:
+        words = _AGAIN[_again_key(seen)].format(name=f"{name} on cloud {cloud}", cloud=cloud)
         return _effect(words + _later(alive=alive))
     return None
 
@@ -263,9 +263,15 @@ def _retry(row: Row, later: str) -> VerbEffect:
         return _no_effect(f"{name} starts automatically: {row.detail}.{later}")
     if not row.files:
         return _no_effect(f"{name} cannot be tried: {row.detail}.", os.EX_NOINPUT)
-    away = row.state == "deferred" and record.next_retry is None  # on the cloud that matters most
-    words = _AGAIN["halted" if away else row.state]
+    # The record is seen from the cloud that matters most.
+    words = _AGAIN[_again_key(record) if row.state == "deferred" else row.state]
     return _effect(words.format(name=name, cloud=record.target.cloud) + later)
+
+
+def _again_key(record: SetRecord) -> str:
+    """Return the key of the words about a retry. A cloud that is away is asked first."""
+    is_away = record.state == "deferred" and record.next_retry is None
+    return "halted" if is_away else record.state
 
 
 _AGAIN = {

@@ -103,11 +103,11 @@ def find_steps(set_id: SetId, cloud: str, verb: ImageVerb) -> RollbackPlan:
             raise
         except UecError as error:
             obstacles[name] = error
-    if obstacles and not steps:
-        first = next(iter(obstacles))
-        for name in obstacles.keys() - {first}:
-            say(str(obstacles[name]))
-        raise obstacles[first]
+    if not steps:
+        first, *others = obstacles.values() or (_nothing_published(set_id, "any cloud"),)
+        for other in others:
+            say(str(other))
+        raise first
     best_effort = {target.cloud for target in record.current if not target.is_required}
     return RollbackPlan(set_id, tuple(steps), obstacles, best_effort)
 
@@ -123,8 +123,7 @@ def _check_settled(record: SetRecord, cloud: str) -> None:
 def _step(set_id: SetId, cloud: str, versions: list[VersionRecord], verb: ImageVerb) -> RollbackStep:
     """Choose the newest image before the one in use that the cloud has, and that has passed its checks."""
     if not any(one.is_in_cloud for one in versions):
-        why = f"nothing was published on cloud {cloud}"
-        raise Rejected(f"{set_id.name}: cannot go back", why, f"See: {command('history', set_id)}")
+        raise _nothing_published(set_id, f"cloud {cloud}")
     now = next((one for one in versions if one.state == "current"), None)
     older = [one for one in versions if one.is_in_cloud and one.passed and one != now]
     before = [one for one in older if now is None or one.published <= now.published]
@@ -141,6 +140,11 @@ def _step(set_id: SetId, cloud: str, versions: list[VersionRecord], verb: ImageV
         "there is no older image of it that could be used",
         f"See: {command('history', set_id)}",
     )
+
+
+def _nothing_published(set_id: SetId, where: str) -> Rejected:
+    why, hint = f"nothing was published on {where}", f"See: {command('history', set_id)}"
+    return Rejected(f"{set_id.name}: cannot go back", why, hint)
 
 
 def _carry_out(set_id: SetId, step: RollbackStep, verb: ImageVerb) -> bool:

@@ -82,7 +82,7 @@ class TotalKey(NamedTuple):
 
 
 def join_runs(runs: Iterable[AttemptRecord]) -> tuple[AttemptRecord, ...]:
-    """Return the attempts made of these runs, which are in order: a wait parts an attempt into several."""
+    """Return the attempts that these runs make, in order. A wait parts an attempt into several runs."""
     joined, waiting = dict[int, AttemptRecord](), dict[tuple[SetId, str, float], int]()
     for place, run in enumerate(runs):
         key = (run.set_id, run.cloud, run.began)

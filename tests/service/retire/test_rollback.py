@@ -123,6 +123,14 @@ def test_a_set_that_is_not_done_cannot_go_back(host: Host) -> None:
     assert "it is rejected" in talk
 
 
+def test_a_set_that_was_never_attempted_cannot_go_back_and_is_not_held(host: Host) -> None:
+    drop(host, sidecar="machine = 1\n")
+    host.ask("once", code=65)
+    _, talk = host.ask("rollback", "karmic", "--yes", code=65)
+    assert "nothing was published on any cloud" in talk
+    assert row(host)["state"] == "rejected"
+
+
 def test_after_a_withdrawal_the_image_before_is_used(host: Host) -> None:
     first, second = publish_several(host, 2)
     host.ask("withdraw", "karmic", "--yes")
@@ -221,3 +229,24 @@ def test_a_parameter_that_does_not_take_the_id_keeps_no_tag_from_it_and_is_writt
     assert found.value == image_id
     with closing(open_ledger(amazon.state)) as book:
         assert book.requests() == ()
+
+
+def test_a_parameter_that_cannot_be_written_keeps_nobody_from_going_back(amazon: Host) -> None:
+    retain(amazon, "keep = 3")
+    parameter = f'latest_parameter = "/images/{{name}}"\nssm_url = "{amazon.cloud.url}/"\n'
+    amazon.configure(amazon.config.read_text().replace("[cloud.default]\n", f"[cloud.default]\n{parameter}"))
+    first, _ = publish_several(amazon, 2, sidecar=HVM)
+    amazon.configure(amazon.config.read_text().replace('"/images/', '"/aws/'))
+    data, talk = amazon.ask("rollback", "karmic", "--yes")
+    assert data == f"{first}\n"
+    assert "karmic: it is not marked as the latest: cloud default, writing the parameter /aws/" in talk
+    assert ids(amazon) == {"emi": first, "latest": first}
+    assert tags(amazon, first)["latest"] == "karmic"
+    (remark,) = amazon.report("karmic")["remarks"]
+    assert remark.startswith("it is not marked as the latest: ")
+    amazon.configure(amazon.config.read_text().replace('"/aws/', '"/images/'))
+    amazon.ask("once")
+    assert amazon.report("karmic")["remarks"] == []
+    found = amazon.cloud.backend.parameters.find("/images/karmic")
+    assert found is not None
+    assert found.value == first

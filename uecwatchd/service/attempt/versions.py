@@ -6,11 +6,13 @@ from functools import partial
 from uecwatchd.delivery.latest import NOT_LATEST, do_each, mark_latest
 from uecwatchd.errors import Stopped, UecError, problem
 from uecwatchd.events import Kind
+from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.records import BundleRecord, Request
 from uecwatchd.ledger.standing import leading_cloud
 from uecwatchd.ledger.versions import VersionRecord
 from uecwatchd.outputs import result_files
 from uecwatchd.service.attempt.context import AttemptTools, Job, main_member, pause, stop_if_asked, tell
+from uecwatchd.types import SetId
 
 
 def note_version(job: Job, tools: AttemptTools) -> Job:
@@ -54,19 +56,19 @@ def _mark_latest(job: Job, image_id: str, tools: AttemptTools) -> Job:
     except Stopped:  # the stage is repeated
         raise
     except UecError as error:
-        _ask_to_mark(job, tools)
+        remark = mark_later(job.record.id, job.target.cloud, error, tools.ledger)
         tell(job, Kind.WORKING, f"{NOT_LATEST}: {problem(error)}", level="warning")
-        remark = f"{NOT_LATEST}: {problem(error)}. It is tried again by itself."
         return job.with_target(remarks=(*job.target.remarks, remark))
     return job
 
 
-def _ask_to_mark(job: Job, tools: AttemptTools) -> None:
-    """Have the mark made later, unless that is asked for already."""
-    request = Request(job.record.id, "mark", cloud=job.target.cloud)
-    asked = ((one.set_id, one.verb, one.cloud) for one in tools.ledger.requests())
+def mark_later(set_id: SetId, cloud: str, error: UecError, ledger: Ledger) -> str:
+    """Have the mark made later, unless that is asked for already. Returns the remark about its failure."""
+    request = Request(set_id, "mark", cloud=cloud)
+    asked = ((one.set_id, one.verb, one.cloud) for one in ledger.requests())
     if (request.set_id, request.verb, request.cloud) not in asked:
-        tools.ledger.put_request(request)
+        ledger.put_request(request)
+    return f"{NOT_LATEST}: {problem(error)}. It is tried again by itself."
 
 
 def note_removed(job: Job, older: BundleRecord, tools: AttemptTools) -> None:

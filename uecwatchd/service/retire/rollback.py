@@ -4,23 +4,23 @@ The request names the image, so that a repetition after an interruption goes bac
 image is made usable and marked as the latest, then the newer one loses its mark: at each moment there is one.
 """
 
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.deprecation import deprecate, restore
 from uecwatchd.clouds.images import AVAILABLE, Image, find_image
-from uecwatchd.delivery.latest import mark_latest
-from uecwatchd.errors import Rejected
+from uecwatchd.delivery.latest import NOT_LATEST, do_each, mark_latest
+from uecwatchd.errors import Rejected, Stopped, UecError, problem
 from uecwatchd.events import Kind
-from uecwatchd.intake.spool.output_files import NameTaken
 from uecwatchd.ledger.records import BundleRecord, SetRecord
 from uecwatchd.ledger.standing import combine, leading_cloud, seen_from
 from uecwatchd.ledger.versions import VersionRecord, VersionState
 from uecwatchd.outputs import result_files
 from uecwatchd.outputs.notify.facts import rolled_back_facts
+from uecwatchd.service.attempt.versions import mark_later
 from uecwatchd.service.retire.context import Retirement, RetirementOutcome
+from uecwatchd.service.retire.mark import without_remark
 from uecwatchd.service.retire.rules import rule_of
 from uecwatchd.types import ID_WORDS, Role
 
@@ -40,7 +40,7 @@ def roll_back(job: Retirement) -> RetirementOutcome:
         what, why = f"{job.id.name}: cannot go back to {image_id}", f"cloud {name} does not have it"
         raise Rejected(what, why, "See what there is: uecwatchd prune --dry-run")
     replaced = [one for one in known if one.state == "current" and one.image_id != image_id]
-    _move(job, cloud, wanted, replaced)
+    remark = _move(job, cloud, wanted, replaced)
     changes = [replace(wanted, state="current", since=now, replaced=None, replaced_by="")]
     state: VersionState = "deprecated" if cloud.dialect.deprecates else "older"
     changes += [
@@ -58,30 +58,51 @@ def roll_back(job: Retirement) -> RetirementOutcome:
     bundle = tools.ledger.bundle_of(name, image_id)
     word = ID_WORDS[wanted.role]
     facts = rolled_back_facts(job.id, name, word=word, image_id=image_id, before=before)
-    change = partial(rolled_back_record, version=wanted, image=image, bundle=bundle, now=now)
+    change = partial(rolled_back_record, version=wanted, image=image, bundle=bundle, now=now, remark=remark)
     return RetirementOutcome(change, news=(("rolled-back", facts),))
 
 
-def _move(job: Retirement, cloud: Cloud, wanted: VersionRecord, replaced: list[VersionRecord]) -> None:
-    """Move what tells people and programs which image to use."""
-    tools, ledger = job.tools, job.tools.ledger
+def _move(job: Retirement, cloud: Cloud, wanted: VersionRecord, replaced: list[VersionRecord]) -> str:
+    """Move the marks of the image in use. Returns a remark about those that fail, or nothing."""
+    tools, remark = job.tools, ""
     if cloud.dialect.deprecates:
         restore(cloud, wanted.image_id)
-    if rule_of(job.id, cloud.name, ledger, tools.retention_of).is_on:
-        versions = ledger.versions.of_set(job.id, cloud.name)
-        mark_latest(cloud, job.id, wanted.image_id, versions, sleep=job.sleep)
-        if job.record is None or leading_cloud(job.record) in ("", cloud.name):
-            with suppress(NameTaken):
-                result_files.write_latest(job.id, wanted.image_id)
+    if rule_of(job.id, cloud.name, tools.ledger, tools.retention_of).is_on:
+        remark = _mark(job, cloud, wanted.image_id)
     if cloud.dialect.deprecates:
         for one in replaced:
             deprecate(cloud, one.image_id, now=tools.clocks.now)
+    return remark
+
+
+def _mark(job: Retirement, cloud: Cloud, image_id: str) -> str:
+    """Mark the image as the latest. It is used again also where that fails, and marked later."""
+    ledger = job.tools.ledger
+    versions = ledger.versions.of_set(job.id, cloud.name)
+    steps = [partial(mark_latest, cloud, job.id, image_id, versions, sleep=job.sleep)]
+    if job.record is None or leading_cloud(job.record) in ("", cloud.name):
+        steps.append(partial(result_files.write_latest, job.id, image_id))
+    try:
+        do_each(steps)
+    except Stopped:
+        raise
+    except UecError as error:
+        job.tell(Kind.WORKING, f"{NOT_LATEST}: {problem(error)}", level="warning")
+        return mark_later(job.id, cloud.name, error, ledger)
+    return ""
 
 
 def rolled_back_record(
-    record: SetRecord, *, version: VersionRecord, image: Image, bundle: BundleRecord | None, now: float
+    record: SetRecord,
+    *,
+    version: VersionRecord,
+    image: Image,
+    bundle: BundleRecord | None,
+    now: float,
+    remark: str = "",
 ) -> SetRecord:
     """Return the record of a set with another image as its own on one cloud."""
+    record = without_remark(record, cloud=version.cloud)
     target = record.target_on(version.cloud)
     ids: dict[Role, str] = {version.role: version.image_id}
     if version.role == "machine":
@@ -98,7 +119,8 @@ def rolled_back_record(
     )
     if target not in record.targets:
         return record
-    record = record.with_target(replace(target, images=tuple(images), fingerprint=""))
+    remarks = (*target.remarks, *([remark] if remark else ()))
+    record = record.with_target(replace(target, images=tuple(images), fingerprint="", remarks=remarks))
     seen = seen_from(record, version.cloud)
     if seen.state == "withdrawn":
         seen = replace(seen, state="done", since=now, error=None)
