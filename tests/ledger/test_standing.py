@@ -63,7 +63,7 @@ def test_a_set_on_one_cloud_is_seen_as_it_is() -> None:
 def test_a_cloud_without_an_attempt_is_queued() -> None:
     record = replace(ALONE, state="deferred", targets=(TargetRecord("far", place=1), TargetRecord("lab")))
     begun = seen_from(record, "far")
-    assert (begun.state, begun.stage, begun.error, begun.attempt) == ("queued", "", None, 3)
+    assert (begun.state, begun.stage, begun.error, begun.attempt) == ("queued", "", None, 0)
 
 
 @given(st.lists(st.sampled_from(STATES), min_size=2, max_size=3))
