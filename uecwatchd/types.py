@@ -35,6 +35,11 @@ class SetId(NamedTuple):
     def __str__(self) -> str:
         return f"{self.folder}/{self.name}"
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """True for a set of another host with the same ledger: its folder is HOST:FOLDER."""
+        return not self.folder.startswith("/")
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Return the id that `str` made. Raises ValueError if there is no name."""

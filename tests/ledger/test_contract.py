@@ -104,6 +104,12 @@ def test_every_operation_of_the_protocol_is_tried_here() -> None:
     assert operations - tried == {"close"}  # which `closing` calls
 
 
+def test_the_sets_of_one_host_are_those_of_the_fleet(ledger: Ledger) -> None:
+    ledger.put_sets([RECORD, replace(RECORD, id=LUCID)])
+    assert ledger.sets_of_fleet() == ledger.sets()
+    assert len(ledger.sets()) == 2
+
+
 def test_a_ledger_that_has_met_no_damage_passes_its_check(ledger: Ledger) -> None:
     ledger.put_set(RECORD)
     ledger.check()

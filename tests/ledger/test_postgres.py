@@ -109,7 +109,9 @@ SELECT table_name, column_name, data_type, is_nullable = 'NO' OR domain_name IS 
     SELECT 1 FROM information_schema.key_column_usage AS used
     WHERE used.table_name = columns.table_name AND used.column_name = columns.column_name
 )
-FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'ledger'
+FROM information_schema.columns
+WHERE table_schema = 'public' AND table_name NOT IN ('ledger', 'hosts') AND table_name NOT LIKE 'own%'
+    AND column_name <> 'host'
 """
 
 
@@ -184,6 +186,16 @@ def test_a_ledger_of_a_newer_version_is_left_alone(
     ("statement", "spelt"),
     [
         ("SELECT a FROM t WHERE b = ? AND c = ?", "SELECT a FROM t WHERE b = $1 AND c = $2"),
+        ("SELECT sets.a FROM sets", "SELECT sets.a FROM own_sets AS sets"),
+        ("DELETE FROM probes", "DELETE FROM own_probes AS probes"),
+        ("UPDATE sets SET a = ?", "UPDATE own_sets AS sets SET a = $1"),
+        ("SELECT 1 FROM attempts AS one", "SELECT 1 FROM own_attempts AS one"),
+        ("INSERT INTO story (a) VALUES (?)", "INSERT INTO story (a) VALUES ($1)"),
+        (
+            "INSERT INTO totals (a, b) VALUES (?, ?) ON CONFLICT (a) DO UPDATE SET b = totals.b + excluded.b",
+            "INSERT INTO totals (a, b) VALUES ($1, $2)"
+            " ON CONFLICT ON CONSTRAINT totals_pkey DO UPDATE SET b = totals.b + excluded.b",
+        ),
         ("a = ?2 AND (?1 IS NULL OR b = ?1)", "a = $2 AND (b = $1 OR $1 IS NULL)"),
         ("INSERT OR IGNORE INTO t VALUES (?)", "INSERT INTO t VALUES ($1) ON CONFLICT DO NOTHING"),
         (
@@ -197,6 +209,15 @@ def test_a_ledger_of_a_newer_version_is_left_alone(
 )
 def test_a_statement_is_spelt_as_postgresql_has_it(statement: str, spelt: str) -> None:
     assert to_postgres(statement) == spelt
+
+
+def test_a_statement_for_all_hosts_keeps_what_belongs_to_a_set_together() -> None:
+    spelt = to_postgres(rows.select_sets_of(rows.KEYS_BY_CLOUD), of_fleet=True)
+    assert "own_" not in spelt
+    assert "images.host = targets.host AND images.folder = targets.folder" in spelt
+    assert "targets.host = sets.host AND targets.folder = sets.folder" in spelt
+    assert "JOIN (SELECT host, folder, name FROM targets WHERE cloud = $1 AND is_current)" in spelt
+    assert "USING (host, folder, name)" in spelt
 
 
 def test_a_set_is_found_by_its_content_whatever_its_paths_are(book: SqlLedger) -> None:
@@ -217,25 +238,25 @@ def test_a_zero_byte_in_a_text_prevents_no_transaction(book: SqlLedger) -> None:
 # --- the host ---------------------------------------------------------------------------------------------
 
 
-def test_a_second_host_is_refused_until_the_ledger_is_given_away(
+def test_another_state_directory_of_the_host_is_refused_until_its_rows_are_given_away(
     book: SqlLedger, database_server: DatabaseServer, name: str, tmp_path: Path, refused: Refused
 ) -> None:
     book.put_set(RECORD)
     where, other = fleet(database_server.dsn(name)), tmp_path / "other"
     for opening in (postgres.open_ledger, postgres.read_ledger, postgres.examine_database):
-        with pytest.raises(Halted, match="belongs to another host or state directory") as caught:
+        with pytest.raises(Halted, match="is another machine or state directory") as caught:
             opening(where, other)
         assert f"{os.uname().nodename} {tmp_path}" in caught.value.why
     statement = caught.value.hint.partition(": ")[2].removesuffix(".")
     database_server.execute(statement, database=name)
-    with pytest.raises(Deferred, match="it was given away, and nobody has taken it yet"):
+    with pytest.raises(Deferred, match="its rows were given away, and nobody has taken them yet"):
         book.put_set(replace(RECORD, stage="late"))
     with closing(postgres.open_ledger(where, other)) as moved:
         assert moved.sets() == (RECORD,)
-        with pytest.raises(Deferred, match=f"it is that of {os.uname().nodename} {other}"):
+        with pytest.raises(Deferred, match=f"it is {os.uname().nodename} {other}"):
             book.put_set(replace(RECORD, stage="late"))
         moved.put_set(RECORD)
-    assert "belongs to another host" in refused(database_server.dsn(name)).what
+    assert "is another machine" in refused(database_server.dsn(name)).what
 
 
 # --- an outage --------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def test_a_second_host_is_refused_by_each_verb(
     )
     for verb in ("once", "status", "check"):
         data, talk = second.ask(verb, code=78)
-        assert "its ledger belongs to another host or state directory" in data + talk, verb
+        assert "is another machine or state directory" in data + talk, verb
 
 
 def test_a_host_without_the_extra_is_told_to_install_it(fleet_host: Host) -> None:

@@ -108,7 +108,7 @@ class DatabaseServer:
     def make_template(self, state: Path) -> None:
         self.execute(f"CREATE DATABASE {TEMPLATE}")
         with closing(open_ledger(FleetSettings(SecretStr(self.dsn(TEMPLATE))), state)):
-            self.execute("UPDATE ledger SET home = ''", database=TEMPLATE)
+            self.execute("DELETE FROM hosts", database=TEMPLATE)
 
     def _answers(self) -> bool:
         try:

@@ -76,9 +76,10 @@ def _in_use(cloud: str, verb: ImageVerb) -> Iterator[str]:
     id by chance only keep an image too many.
     """
     ledger = verb.ledger
-    for record in ledger.sets():
+    for record in ledger.sets_of_fleet():
         for target in record.targets:
-            if target.is_current or ledger.versions.of_set(record.id, target.cloud):
+            is_kept = target.is_current or record.id.is_elsewhere
+            if is_kept or ledger.versions.of_set(record.id, target.cloud):
                 yield from (one.image_id or one.pending for one in target.images)
     bundles = ledger.all_bundles()
     for name in {cloud, *(one.cloud for one in bundles)}:

@@ -135,6 +135,13 @@ def cloud_name(text: str) -> str:
     return text
 
 
+def _host_name(text: str) -> str:
+    # It stands before the folders of a host, with a colon between.
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text):
+        raise ValueError("is no name for a host: use letters, digits, dots and hyphens")
+    return text
+
+
 Concurrency = Annotated[Integer, Field(ge=1, le=MOST_AT_ONCE)]
 Seconds = Annotated[Number, Field(gt=0, le=86400)]
 Command = Annotated[tuple[str, ...], BeforeValidator(_as_list), AfterValidator(_program)]
@@ -344,13 +351,15 @@ class CloudSettings:
 class FleetSettings:
     """Settings under [fleet]: the database of the ledger. None: a file in the state directory.
 
-    `dsn` is a connection string or URI of PostgreSQL, which may name a service of its service file.
+    `dsn` is a connection string or URI of PostgreSQL, which may name a service of its service file. `host` is
+    the name of this host among those with the same database; None: its host name.
     """
 
     __pydantic_config__ = STRICT
 
     dsn: Annotated[SecretStr, Field(min_length=1)] | None = None
     password: SecretStr | None = None
+    host: Annotated[str, AfterValidator(_host_name)] | None = None
 
 
 # By their names in the file.

@@ -9,6 +9,9 @@ For all operations:
   nothing has changed. The few that need not survive a power cut say so;
 - each raises Deferred if the store cannot be used now, and LedgerDamaged if it has to be replaced;
 - all may be called from several threads, and while other processes use the same store.
+
+Several hosts may have one store. Then each has its own sets, with all that belongs to them, and sees those of
+others only where it says so: they have HOST:FOLDER as their folder. Bundles are shared by all.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -76,6 +79,9 @@ class Ledger(Protocol):
     def count_sets(self) -> int:
         """Return the number of sets."""
 
+    def sets_of_fleet(self) -> tuple[SetRecord, ...]:
+        """Return the sets of all hosts, ordered by folder and name."""
+
     def sets_named(self, name: str) -> tuple[SetRecord, ...]:
         """Return the sets of this name in all folders, ordered by folder."""
 
@@ -83,10 +89,10 @@ class Ledger(Protocol):
         """Return the sets that go to this cloud now, ordered as all."""
 
     def sets_with_image(self, cloud: str, image_id: str) -> tuple[SetRecord, ...]:
-        """Return the sets that have an image on a cloud, or gave it attributes, ordered as all."""
+        """Return the sets of all hosts that have an image on a cloud, or gave it attributes, ordered."""
 
     def sets_with_content(self, digest: ContentDigest) -> tuple[SetRecord, ...]:
-        """Return the sets with a member of this content, ordered as all."""
+        """Return the sets of all hosts with a member of this content, ordered."""
 
     def put_set(self, record: SetRecord) -> SetRecord:
         """Write a set, and return it. The stage of a working set may be lost in a power cut."""

@@ -9,6 +9,7 @@ Nothing waits for longer than a time-out, also not on a network that has stopped
 of the service waits for the ledger.
 """
 
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -48,6 +49,10 @@ SESSION = (
 )
 
 
+# By this setting, the views of the tables have the rows of one host.
+AS_HOST = "SELECT set_config('uecwatchd.host', $1, false)"
+
+
 class NoAnswer(psycopg.OperationalError):
     """The database has not answered in time."""
 
@@ -73,6 +78,7 @@ class DatabasePlace:
 
     words: str
     parameters: Mapping[str, Any] = field(repr=False)
+    host: str  #: name of this host among those that use the database
     reading: bool = False  #: it is only read
     answer_seconds: float = ANSWER_SECONDS
 
@@ -90,7 +96,8 @@ def place_of(fleet: FleetSettings, *, reading: bool = False) -> DatabasePlace:
     words = " ".join(["database", *([str(name)] if name else []), *([f"on {host}"] if host else [])])
     if not name and not host and "service" in given:
         words = f"database of service {given['service']}"
-    return DatabasePlace(words, {"connect_timeout": CONNECT_SECONDS, **given}, reading)
+    parameters = {"connect_timeout": CONNECT_SECONDS, **given}
+    return DatabasePlace(words, parameters, fleet.host or socket.gethostname(), reading)
 
 
 def connect(place: DatabasePlace) -> TimedConnection:
@@ -111,6 +118,7 @@ def connect(place: DatabasePlace) -> TimedConnection:
             connection.answer_seconds = place.answer_seconds
             connection.adapters.register_loader("json", TextLoader)  # as the other store returns it
             connection.execute(SESSION)
+            connection.execute(AS_HOST, [place.host])
             if place.reading:
                 connection.execute("SET default_transaction_read_only = on")
             on_error.pop_all()

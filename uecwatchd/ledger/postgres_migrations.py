@@ -2,8 +2,42 @@
 
 Tables and columns are those of `migrations`, whose steps up to the first version here are one step. A step
 there needs a step here: a test compares what both make. Text is ordered by its bytes, as SQLite orders it,
-and flags are BOOLEAN. The one row of `ledger` has the version, and the host that the database belongs to.
+and flags are BOOLEAN. The one row of `ledger` has the version.
+
+Several hosts may have one database. The tables in `TABLES_OF_HOSTS` have the rows of each host, by a column
+`host` that only they have. A host reads and changes its own rows through views of the same columns, with
+`own_` before the name of the table. Row-level security would do the same, but lets superusers through.
 """
+
+# With the rest of their primary keys, unless these are numbers or tokens.
+TABLES_OF_HOSTS = {
+    "sets": "folder, name",
+    "targets": "folder, name, cloud",
+    "images": "folder, name, cloud, role",
+    "digests": "device, inode, reading",
+    "holds": "folder, name",
+    "cloud_holds": "folder, name, cloud",
+    "advances": "folder, name",
+    "leaving": "folder, path",
+    "probes": "cloud",
+    "announced": "folder, name",
+    "totals": "what, label, detail",
+    "versions": "folder, name, cloud, image_id",
+    "clouds": "name",
+    "requests": "",
+    "story": "",
+    "attempts": "",
+    "messages": "",
+    "boots": "",
+}
+
+
+def _with_host(table: str, key: str) -> str:
+    """Return the statements that give the rows of a table a host, and its primary key, if it has one."""
+    column = f"ALTER TABLE {table} ADD COLUMN host words DEFAULT current_setting('uecwatchd.host');"
+    change = f"ALTER TABLE {table} DROP CONSTRAINT {table}_pkey, ADD PRIMARY KEY (host, {key});"
+    return f"{column} {change if key else ''}"
+
 
 # Each entry takes the schema from its index to the next version; a released entry is never edited.
 POSTGRES_MIGRATIONS = (
@@ -107,4 +141,41 @@ POSTGRES_MIGRATIONS = (
     """
     ALTER TABLE sets ADD COLUMN began DOUBLE PRECISION NOT NULL DEFAULT 0;
     """,
+    # Rows of several hosts. Those that are there belong to the host that makes this step.
+    "".join(
+        (
+            *(_with_host(table, key) for table, key in TABLES_OF_HOSTS.items()),
+            """
+    DROP INDEX targets_by_cloud, story_by_set, attempts_by_set;
+    CREATE INDEX targets_by_cloud ON targets (host, cloud);
+    CREATE INDEX story_by_set ON story (host, folder, name, number);
+    CREATE INDEX attempts_by_set ON attempts (host, folder, name, number);
+    CREATE TABLE hosts (host words PRIMARY KEY, home words);
+    INSERT INTO hosts SELECT current_setting('uecwatchd.host'), home FROM ledger;
+    ALTER TABLE ledger DROP COLUMN home;
+    UPDATE bundles SET made_for = current_setting('uecwatchd.host') || ':' || made_for WHERE made_for <> '';
+    """,
+        )
+    ),
 )
+
+# After the steps, because a view has the columns that its table had when it was made.
+VIEWS = """
+DO $do$
+DECLARE view RECORD;
+BEGIN
+    FOR view IN
+        SELECT relname AS of, string_agg(quote_ident(attname), ', ' ORDER BY attnum) AS columns
+        FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+        WHERE relnamespace = current_schema()::regnamespace AND attnum > 0 AND NOT attisdropped
+            AND attname <> 'host' AND relname = ANY (string_to_array('{tables}', ' '))
+        GROUP BY relname
+    LOOP
+        EXECUTE format(
+            'CREATE OR REPLACE VIEW own_%s AS SELECT %s FROM %s WHERE host = current_setting(%L)',
+            view.of, view.columns, view.of, 'uecwatchd.host'
+        );
+    END LOOP;
+END
+$do$
+""".replace("{tables}", " ".join(TABLES_OF_HOSTS))

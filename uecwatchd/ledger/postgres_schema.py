@@ -1,11 +1,12 @@
 """The schema of the ledger in PostgreSQL: made, migrated and checked when the ledger is opened.
 
-A database belongs to one host, and to one state directory of it: its sets are the files of that host. Another
-host would take them for removed, and two would register each set twice. So a second one is refused.
+The rows of a host belong to one state directory of one machine: its sets are the files there. Another machine
+of that name would take them for removed, and two would register each set twice. So a second one is refused.
 """
 
 import re
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
@@ -13,24 +14,26 @@ import psycopg
 from uecwatchd.errors import Halted, NotPermitted
 from uecwatchd.ledger.postgres_connections import DatabasePlace, TimedConnection
 from uecwatchd.ledger.postgres_errors import translate_database_errors
-from uecwatchd.ledger.postgres_migrations import POSTGRES_MIGRATIONS
+from uecwatchd.ledger.postgres_migrations import POSTGRES_MIGRATIONS, TABLES_OF_HOSTS, VIEWS
 from uecwatchd.system import failpoints
 
 # For the administrator, in psql.
-GIVE_AWAY = "give the ledger away: UPDATE ledger SET home = ''"
+GIVE_AWAY = "give its rows away: UPDATE hosts SET home = '' WHERE host ="
 MACHINE_ID = Path("/etc/machine-id")
 # One process makes or changes the tables at a time. A number that no other program is likely to use.
 MIGRATION_LOCK = 0x75656377
 TABLES = tuple(re.findall(r"CREATE TABLE (\w+)", " ".join(POSTGRES_MIGRATIONS)))
+RELATIONS = (*TABLES, *(f"own_{table}" for table in TABLES_OF_HOSTS))
 LACKING = """
 SELECT name, privilege FROM unnest($1::text[]) AS name, unnest($2::text[]) AS privilege
 WHERE NOT has_table_privilege(to_regclass(name), privilege) ORDER BY name, privilege LIMIT 1
 """
+TAKE_ROWS = "INSERT INTO hosts VALUES ($1, $2) ON CONFLICT (host) DO UPDATE SET home = excluded.home"
 PRESENT = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NOT NULL LIMIT 1"
 
 
 def name_of_home(state: Path) -> str:
-    """Return the name under which this host with this state directory owns a database."""
+    """Return the words for this machine with this state directory, as the owner of the rows of a host."""
     try:
         machine = MACHINE_ID.read_text().strip()
     except OSError:
@@ -47,14 +50,15 @@ def examine(connection: TimedConnection, place: DatabasePlace, *, home: str) -> 
         _check_encoding(connection, place)
         # In this order: another process may be about to make them all.
         present = connection.execute(PRESENT, [list(TABLES)]).fetchone()
-        version, owner = _version_and_home(connection, place)
+        version, owner = _version_and_owner(connection, place)
         if present and version == 0:
             raise _other_program(place, f"it has a table {present['name']} and no version")
         _check_ownership(place, version, owner, home=home)
+        _check_alone(connection, place)
         if version == 0:
             _check_schema(connection, place)
         else:
-            _check_rights(connection, place)
+            _check_rights(connection, place, TABLES if version < len(POSTGRES_MIGRATIONS) else RELATIONS)
     return version
 
 
@@ -62,7 +66,7 @@ def prepare(connection: TimedConnection, place: DatabasePlace, *, home: str) -> 
     """Make or migrate the tables, and give them to this host. Raises NotPermitted, Halted or Deferred."""
     version = examine(connection, place, home=home)
     with translate_database_errors(place.words):
-        if version < len(POSTGRES_MIGRATIONS) or not _version_and_home(connection, place)[1]:
+        if version < len(POSTGRES_MIGRATIONS) or not _version_and_owner(connection, place)[1]:
             _migrate(connection, place, home)
 
 
@@ -74,18 +78,23 @@ def is_readable(connection: TimedConnection, place: DatabasePlace, *, home: str)
     return version > 0
 
 
-def _version_and_home(connection: TimedConnection, place: DatabasePlace) -> tuple[int, str]:
-    """Return the version of the tables, 0 if there are none, and the host that they belong to."""
+def _version_and_owner(connection: TimedConnection, place: DatabasePlace) -> tuple[int, str]:
+    """Return the version of the tables, 0 if there are none, and the owner of the rows of this host."""
     found = connection.execute("SELECT to_regclass('ledger') IS NOT NULL AS found").fetchone()
     if not found or not found["found"]:
         return 0, ""
     try:
-        row = connection.execute("SELECT version, home FROM ledger").fetchone()
+        row = connection.execute("SELECT * FROM ledger").fetchone()
     except psycopg.errors.InsufficientPrivilege as error:
         raise _lacking(place, "SELECT", "ledger") from error
-    except psycopg.errors.UndefinedColumn as error:
-        raise _other_program(place, str(error).splitlines()[0]) from error
-    return (int(row["version"]), str(row["home"])) if row else (0, "")
+    if row is None:
+        return 0, ""
+    if "version" not in row:
+        raise _other_program(place, "its table ledger has no version")
+    if "home" in row:  # of the version that had one host
+        return int(row["version"]), str(row["home"])
+    owner = connection.execute("SELECT home FROM hosts WHERE host = $1", [place.host]).fetchone()
+    return int(row["version"]), str(owner["home"]) if owner else ""
 
 
 def _migrate(connection: TimedConnection, place: DatabasePlace, home: str) -> None:
@@ -94,13 +103,16 @@ def _migrate(connection: TimedConnection, place: DatabasePlace, home: str) -> No
     connection.execute("SELECT pg_advisory_lock($1)", [MIGRATION_LOCK])
     try:
         with failpoints.effect("bring the ledger up to date"), connection.transaction():
-            version, owner = _version_and_home(connection, place)
+            version, owner = _version_and_owner(connection, place)
             _check_ownership(place, version, owner, home=home)  # another process may have been quicker
             connection.execute("SET LOCAL statement_timeout = 0")  # of large tables
             for step in POSTGRES_MIGRATIONS[version:]:
                 connection.execute(step.encode())
-            connection.execute("DELETE FROM ledger")
-            connection.execute("INSERT INTO ledger VALUES ($1, $2)", [len(POSTGRES_MIGRATIONS), home])
+            if version < len(POSTGRES_MIGRATIONS):
+                connection.execute(VIEWS.encode())
+                connection.execute("DELETE FROM ledger")
+                connection.execute("INSERT INTO ledger VALUES ($1)", [len(POSTGRES_MIGRATIONS)])
+            connection.execute(TAKE_ROWS, [place.host, home])
     except psycopg.errors.InsufficientPrivilege as error:
         raise _may_not_create(place, str(error).splitlines()[0]) from error
     except (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject) as error:
@@ -112,6 +124,17 @@ def _check_ownership(place: DatabasePlace, version: int, owner: str, *, home: st
         raise _other_version(place, version)
     if owner not in ("", home):
         raise _other_home(place, owner)
+
+
+def _check_alone(connection: TimedConnection, place: DatabasePlace) -> None:
+    found = connection.execute("SELECT to_regclass('hosts') IS NOT NULL AS found").fetchone()
+    others = "SELECT host, home FROM hosts WHERE host <> $1 LIMIT 1"
+    if found and found["found"] and (row := connection.execute(others, [place.host]).fetchone()):
+        raise Halted(
+            f"{place.words}: its ledger belongs to another host or state directory",
+            f"it is that of {row['host']} ({row['home']})",
+            "Use a database for each host, or the same name for it by host under [fleet].",
+        )
 
 
 def _check_encoding(connection: TimedConnection, place: DatabasePlace) -> None:
@@ -135,10 +158,10 @@ def _check_schema(connection: TimedConnection, place: DatabasePlace) -> None:
         raise _may_not_create(place, f"it lacks the right CREATE on the schema {row['name']}")
 
 
-def _check_rights(connection: TimedConnection, place: DatabasePlace) -> None:
-    """Check the rights on the tables that exist; an older version has fewer."""
+def _check_rights(connection: TimedConnection, place: DatabasePlace, names: Sequence[str]) -> None:
+    """Check the rights on the tables and views that exist; an older version has fewer."""
     needed = ["SELECT"] if place.reading else ["SELECT", "INSERT", "UPDATE", "DELETE"]
-    if lacking := connection.execute(LACKING, [list(TABLES), needed]).fetchone():
+    if lacking := connection.execute(LACKING, [list(names), needed]).fetchone():
         raise _lacking(place, lacking["privilege"], lacking["name"])
 
 
@@ -177,10 +200,9 @@ def _other_program(place: DatabasePlace, why: str) -> Halted:
 
 
 def _other_home(place: DatabasePlace, owner: str) -> Halted:
-    host = owner.partition(" ")[0]
     return Halted(
-        f"{place.words}: its ledger belongs to another host or state directory",
-        f"it is that of {owner}, and two hosts on one ledger would register each set twice",
-        f"Use a database for each host. If the spool folders have moved here from {host}, and uecwatchd is"
-        f" stopped there for good, {GIVE_AWAY}.",
+        f"{place.words}: its host {place.host} is another machine or state directory",
+        f"it is {owner}, and two with the same rows would register each set twice",
+        "Give this one another name, by host under [fleet]. If the spool folders have moved here, and"
+        f" uecwatchd is stopped there for good, {GIVE_AWAY} '{place.host}'.",
     )

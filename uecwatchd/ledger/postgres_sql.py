@@ -1,11 +1,15 @@
 """The statements of the ledger as PostgreSQL spells them.
 
-They are written in the SQL of SQLite. Only what is in `SPELLINGS`, and the marks for values, differ.
+They are written in the SQL of SQLite. What is in `SPELLINGS`, and the marks for values, differ. And a table
+with rows of several hosts is read and changed by the view that has those of this host; see
+`postgres_migrations`. Rows are inserted into the table itself, which knows the host by default.
 """
 
 import re
 from functools import lru_cache
 from itertools import count
+
+from uecwatchd.ledger.postgres_migrations import TABLES_OF_HOSTS
 
 # JSON is in columns of text, as the program writes it: PostgreSQL refuses some of it as JSON, such as half
 # characters in the names of files. So a value is cut out of the text. It needs a text without quotes, such as
@@ -22,16 +26,29 @@ SPELLINGS = (
 )
 IN_LIST = re.compile(r"json_extract\((\w+), '\$\[(\d)\]\.(\w+)'\)")
 MARK = re.compile(r"\?(\d*)")
+OF_HOST = re.compile(rf"\b(FROM|JOIN|UPDATE) ({'|'.join(TABLES_OF_HOSTS)})\b( AS \w+)?")
+# Of a statement that reads the rows of all hosts: what belongs to one set is of one host.
+OF_FLEET = (
+    (re.compile(r"(\w+)\.folder = (\w+)\.folder"), r"\1.host = \2.host AND \1.folder = \2.folder"),
+    (re.compile(r"SELECT folder, name FROM"), "SELECT host, folder, name FROM"),
+    (re.compile(r"USING \(folder, name\)"), "USING (host, folder, name)"),
+)
 IGNORING = "INSERT OR IGNORE INTO"
+CONFLICTING = re.compile(r"(INSERT INTO (\w+) .* ON CONFLICT) \([^)]*\)")
 REPLACING = re.compile(r"INSERT OR REPLACE INTO (\w+) \((.*?)\)")
 
 
 # The program has some eighty statements; one with lists of values has as many forms as there are lengths.
 @lru_cache(maxsize=500)
-def to_postgres(statement: str) -> str:
-    """Return a statement of SQLite in the SQL of PostgreSQL."""
-    for pattern, spelling in SPELLINGS:
+def to_postgres(statement: str, *, of_fleet: bool = False) -> str:
+    """Return a statement of SQLite in the SQL of PostgreSQL; one `of_fleet` reads the rows of all hosts."""
+    for pattern, spelling in (*SPELLINGS, *(OF_FLEET if of_fleet else ())):
         statement = pattern.sub(spelling, statement)
+    if not of_fleet:
+        statement = OF_HOST.sub(
+            lambda found: f"{found[1]} own_{found[2]}{found[3] or f' AS {found[2]}'}", statement
+        )
+    statement = CONFLICTING.sub(r"\1 ON CONSTRAINT \2_pkey", statement)
     statement = IN_LIST.sub(_from_list, statement)
     numbers = count(1)
     statement = MARK.sub(lambda mark: f"${mark[1] or next(numbers)}", statement)

@@ -27,11 +27,12 @@ from uecwatchd.ledger.rows import replace_rows
 from uecwatchd.ledger.sql_store import MOST_WAITING, Record, SqlTransaction, Statement, TableRow
 from uecwatchd.system import failpoints
 
-# A commit that is not waited for is on the disk within a second, and before each later one. The host that the
-# ledger belongs to comes with the same answer.
+# A commit that is not waited for is on the disk within a second, and before each later one. The owner of the
+# rows of this host comes with the same answer.
+OWNER: LiteralString = "SELECT home FROM hosts WHERE host = current_setting('uecwatchd.host')"
 BEGIN: Mapping[bool, LiteralString] = {
-    True: "BEGIN; SELECT home FROM ledger",
-    False: "BEGIN; SET LOCAL synchronous_commit = off; SELECT home FROM ledger",
+    True: f"BEGIN; {OWNER}",
+    False: f"BEGIN; SET LOCAL synchronous_commit = off; {OWNER}",
 }
 
 
@@ -53,6 +54,7 @@ class PostgresStore:
     """An open database. Usable from several threads; each call is one transaction."""
 
     def __init__(self, place: DatabasePlace, *, home: str) -> None:
+        self.host = place.host
         self._place = place
         self._home = home
         self._connections = DatabaseConnections(place)
@@ -69,7 +71,10 @@ class PostgresStore:
         """Do nothing: a database is restored by its administrator, and not by a new start."""
 
     def read(self, statement: str, *values: object) -> list[DictRow]:
-        query = to_postgres(statement).encode()
+        return self._read(to_postgres(statement), values)
+
+    def _read(self, statement: str, values: Sequence[object]) -> list[DictRow]:
+        query = statement.encode()
         with (
             translate_database_errors(self._place.words),
             self._connections.borrow(lambda one: one.execute(query, storable_values(values)).fetchall()) as (
@@ -82,7 +87,20 @@ class PostgresStore:
     def records(
         self, convert: Callable[[TableRow], Record], statement: str, *values: object
     ) -> tuple[Record, ...]:
-        rows = self.read(statement, *values)
+        return self._converted(convert, self.read(statement, *values))
+
+    def records_of_fleet(
+        self, convert: Callable[[TableRow], Record], statement: str, *values: object
+    ) -> tuple[Record, ...]:
+        rows = self._read(to_postgres(statement, of_fleet=True), values)
+        for row in rows:
+            host = row.pop("host")
+            if host != self.host:
+                row["folder"] = f"{host}:{row['folder']}"
+        # Again, because the statement has ordered them without their hosts.
+        return self._converted(convert, sorted(rows, key=lambda row: (row["folder"], row["name"])))
+
+    def _converted(self, convert: Callable[[TableRow], Record], rows: list[DictRow]) -> tuple[Record, ...]:
         try:
             return tuple(map(convert, rows))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -146,13 +164,13 @@ class PostgresStore:
             raise
 
     def _check_home(self, row: DictRow | None) -> None:
-        """Refuse to write once the ledger was given to another host, even while this one goes on."""
+        """Refuse to write once the rows were given to another machine, even while this one goes on."""
         home = row["home"] if row else ""
         if home != self._home:
             raise Deferred(
-                f"{self._place.words}: its ledger does not belong to this host any more",
-                f"it is that of {home}" if home else "it was given away, and nobody has taken it yet",
-                "Stop uecwatchd on the host that is to leave.",
+                f"{self._place.words}: its host {self.host} is not this machine any more",
+                f"it is {home}" if home else "its rows were given away, and nobody has taken them yet",
+                "Stop uecwatchd on the machine that is to leave.",
             )
 
     def replace(self, moment: str, table: str, row: Mapping[str, object], *, lasting: bool = True) -> None:

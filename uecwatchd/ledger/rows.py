@@ -112,19 +112,26 @@ def set_from(row: TableRow) -> SetRecord:
     return SetRecord(**values)
 
 
-def bundle_row(record: BundleRecord) -> dict[str, object]:
+def maker_words(set_id: SetId, *, host: str) -> str:
+    """Return a set as the maker of a bundle: with its host, where several have one ledger."""
+    return f"{host}:{set_id}" if host and not set_id.is_elsewhere else str(set_id)
+
+
+def bundle_row(record: BundleRecord, *, host: str = "") -> dict[str, object]:
+    """Return the row of a bundle. `host` is this one, if several have the ledger."""
     row: dict[str, object] = {f.name: getattr(record, f.name) for f in fields(record)}
     row["sha256"] = row.pop("digest")
-    row["made_for"] = str(record.made_for) if record.made_for else ""
+    row["made_for"] = maker_words(record.made_for, host=host) if record.made_for else ""
     row["objects"] = json.dumps([astuple(stored) for stored in record.objects])
     return row
 
 
-def bundle_from(row: TableRow) -> BundleRecord:
+def bundle_from(row: TableRow, *, host: str = "") -> BundleRecord:
     values: dict[str, Any] = dict(row)
     objects = tuple(StoredObject(*stored) for stored in json.loads(values["objects"]))
     values["digest"] = ContentDigest.parse(values.pop("sha256"))
-    values["made_for"] = SetId.parse(values["made_for"]) if values["made_for"] else None
+    maker = values["made_for"].removeprefix(f"{host}:" if host else "")
+    values["made_for"] = SetId.parse(maker) if maker else None
     flags = {name: bool(values[name]) for name in ("renewed", "on_trial")}
     return BundleRecord(**{**values, **flags, "objects": objects})
 

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from uecwatchd.ledger.api import CHECK_SECONDS
@@ -21,6 +22,7 @@ from uecwatchd.ledger.rows import (
     bundle_row,
     leaving_from,
     leaving_row,
+    maker_words,
     progress_from,
     progress_row,
     replace_rows,
@@ -68,21 +70,20 @@ class SqlLedger:
     def count_sets(self) -> int:
         return int(self._store.read("SELECT count(*) AS number FROM sets")[0]["number"])
 
+    def sets_of_fleet(self) -> tuple[SetRecord, ...]:
+        return self._store.records_of_fleet(set_from, f"{SELECT_SETS} ORDER BY folder, name")
+
     def sets_named(self, name: str) -> tuple[SetRecord, ...]:
         return self._sets("WHERE name = ? ORDER BY folder", name)
 
     def sets_on(self, cloud: str) -> tuple[SetRecord, ...]:
-        return self._sets_of(KEYS_BY_CLOUD, cloud)
+        return self._store.records(set_from, select_sets_of(KEYS_BY_CLOUD), cloud)
 
     def sets_with_image(self, cloud: str, image_id: str) -> tuple[SetRecord, ...]:
-        return self._sets_of(KEYS_BY_IMAGE, cloud, image_id)
+        return self._store.records_of_fleet(set_from, select_sets_of(KEYS_BY_IMAGE), cloud, image_id)
 
     def sets_with_content(self, digest: ContentDigest) -> tuple[SetRecord, ...]:
-        return self._sets_of(KEYS_BY_CONTENT, digest)
-
-    def _sets_of(self, keys: str, *values: object) -> tuple[SetRecord, ...]:
-        """Return the sets that a SELECT of folders and names finds."""
-        return self._store.records(set_from, select_sets_of(keys), *values)
+        return self._store.records_of_fleet(set_from, select_sets_of(KEYS_BY_CONTENT), digest)
 
     def _sets(self, rest: str, *values: object) -> tuple[SetRecord, ...]:
         return self._store.records(set_from, f"{SELECT_SETS} {rest}", *values)
@@ -107,7 +108,7 @@ class SqlLedger:
 
     def put_owners(self, folder: Path, owners: Mapping[str, int], *, proven: Collection[str]) -> None:
         """Write the owners of sets without one; for the `proven` ones also those of their bundles."""
-        made = [(owners[name], str(SetId(str(folder), name))) for name in proven]
+        made = [(owners[name], self._maker(SetId(str(folder), name))) for name in proven]
         with self._store.writing("note owners") as connection:
             connection.executemany(
                 "UPDATE sets SET owner = ? WHERE folder = ? AND name = ? AND owner IS NULL",
@@ -125,10 +126,15 @@ class SqlLedger:
         return self._bundles("ORDER BY cloud, prefix")
 
     def _bundles(self, rest: str, *values: object) -> tuple[BundleRecord, ...]:
-        return self._store.records(bundle_from, f"SELECT * FROM bundles {rest}", *values)  # noqa: S608 (constants)
+        query = f"SELECT * FROM bundles {rest}"  # noqa: S608 (constants)
+        return self._store.records(partial(bundle_from, host=self._store.host), query, *values)
+
+    def _maker(self, set_id: SetId) -> str:
+        return maker_words(set_id, host=self._store.host)
 
     def put_bundle(self, record: BundleRecord) -> BundleRecord:
-        self._store.replace(f"note bundle {record.state}", "bundles", bundle_row(record))
+        row = bundle_row(record, host=self._store.host)
+        self._store.replace(f"note bundle {record.state}", "bundles", row)
         if record.secret_key is None:
             self._store.forget_for_good()
         return record
@@ -142,11 +148,11 @@ class SqlLedger:
         self, cloud: str, *, made_for: SetId, role: Role | None = None
     ) -> tuple[BundleRecord, ...]:
         where = "cloud = ?1 AND made_for = ?2 AND state != 'registered' AND (?3 IS NULL OR role = ?3)"
-        return self._bundles(f"WHERE {where}", cloud, str(made_for), role)
+        return self._bundles(f"WHERE {where}", cloud, self._maker(made_for), role)
 
     def unpublished(self, cloud: str, *, made_for: SetId, role: Role) -> tuple[BundleRecord, ...]:
         where = "cloud = ? AND made_for = ? AND (state != 'registered' OR on_trial) AND role = ?"
-        return self._bundles(f"WHERE {where}", cloud, str(made_for), role)
+        return self._bundles(f"WHERE {where}", cloud, self._maker(made_for), role)
 
     def bundle_of(self, cloud: str, image_id: str) -> BundleRecord | None:
         where = "cloud = ? AND image_id = ? AND state = 'registered'"
@@ -174,7 +180,7 @@ class SqlLedger:
             " AND (?4 IS NULL OR owner = ?4)"
             " ORDER BY registered DESC LIMIT 1",
             cloud,
-            str(made_for),
+            self._maker(made_for),
             image_id,
             owner,
         )

@@ -39,6 +39,10 @@ class SqlStore(Protocol):
     All raise what operations of the ledger raise.
     """
 
+    @property
+    def host(self) -> str:
+        """Name of this host among those that share the database; empty if none does."""
+
     def close(self) -> None:
         """End the use, after what waits for a transaction was written."""
 
@@ -52,6 +56,14 @@ class SqlStore(Protocol):
         self, convert: Callable[[TableRow], Record], statement: str, *values: object
     ) -> tuple[Record, ...]:
         """Return the rows of a query as records. A row that cannot be converted is an error of the store."""
+
+    def records_of_fleet(
+        self, convert: Callable[[TableRow], Record], statement: str, *values: object
+    ) -> tuple[Record, ...]:
+        """Return the rows of all hosts as records, in tables with rows for each.
+
+        The folder of another host is there as HOST:FOLDER.
+        """
 
     def write(self, moment: str, statement: str, *values: object, lasting: bool = True) -> None:
         """Execute one statement; `moment` names it as a failpoint."""

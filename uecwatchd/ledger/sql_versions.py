@@ -27,10 +27,10 @@ class SqlVersions:
         return self._found(f"WHERE {where} ORDER BY {NEWEST_FIRST}", *set_id, cloud)
 
     def of_image(self, cloud: str, image_id: str) -> tuple[VersionRecord, ...]:
-        return self._found("WHERE cloud = ? AND image_id = ? ORDER BY folder, name", cloud, image_id)
+        return self._found_in_fleet("WHERE cloud = ? AND image_id = ? ORDER BY folder, name", cloud, image_id)
 
     def of_cloud(self, cloud: str) -> tuple[VersionRecord, ...]:
-        return self._found(f"WHERE cloud = ? ORDER BY folder, name, {NEWEST_FIRST}", cloud)
+        return self._found_in_fleet(f"WHERE cloud = ? ORDER BY folder, name, {NEWEST_FIRST}", cloud)
 
     def sets(self) -> tuple[SetId, ...]:
         rows = self._store.read(
@@ -71,6 +71,10 @@ class SqlVersions:
 
     def _found(self, rest: str, *values: object) -> tuple[VersionRecord, ...]:
         return self._store.records(_version_from, f"SELECT * FROM versions {rest}", *values)  # noqa: S608 (constants)
+
+    def _found_in_fleet(self, rest: str, *values: object) -> tuple[VersionRecord, ...]:
+        query = f"SELECT * FROM versions {rest}"  # noqa: S608 (constants)
+        return self._store.records_of_fleet(_version_from, query, *values)
 
 
 def _version_row(version: VersionRecord) -> dict[str, object]:

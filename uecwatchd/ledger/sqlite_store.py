@@ -18,6 +18,8 @@ from uecwatchd.system import failpoints
 class SqliteStore:
     """An open file. Usable from several threads; each call is one transaction."""
 
+    host = ""
+
     def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
         self._connection = connection
         self._folder = folder
@@ -46,6 +48,11 @@ class SqliteStore:
         rows = self.read(statement, *values)
         with self._errors_noted(), self._content_checked():
             return tuple(map(convert, rows))
+
+    def records_of_fleet(
+        self, convert: Callable[[TableRow], Record], statement: str, *values: object
+    ) -> tuple[Record, ...]:
+        return self.records(convert, statement, *values)
 
     def check_rows(self, convert: Callable[[TableRow], object], statement: str) -> None:
         """Convert each row once, and keep none. Raises LedgerDamaged for one that is damaged."""

@@ -49,10 +49,10 @@ class Versions(Protocol):
         """Return the versions of a set, on one cloud or on all, the newest first."""
 
     def of_image(self, cloud: str, image_id: str) -> tuple[VersionRecord, ...]:
-        """Return the versions that an image is of, for all sets, ordered by set."""
+        """Return the versions that an image is of, for the sets of all hosts, ordered by set."""
 
     def of_cloud(self, cloud: str) -> tuple[VersionRecord, ...]:
-        """Return the versions on a cloud of all sets, ordered by set, the newest first."""
+        """Return the versions on a cloud of the sets of all hosts, ordered by set, the newest first."""
 
     def sets(self) -> tuple[SetId, ...]:
         """Return the sets with more than one version in a cloud, ordered."""
