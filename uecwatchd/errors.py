@@ -6,6 +6,7 @@ The class decides if the work is retried. The code that raises an error chooses 
       Rejected          the user must change something; retried when the files change, or on request
         BundleRefused   the cloud refuses a bundle; the next attempt makes it again
       Deferred          a temporary failure; retried automatically, on a schedule
+        Overtaken       another host has taken our work over: nothing more is written or published
         CloudAway       the cloud does not answer
           StillAway     for so long that only a longer pause can help
           Unforeseen    for an unknown reason
@@ -65,6 +66,10 @@ class BundleRefused(Rejected):
 class Deferred(UecError):
     kind = "deferred"
     exit_code = 75
+
+
+class Overtaken(Deferred):
+    """Another host took this one for dead, and has its work. The process ends, to be started again."""
 
 
 class CloudAway(Deferred):

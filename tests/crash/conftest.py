@@ -5,6 +5,7 @@ import random
 import re
 import select
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -48,8 +49,11 @@ class Killer:
 
     server: "subprocess.Popen[bytes]"
 
-    def begin(self, host: Host, *arguments: str, at: Crossing | None = None) -> int:
-        """The child's pid. It dies when it comes from moment `at[0]` to `at[1]` for the `at[2]`th time."""
+    def begin(self, host: Host, *arguments: str, at: Crossing | None = None, by: int = signal.SIGKILL) -> int:
+        """The child's pid. It dies when it comes from moment `at[0]` to `at[1]` for the `at[2]`th time.
+
+        With another signal than SIGKILL it may only be stopped.
+        """
         (host.folder / "crossed").unlink(missing_ok=True)
         order = {
             "arguments": arguments,
@@ -57,6 +61,7 @@ class Killer:
             "crossed": str(host.folder / "crossed"),
             "stderr": str(host.folder / "stderr"),
             "at": at,
+            "signal": by,
         }
         assert self.server.stdin
         self.server.stdin.write(json.dumps(order).encode() + b"\n")

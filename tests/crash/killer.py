@@ -3,9 +3,9 @@
 It has the program imported, and makes a child of its own for each line of JSON on its standard input:
 
     {"arguments": ["once"], "config": FILE, "crossed": FILE, "stderr": FILE,
-     "at": ["after put part", "before put part", 2]}
+     "at": ["after put part", "before put part", 2], "signal": 9}
 
-The child writes down each moment that it crosses, and ends itself with SIGKILL when it crosses the second of
+The child writes down each moment that it crosses, and sends itself the signal when it crosses the second of
 those two moments right after the first one, for the second time; `at` may be null. The server answers at once
 with the child's pid, and then with how it ended.
 
@@ -14,7 +14,6 @@ hour takes two seconds.
 """
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -35,7 +34,7 @@ from uecwatchd.system.clocks import Clocks
 HASTE = 1000
 
 
-def listener(crossed: int, at: tuple[str, str, int] | None) -> failpoints.Crossing:
+def listener(crossed: int, at: tuple[str, str, int] | None, by: int) -> failpoints.Crossing:
     turn = threading.Lock()  # moments are crossed in several threads
     last, left = "", at[2] if at else 0
 
@@ -48,7 +47,7 @@ def listener(crossed: int, at: tuple[str, str, int] | None) -> failpoints.Crossi
             if at and [last, moment] == list(at[:2]):  # of JSON, which has no tuples
                 left -= 1
                 if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    os.kill(os.getpid(), by)
             last = moment
 
     return cross
@@ -59,7 +58,7 @@ def child(order: dict[str, Any]) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     os.dup2(os.open(order["stderr"], flags, 0o600), 2)
     os.dup2(2, 1)
-    failpoints.listen(listener(os.open(order["crossed"], flags, 0o600), order["at"]))
+    failpoints.listen(listener(os.open(order["crossed"], flags, 0o600), order["at"], order["signal"]))
     try:
         return hasty() if order["arguments"] == ["hasty"] else cli.main(order["arguments"])
     finally:

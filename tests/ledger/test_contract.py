@@ -98,10 +98,22 @@ def seen_by_another(opened: Callable[[], Ledger]) -> Iterator[Ledger]:
 def test_every_operation_of_the_protocol_is_tried_here() -> None:
     tree = ast.parse(Path(__file__).read_bytes())
     tried = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    protocols = (Ledger, History, Outbox, Versions)
+    protocols = (Ledger, History, Outbox, Versions)  # sessions have tests of their own
     operations = {name for protocol in protocols for name in vars(protocol) if not name.startswith("_")}
     assert {"put_set", "claim", "check"} <= operations
     assert operations - tried == {"close"}  # which `closing` calls
+
+
+def test_a_host_that_is_alone_may_go_on(ledger: Ledger) -> None:
+    ledger.sessions.begin()
+    ledger.sessions.beat()
+    ledger.sessions.sure()
+    with ledger.claim("near/kernel", check=no_stop) as claim:
+        assert claim.settles_in == 0.0
+    assert ledger.sessions.same_cloud("near", "here") == "here"
+    assert len(ledger.sessions.hosts()) == int(ledger.sessions.is_shared)
+    ledger.sessions.end()
+    ledger.put_set(RECORD)
 
 
 def test_the_sets_of_one_host_are_those_of_the_fleet(ledger: Ledger) -> None:

@@ -7,19 +7,16 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from pydantic import SecretStr
 
 from tests.ledger.test_sqlite import BUNDLE, CONTENT, RECORD, STAMP
+from tests.support.fleet import Fleet, fleet_of
 from tests.support.postgres import DatabaseServer
-from uecwatchd.config.records import FleetSettings
 from uecwatchd.ledger import postgres
 from uecwatchd.ledger.boots import BootRecord
 from uecwatchd.ledger.history import AttemptRecord, StoryEntry
 from uecwatchd.ledger.outbox import Announced, Message
-from uecwatchd.ledger.postgres_connections import place_of
 from uecwatchd.ledger.postgres_migrations import POSTGRES_MIGRATIONS, TABLES_OF_HOSTS
 from uecwatchd.ledger.postgres_schema import name_of_home
-from uecwatchd.ledger.postgres_store import PostgresStore
 from uecwatchd.ledger.records import LeavingFile, ProgressRecord, Request
 from uecwatchd.ledger.sql_ledger import SqlLedger
 from uecwatchd.ledger.versions import VersionRecord
@@ -36,22 +33,12 @@ def name(database_server: DatabaseServer) -> Iterator[str]:
         yield name
 
 
-def fleet_of(server: DatabaseServer, name: str, host: str) -> FleetSettings:
-    return FleetSettings(SecretStr(server.dsn(name)), host=host)
-
-
 @pytest.fixture
 def books(database_server: DatabaseServer, name: str, tmp_path: Path) -> Iterator[list[SqlLedger]]:
     """The ledgers of two hosts."""
+    fleet = Fleet(database_server, name, tmp_path)
     with ExitStack() as ends:
-        found = []
-        for host in HOSTS:
-            home = name_of_home(tmp_path / host)
-            add = f"INSERT INTO hosts VALUES ('{host}', '{home}')"  # noqa: S608 (our own words)
-            database_server.execute(add, database=name)
-            store = PostgresStore(place_of(fleet_of(database_server, name, host)), home=home)
-            found.append(ends.enter_context(closing(SqlLedger(store))))
-        yield found
+        yield [ends.enter_context(closing(fleet.open(host))) for host in HOSTS]
 
 
 def fill(book: SqlLedger) -> None:

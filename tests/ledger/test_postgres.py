@@ -110,7 +110,8 @@ SELECT table_name, column_name, data_type, is_nullable = 'NO' OR domain_name IS 
     WHERE used.table_name = columns.table_name AND used.column_name = columns.column_name
 )
 FROM information_schema.columns
-WHERE table_schema = 'public' AND table_name NOT IN ('ledger', 'hosts') AND table_name NOT LIKE 'own%'
+WHERE table_schema = 'public' AND table_name NOT LIKE 'own%'
+    AND NOT table_name = ANY ('{ledger,hosts,sessions,claims,fleet_clouds}')
     AND column_name <> 'host'
 """
 

@@ -99,6 +99,7 @@ def _remove_all(
     """
     lock = _lock_out_daemons(verb.settings.state.dir)
     try:
+        _check_other_hosts(verb)
         for cloud in dict.fromkeys(name for name, _ in free):
             still = _find_on(cloud, verb, failed)
             _remove_from(
@@ -137,6 +138,16 @@ def _lock_out_daemons(state: Path) -> int:
     except lockfile.LockTaken as error:
         hint = "A set that it works on may take any of them at any moment. Stop it, and start it afterwards."
         raise Deferred(error.what, error.why, hint) from error
+
+
+def _check_other_hosts(verb: ImageVerb) -> None:
+    """Raise Deferred if the daemon of another host with the same ledger runs."""
+    if running := [one.host for one in verb.ledger.sessions.hosts() if one.is_open]:
+        raise Deferred(
+            f"orphans: uecwatchd runs on {', '.join(running)}",
+            "a set that it works on may take any of them at any moment",
+            "Stop it there, and start it afterwards.",
+        )
 
 
 def _remove(cloud: Cloud, one: Orphan, verb: ImageVerb) -> bool:

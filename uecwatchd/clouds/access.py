@@ -29,8 +29,9 @@ class CloudAccess:
 
     `bucket` is the one for sets whose sidecars name none: a probe succeeds only if it can be used.
     `before` is what clouds were detected to be earlier. `on_detected` is called when a cloud is connected for
-    the first time, and if it turns out to be of another generation; `on_suspend` when a cloud is
-    suspended, with the reason; `on_halt` with each halt that a probe meets, before that.
+    the first time, and if it turns out to be of another generation; `admit` before each connection, to refuse
+    an account by a Halted; `on_suspend` when a cloud is suspended, with the reason; `on_halt` with each halt
+    that a probe meets, before that.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class CloudAccess:
         bucket: str,
         before: Mapping[str, DetectedCloud] | None = None,
         on_detected: Callable[[Cloud, DetectedDialect], None] = lambda _cloud, _found: None,
+        admit: Callable[[Account], None] = lambda _account: None,
         on_suspend: Callable[[str, UecError], None] = lambda _name, _error: None,
         on_halt: Callable[[str, UecError], None] = lambda _name, _error: None,
         clock: Callable[[], float] = time.monotonic,
@@ -49,7 +51,7 @@ class CloudAccess:
     ) -> None:
         self.availability = CloudAvailability(clock=clock, random=random)
         self._clients = ConnectedClouds(
-            clouds, uploads=uploads, before=before or {}, on_detected=on_detected, stop=stop
+            clouds, uploads=uploads, before=before or {}, on_detected=on_detected, admit=admit, stop=stop
         )
         self._names = frozenset(clouds)
         self._bucket = bucket

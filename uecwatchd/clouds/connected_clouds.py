@@ -22,7 +22,8 @@ class ConnectedClouds:
     """Cache of clients, and of the generation of each cloud.
 
     `before` is what clouds were detected to be earlier. `on_detected` is called after the first connection to
-    each cloud, and after one that finds it to be of another generation.
+    each cloud, and after one that finds it to be of another generation. `admit` is called before each, to
+    refuse an account by an error.
     """
 
     def __init__(
@@ -32,12 +33,14 @@ class ConnectedClouds:
         uploads: int,
         before: Mapping[str, DetectedCloud],
         on_detected: Callable[[Cloud, DetectedDialect], None],
+        admit: Callable[[Account], None] = lambda _account: None,
         stop: Stop = NEVER,
     ) -> None:
         self._settings = clouds
         self._uploads = uploads
         self._before = before
         self._on_detected = on_detected
+        self._admit = admit
         self._stop = stop
         self._lock = threading.Lock()  # guards all below
         self._clients: dict[str, Cloud] = {}
@@ -52,6 +55,7 @@ class ConnectedClouds:
         """Make a client, with credentials read again. Raises what `gather` and the cloud's answers raise."""
         settings = self._settings[name]
         account = gather(settings)
+        self._admit(account)
         found = detected(settings, account, stop=self._stop)
         cloud = connect_as(account, found, uploads=self._uploads, stop=self._stop)
         with self._lock:

@@ -22,12 +22,20 @@ from uecwatchd.delivery.identity import free_identity, is_anothers, plan_bundle,
 from uecwatchd.delivery.pending import deregister_overdue, is_available, is_overdue, renew_unlisted
 from uecwatchd.delivery.request import UploadRequest, UploadTools, arch_word
 from uecwatchd.delivery.stale_uploads import remove_stale_uploads
+from uecwatchd.delivery.takeover import (
+    begin_again,
+    check_settled,
+    is_overtaken,
+    removed_if_overtaken,
+    take_back,
+)
 from uecwatchd.delivery.upload import send
-from uecwatchd.errors import BundleRefused, Deferred, Pending, Rejected
+from uecwatchd.errors import BundleRefused, Deferred, Overtaken, Pending, Rejected
 from uecwatchd.events import Event, Kind, Progress
 from uecwatchd.images.block_source import BlockSource
 from uecwatchd.images.digests import digest_like
 from uecwatchd.ledger.records import BundleRecord
+from uecwatchd.ledger.sessions import Claim
 from uecwatchd.types import ID_WORDS
 
 
@@ -47,7 +55,7 @@ def upload_ahead(request: UploadRequest, source: BlockSource, tools: UploadTools
 
     `register_member` looks for its image again: another host may have registered it in the hours between.
     """
-    with _claimed(request, tools) as (own, identity, known):
+    with _claimed(request, tools) as (own, identity, known, _):
         _bring_to_bucket(own, known, identity, source, tools)
 
 
@@ -56,12 +64,13 @@ def register_member(request: UploadRequest, source: BlockSource, tools: UploadTo
 
     Does not wait for an image that is pending.
     """
-    with _claimed(request, tools) as (own, identity, known):
+    with _claimed(request, tools) as (own, identity, known, claim):
         bundle, there = _bring_to_bucket(own, known, identity, source, tools)
         if there:
             if known and known.state in ("planned", "uploaded") and known.location == there.location:
                 bundle = _make_readable(own, known, source, tools)
             return _adopt(own, bundle, there, tools)
+        check_settled(claim, known, tools)
         tools.check_stop()
         _check_bundle(own, bundle, tools)
         return _register(own, bundle, tools)
@@ -89,20 +98,20 @@ def await_available(
 @contextmanager
 def _claimed(
     request: UploadRequest, tools: UploadTools
-) -> Iterator[tuple[UploadRequest, str, BundleRecord | None]]:
+) -> Iterator[tuple[UploadRequest, str, BundleRecord | None, Claim]]:
     """Claim a member's bundle while other sets may want the same one.
 
-    Yields the request, the bundle's identity, and its record if it was begun. The request becomes one for an
-    image of the owner's own where another owner has the machine of the same bytes.
+    Yields the request, the bundle's identity, its record if it was begun, and the claim. The request becomes
+    one for an image of the owner's own where another owner has the machine of the same bytes.
     """
     ledger, cloud = tools.ledger, tools.cloud.name
     identity = free_identity(request, tools)
     if not is_anothers(request, ledger.bundle(cloud, identity)):
         remove_stale_uploads(request, tools, but=identity)
-        with ledger.claim(f"{cloud}/{identity}", check=tools.check_stop):
+        with ledger.claim(f"{cloud}/{identity}", check=tools.check_stop) as claim:
             known = _find_begun(request, tools, identity)
             if not is_anothers(request, known):  # or another set was quicker
-                yield request, identity, known
+                yield request, identity, known, claim
                 return
     with _claimed(separate(request), tools) as claimed:
         yield claimed
@@ -133,18 +142,27 @@ def _bring_to_bucket(
         listed = tuple(image for image in listed if image.id != there.id)
     failed = images.failed_at(tools.cloud, listed, bundle.location)
     if failed:  # no image could be made of it: with another key each of its parts is sent again
-        known, bundle = None, ledger.put_bundle(plan_bundle(request, tools, identity, is_new=True))
+        known, bundle = None, ledger.put_bundle(_plan_again(request, bundle, tools, is_new=True))
         deregister_failed(request, tools, failed)
         listed = tuple(image for image in listed if image not in failed)
     elif bundle.state == "registered":  # it was taken out of the cloud since: the whole way again
-        known, bundle = None, plan_bundle(request, tools, identity)
+        known, bundle = None, _plan_again(request, bundle, tools)
+    elif is_overtaken(bundle):
+        known, bundle = None, begin_again(request, bundle, tools)
     elif bundle.state == "registering" and bundle.image_id:
         bundle = renew_unlisted(request, bundle, tools)
     check_name_is_free(request, tools, bundle, listed)
     if not _is_ready(request, bundle, tools):
         bundle = ledger.put_bundle(bundle)
-        bundle = ledger.put_bundle(send(request, bundle, source, tools, resuming=known is not None))
+        with removed_if_overtaken(bundle, tools):
+            bundle = ledger.put_bundle(send(request, bundle, source, tools, resuming=known is not None))
     return bundle, None
+
+
+def _plan_again(
+    request: UploadRequest, bundle: BundleRecord, tools: UploadTools, *, is_new: bool = False
+) -> BundleRecord:
+    return plan_bundle(request, tools, bundle.identity, generation=bundle.generation, is_new=is_new)
 
 
 def _is_ready(request: UploadRequest, bundle: BundleRecord, tools: UploadTools) -> bool:
@@ -220,6 +238,7 @@ def _register(request: UploadRequest, bundle: BundleRecord, tools: UploadTools) 
     # The set that asks for the image has it made, even if another one began to upload it.
     bundle = replace(bundle, state="registering", made_for=request.made_for, owner=request.owner, image_id="")
     bundle = tools.ledger.put_bundle(replace(bundle, on_trial=tools.on_trial))
+    tools.ledger.sessions.sure()
     try:
         answer = _ask_to_register(request, bundle, tools)
     except BundleRefused:
@@ -236,7 +255,11 @@ def _register(request: UploadRequest, bundle: BundleRecord, tools: UploadTools) 
         raise
     bundle = replace(bundle, image_id=answer.image_id)
     made = Registration(bundle, answer.image_id, bundle.location, is_available=False)
-    return _look_once(request, replace(made, request_id=answer.request_id), tools)
+    try:
+        return _look_once(request, replace(made, request_id=answer.request_id), tools)
+    except Overtaken:
+        take_back(bundle, answer.image_id, tools)
+        raise
 
 
 def _ask_to_register(

@@ -66,6 +66,7 @@ def check_id(request: UploadRequest, tools: UploadTools, there: images.Image) ->
 def deregister_failed(request: UploadRequest, tools: UploadTools, failed: Images) -> None:
     """Deregister images of our location that have failed: they would keep the name."""
     for image in failed:
+        tools.ledger.sessions.sure()
         registration.deregister(tools.cloud, image.id)
         what = f"deregistered {image.id}, which is {image.state}, to register it again"
         fields = {"cloud": tools.cloud.name}

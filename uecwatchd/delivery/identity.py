@@ -90,8 +90,13 @@ def separate(request: UploadRequest) -> UploadRequest:
     return replace(request, machine=replace(machine, name=name, name_traits=name_traits))
 
 
+def generation_suffix(generation: int) -> str:
+    """Return the end of the prefix of an upload that was begun again so often, empty for the first."""
+    return f"-g{generation}" if generation else ""
+
+
 def plan_bundle(
-    request: UploadRequest, tools: UploadTools, identity: str, *, is_new: bool = False
+    request: UploadRequest, tools: UploadTools, identity: str, *, generation: int = 0, is_new: bool = False
 ) -> BundleRecord:
     """Return the record of a bundle that is not begun yet.
 
@@ -104,13 +109,14 @@ def plan_bundle(
         identity=identity,
         role=request.member.role,
         digest=request.digest,
-        prefix=_prefix(request, identity),
+        prefix=_prefix(request, identity) + generation_suffix(generation),
         state="planned",
         secret_key=secret.key,
         secret_iv=secret.iv,
         made_for=request.made_for,
         owner=request.owner,
         archive_name=_archive_name(request),
+        generation=generation,
     )
     kept = None if is_new else tools.kept.find(request.content)
     return with_keys_of(plan, kept) if kept else plan

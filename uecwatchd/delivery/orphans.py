@@ -21,8 +21,10 @@ from uecwatchd.delivery.version_facts import AccountUse
 from uecwatchd.ledger.records import BundleRecord
 
 OrphanKind = Literal["image", "bundle"]
-# Keys as `bundle_prefix` makes them: a word, and the beginning of a digest.
-OUR_KEY = re.compile(rf"((?:[A-Za-z0-9._-]+-)?[0-9a-f]{{{TOKEN_CHARS}}})\.(?:manifest\.xml|part\.[0-9]+)")
+# Keys as `plan_bundle` makes them: a word, the beginning of a digest, and a generation.
+OUR_KEY = re.compile(
+    rf"((?:[A-Za-z0-9._-]+-)?[0-9a-f]{{{TOKEN_CHARS}}}(?:-g[0-9]+)?)\.(?:manifest\.xml|part\.[0-9]+)"
+)
 # A set that fails is tried for two days, and a host may be off over a weekend.
 ON_ITS_WAY_SECONDS = 7 * 86400.0
 

@@ -66,6 +66,7 @@ def deregister_overdue(
     bundle = tools.ledger.put_bundle(replace(bundle, state="uploaded", renewed=True))
     what = f"deregistering {there.id}, {quoted(there.state)} for too long, to register it again"
     _warn(request, tools, what)
+    tools.ledger.sessions.sure()
     registration.deregister(tools.cloud, there.id)
     return tools.ledger.put_bundle(replace(bundle, image_id=""))
 

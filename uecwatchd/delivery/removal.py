@@ -15,6 +15,7 @@ def remove_image(cloud: Cloud, bundle: BundleRecord, ledger: Ledger, *, check: C
     After an interruption it starts again from the beginning: the ledger keeps the bundle until the end.
     `check` is called between the steps, and may raise to stop.
     """
+    ledger.sessions.sure()
     deregister(cloud, bundle.image_id)
     for stored in bundle.objects:
         check()

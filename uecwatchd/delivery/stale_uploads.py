@@ -49,6 +49,7 @@ def _remove(request: UploadRequest, left: BundleRecord, tools: UploadTools) -> N
     keys = [one.key for one in list_objects(cloud, now.bucket, f"{now.prefix}.")]
     for key in keys:
         tools.check_stop()
+        ledger.sessions.sure()
         remove_object(cloud, now.bucket, key)
     ledger.drop_bundle(now)
     if keys:

@@ -24,6 +24,7 @@ from uecwatchd.ledger.boots import Boots
 from uecwatchd.ledger.history import History
 from uecwatchd.ledger.outbox import Outbox
 from uecwatchd.ledger.records import BundleRecord, LeavingFile, ProgressRecord, Request, SetRecord
+from uecwatchd.ledger.sessions import Claim, Sessions
 from uecwatchd.ledger.versions import Versions
 from uecwatchd.types import ContentDigest, DetectedCloud, DigestOf, FileStamp, Role, SetId
 
@@ -56,6 +57,10 @@ class Ledger(Protocol):
         """The test boots."""
 
     @property
+    def sessions(self) -> Sessions:
+        """The hosts that work with the ledger."""
+
+    @property
     def versions(self) -> Versions:
         """The published images of each set."""
 
@@ -63,7 +68,7 @@ class Ledger(Protocol):
         """End the use of the store. No other operation may follow."""
 
     def check(self) -> None:
-        """Raise the first LedgerDamaged that an operation has raised, in any thread, again.
+        """Raise the first LedgerDamaged or Overtaken that an operation has raised, in any thread, again.
 
         So the thread that can end the process learns of it, although another one has met it. Reads nothing.
         """
@@ -154,8 +159,8 @@ class Ledger(Protocol):
     def drop_bundle(self, record: BundleRecord) -> None:
         """Remove a bundle, and its key from the disk as `put_bundle` does, if it is there."""
 
-    def claim(self, identity: str, *, check: Callable[[], None]) -> AbstractContextManager[None]:
-        """Lock one bundle for this thread, so that sets with the same kernel make it once.
+    def claim(self, identity: str, *, check: Callable[[], None]) -> AbstractContextManager[Claim]:
+        """Lock one bundle, CLOUD/IDENTITY, for this thread, so that sets with the same kernel make it once.
 
         `check` is called about once a second while another thread has it, and may raise to give up.
         """

@@ -249,4 +249,8 @@ MIGRATIONS = (
     """
     ALTER TABLE sets ADD COLUMN began REAL NOT NULL DEFAULT 0;
     """,
+    # How often the upload was begun again under other names, because another host may still send its parts.
+    """
+    ALTER TABLE bundles ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+    """,
 )

@@ -1,27 +1,31 @@
 """The ledger in a PostgreSQL database."""
 
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 from uecwatchd.config.records import FleetSettings
-from uecwatchd.ledger.postgres_connections import connect, place_of
+from uecwatchd.ledger.postgres_connections import DatabasePlace, connect, place_of
 from uecwatchd.ledger.postgres_schema import examine, is_readable, name_of_home, prepare
+from uecwatchd.ledger.postgres_sessions import PostgresSessions
 from uecwatchd.ledger.postgres_store import PostgresStore
+from uecwatchd.ledger.sessions import boot_time
 from uecwatchd.ledger.sql_ledger import SqlLedger
 from uecwatchd.ledger.state_folder import make_folder, translate_folder_errors
 
 
-def open_ledger(fleet: FleetSettings, folder: Path) -> SqlLedger:
+def open_ledger(fleet: FleetSettings, folder: Path, *, clock: Callable[[], float] = boot_time) -> SqlLedger:
     """Open the ledger; create or migrate it if needed. Raises NotPermitted, Halted, Deferred.
 
-    `folder` is the state directory that the ledger belongs to. It has the lock of the daemon.
+    `folder` is the state directory that the rows of this host belong to. It has the lock of the daemon.
+    `clock` is the one that leases are counted by.
     """
     with translate_folder_errors(folder):
         make_folder(folder)
     place, home = place_of(fleet), name_of_home(folder)
     with closing(connect(place)) as connection:
         prepare(connection, place, home=home)
-    return SqlLedger(PostgresStore(place, home=home))
+    return _ledger(place, home, clock)
 
 
 def read_ledger(fleet: FleetSettings, folder: Path) -> SqlLedger | None:
@@ -29,7 +33,12 @@ def read_ledger(fleet: FleetSettings, folder: Path) -> SqlLedger | None:
     place, home = place_of(fleet, reading=True), name_of_home(folder)
     with closing(connect(place)) as connection:
         there = is_readable(connection, place, home=home)
-    return SqlLedger(PostgresStore(place, home=home)) if there else None
+    return _ledger(place, home) if there else None
+
+
+def _ledger(place: DatabasePlace, home: str, clock: Callable[[], float] = boot_time) -> SqlLedger:
+    store = PostgresStore(place, home=home)
+    return SqlLedger(store, PostgresSessions(store, clock=clock))
 
 
 def examine_database(fleet: FleetSettings, folder: Path) -> str:

@@ -54,7 +54,6 @@ def examine(connection: TimedConnection, place: DatabasePlace, *, home: str) -> 
         if present and version == 0:
             raise _other_program(place, f"it has a table {present['name']} and no version")
         _check_ownership(place, version, owner, home=home)
-        _check_alone(connection, place)
         if version == 0:
             _check_schema(connection, place)
         else:
@@ -124,17 +123,6 @@ def _check_ownership(place: DatabasePlace, version: int, owner: str, *, home: st
         raise _other_version(place, version)
     if owner not in ("", home):
         raise _other_home(place, owner)
-
-
-def _check_alone(connection: TimedConnection, place: DatabasePlace) -> None:
-    found = connection.execute("SELECT to_regclass('hosts') IS NOT NULL AS found").fetchone()
-    others = "SELECT host, home FROM hosts WHERE host <> $1 LIMIT 1"
-    if found and found["found"] and (row := connection.execute(others, [place.host]).fetchone()):
-        raise Halted(
-            f"{place.words}: its ledger belongs to another host or state directory",
-            f"it is that of {row['host']} ({row['home']})",
-            "Use a database for each host, or the same name for it by host under [fleet].",
-        )
 
 
 def _check_encoding(connection: TimedConnection, place: DatabasePlace) -> None:

@@ -14,7 +14,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg.rows import DictRow
 
-from uecwatchd.errors import Deferred
+from uecwatchd.errors import Deferred, Overtaken
 from uecwatchd.ledger.postgres_connections import (
     ANSWER_SECONDS,
     DatabaseConnections,
@@ -27,13 +27,14 @@ from uecwatchd.ledger.rows import replace_rows
 from uecwatchd.ledger.sql_store import MOST_WAITING, Record, SqlTransaction, Statement, TableRow
 from uecwatchd.system import failpoints
 
-# A commit that is not waited for is on the disk within a second, and before each later one. The owner of the
-# rows of this host comes with the same answer.
-OWNER: LiteralString = "SELECT home FROM hosts WHERE host = current_setting('uecwatchd.host')"
-BEGIN: Mapping[bool, LiteralString] = {
-    True: f"BEGIN; {OWNER}",
-    False: f"BEGIN; SET LOCAL synchronous_commit = off; {OWNER}",
-}
+# A commit that is not waited for is on the disk within a second, and before each later one.
+BEGIN: Mapping[bool, LiteralString] = {True: "BEGIN", False: "BEGIN; SET LOCAL synchronous_commit = off"}
+# The owner of the rows of this host comes with the same answer.
+OWNER = "SELECT home FROM hosts WHERE host = current_setting('uecwatchd.host')"
+# None if its session was buried. The lock keeps others from burying it during the transaction.
+OWNER_IN_SESSION = """
+SELECT home FROM sessions JOIN hosts USING (host) WHERE id = {} AND ended IS NULL FOR SHARE OF sessions
+"""
 
 
 class PostgresTransaction:
@@ -55,7 +56,9 @@ class PostgresStore:
 
     def __init__(self, place: DatabasePlace, *, home: str) -> None:
         self.host = place.host
-        self._place = place
+        self.place = place
+        self.session: int | None = None  # of this host, while a service has one
+        self._overtaken: Overtaken | None = None
         self._home = home
         self._connections = DatabaseConnections(place)
         self._writing = threading.Lock()  # held for a whole transaction, so never waited for without end
@@ -68,7 +71,23 @@ class PostgresStore:
         self._connections.close()
 
     def check(self) -> None:
-        """Do nothing: a database is restored by its administrator, and not by a new start."""
+        """Raise the first Overtaken of any thread again. A damaged database is its administrator's matter."""
+        if self._overtaken:
+            raise self._overtaken
+
+    def check_owner(self) -> None:
+        """Raise Overtaken or Deferred if this host may not write any more."""
+        with self._transaction(lasting=False):
+            pass
+
+    def overtaken(self) -> Overtaken:
+        """Return the error for a session that another host has ended, and keep it."""
+        self._overtaken = self._overtaken or Overtaken(
+            f"{self.place.words}: another host has ended the session of {self.host}",
+            "its lease was not renewed in time",
+            "The service begins again by itself. If that goes on, look at the network and the load.",
+        )
+        return self._overtaken
 
     def read(self, statement: str, *values: object) -> list[DictRow]:
         return self._read(to_postgres(statement), values)
@@ -76,7 +95,7 @@ class PostgresStore:
     def _read(self, statement: str, values: Sequence[object]) -> list[DictRow]:
         query = statement.encode()
         with (
-            translate_database_errors(self._place.words),
+            translate_database_errors(self.place.words),
             self._connections.borrow(lambda one: one.execute(query, storable_values(values)).fetchall()) as (
                 _,
                 rows,
@@ -104,7 +123,7 @@ class PostgresStore:
         try:
             return tuple(map(convert, rows))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            what, why = f"{self._place.words}: cannot use it", f"a row of it makes no sense: {error}"
+            what, why = f"{self.place.words}: cannot use it", f"a row of it makes no sense: {error}"
             raise Deferred(what, why, "Restore the last backup of the database.") from error
 
     def write(self, moment: str, statement: str, *values: object, lasting: bool = True) -> None:
@@ -127,10 +146,12 @@ class PostgresStore:
 
     @contextmanager
     def _transaction(self, *, lasting: bool) -> Iterator[SqlTransaction]:
+        owner = OWNER if self.session is None else OWNER_IN_SESSION.format(self.session)
+        begin = f"{BEGIN[lasting]}; {owner}"
         with (
             self._turn_to_write(),
-            translate_database_errors(self._place.words),
-            self._connections.borrow(lambda one: last_row(one.execute(BEGIN[lasting]))) as (connection, row),
+            translate_database_errors(self.place.words),
+            self._connections.borrow(lambda one: last_row(one.execute(begin.encode()))) as (connection, row),
         ):
             self._check_home(row)
             transaction = PostgresTransaction(connection)
@@ -144,7 +165,7 @@ class PostgresStore:
     def _turn_to_write(self) -> Iterator[None]:
         if not self._writing.acquire(timeout=ANSWER_SECONDS):
             why = "another thread has been writing for too long"
-            raise Deferred(f"{self._place.words}: cannot use it", why, RESUMES)
+            raise Deferred(f"{self.place.words}: cannot use it", why, RESUMES)
         try:
             yield
         finally:
@@ -165,10 +186,12 @@ class PostgresStore:
 
     def _check_home(self, row: DictRow | None) -> None:
         """Refuse to write once the rows were given to another machine, even while this one goes on."""
+        if row is None and self.session is not None:
+            raise self.overtaken()
         home = row["home"] if row else ""
         if home != self._home:
             raise Deferred(
-                f"{self._place.words}: its host {self.host} is not this machine any more",
+                f"{self.place.words}: its host {self.host} is not this machine any more",
                 f"it is {home}" if home else "its rows were given away, and nobody has taken them yet",
                 "Stop uecwatchd on the machine that is to leave.",
             )

@@ -257,8 +257,9 @@ class BundleRecord:
     all clouds of a set, and empty in records of older versions. While it is `registering`, `image_id` is that
     of a pending image; while it is `uploaded`, that of an image to be deregistered before a second
     registration. `renewed` is True after this was done. `owner` is the uid of its set's owner, None if
-    unknown. `on_trial` is True from the registration until its set is published, if a test boot or a hook may
-    withdraw the image.
+    unknown. `generation` counts how often a host took the upload over from a dead one, and began it
+    again under other names. `on_trial` is True from the registration until its set is published, if a test
+    boot or a hook may withdraw the image.
     """
 
     cloud: str
@@ -282,6 +283,7 @@ class BundleRecord:
     owner: int | None = None
     on_trial: bool = False
     archive_name: str = ""
+    generation: int = 0
 
     def __repr__(self) -> str:
         return f"BundleRecord({self.cloud}, {self.bucket}/{self.prefix}, {self.state}, {self.image_id})"

@@ -31,6 +31,7 @@ from uecwatchd.ledger.rows import (
     select_sets_of,
     set_from,
 )
+from uecwatchd.ledger.sessions import Claim, OneHost, Sessions
 from uecwatchd.ledger.sql_boots import SqlBoots
 from uecwatchd.ledger.sql_history import SqlHistory
 from uecwatchd.ledger.sql_outbox import SqlOutbox
@@ -45,8 +46,9 @@ OF_STAMP = "device = ? AND inode = ? AND size = ? AND ctime_ns = ?"
 class SqlLedger:
     """The ledger in an open store. Usable from several threads; each call is one transaction."""
 
-    def __init__(self, store: SqlStore) -> None:
+    def __init__(self, store: SqlStore, sessions: Sessions | None = None) -> None:
         self._store = store
+        self.sessions: Sessions = sessions or OneHost()
         self._lock = threading.Lock()  # guards _claims
         self._claims: dict[str, threading.Lock] = {}
         self.history: History = SqlHistory(self._store)
@@ -55,6 +57,7 @@ class SqlLedger:
         self.versions: Versions = SqlVersions(self._store)
 
     def close(self) -> None:
+        self.sessions.close()
         self._store.close()
 
     def check(self) -> None:
@@ -301,16 +304,18 @@ class SqlLedger:
     # --- shared by all operations ------------------------------------------------------------------------
 
     @contextmanager
-    def claim(self, identity: str, *, check: Callable[[], None]) -> Iterator[None]:
+    def claim(self, identity: str, *, check: Callable[[], None]) -> Iterator[Claim]:
         """Lock one bundle for this thread: of two sets with one kernel, the second waits.
 
-        `check` is called while it waits, and may raise to end the wait.
+        `check` is called while it waits, and may raise to end the wait. The lock of this process comes first,
+        because all its threads have one session.
         """
         with self._lock:
             lock = self._claims.setdefault(identity, threading.Lock())
         while not lock.acquire(timeout=CHECK_SECONDS):
             check()
         try:
-            yield
+            with self.sessions.claimed(identity, check=check) as claim:
+                yield claim
         finally:
             lock.release()

@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from uecwatchd.errors import UecError, problem
 from uecwatchd.events import Event, Fields, Kind, Progress
 from uecwatchd.images.guest.summary import ImageSummary
+from uecwatchd.intake.sets.records import Member
 from uecwatchd.ledger.history import StoryEntry
 from uecwatchd.ledger.records import Failure, SetBuild, SetRecord, TargetRecord
 from uecwatchd.ledger.standing import by_cloud
 from uecwatchd.outputs.progress import Snapshot, seconds_left
-from uecwatchd.system.text import printable, shell_word
+from uecwatchd.system.text import format_size, printable, shell_word
 from uecwatchd.types import SetId
 
 MINUTE, HOUR = 60, 3600
@@ -223,3 +224,13 @@ def describe_image(summary: ImageSummary) -> str:
         ways = " and ".join(way.upper() for way in summary.boots_by)
         words.append(f"boots by {ways}" if ways else "does not boot by itself")
     return ", ".join(words)
+
+
+def describe_size(member: Member) -> str:
+    """Return the size of a member in words, of the file and of the disk in it."""
+    size, stored = format_size(member.size), format_size(member.stamp.size)
+    if not member.container:
+        return size
+    if member.facts.disk is None or member.facts.disk.size is None:
+        return f"compressed with {member.container}, {stored}"
+    return f"{size} in {'an' if member.container == 'xz' else 'a'} {member.container} of {stored}"

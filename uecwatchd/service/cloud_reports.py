@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from uecwatchd.clouds.availability import CloudAvailability
 from uecwatchd.clouds.client import Cloud, is_insecure
+from uecwatchd.clouds.credentials.account import Account
 from uecwatchd.clouds.detect import DetectedDialect, address_of
 from uecwatchd.clouds.dialects import DIALECTS
 from uecwatchd.config.records import CloudSettings
-from uecwatchd.errors import CloudAway, UecError, cause_of
+from uecwatchd.errors import CloudAway, Halted, UecError, cause_of
 from uecwatchd.events import Event, Kind, Listener
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.service.conditions import REPORTED_SUSPENSIONS, Conditions, Key, reported_part
@@ -37,6 +38,18 @@ class CloudReports:
             self.wake()
         for sentence in cloud_warnings(cloud):
             self.listener.tell(Event(Kind.READY, sentence, level="warning"))
+
+    def admit(self, account: Account) -> None:
+        """Raise Halted if the other hosts with this ledger have another cloud under the name of this one."""
+        ours = f"{address_of(account)} account {account.account}"
+        theirs = self.ledger.sessions.same_cloud(account.cloud, ours)
+        if theirs != ours:
+            raise Halted(
+                f"cloud {account.cloud}: the other hosts with this ledger have another cloud of this name",
+                f"theirs is {theirs}, and here it is {ours}",
+                "Give it another name here, or write its addresses as they do. If the cloud has moved, remove"
+                " its row from fleet_clouds in the database.",
+            )
 
     def suspended(self, name: str, error: UecError) -> None:
         """Note the reason; the set reports it."""

@@ -20,6 +20,7 @@ from uecwatchd.service.cloud_reports import HALTED
 from uecwatchd.service.conditions import FAULT, Conditions, Key
 from uecwatchd.service.folder_watch import FolderWatch
 from uecwatchd.service.heartbeat import LATE, Heartbeat
+from uecwatchd.service.lease import leased
 from uecwatchd.service.leftover_files import LEFT_OUT
 from uecwatchd.service.loop import LEAST_SCAN_PAUSE_SECONDS, Loop
 from uecwatchd.service.messages.messages import Messages
@@ -192,19 +193,25 @@ class Service:
     def _locked(self) -> Iterator[Overviews]:
         """Lock the state directory and the folders; a folder that appears later is locked then."""
         lock = lock_state(self._settings.state.dir)
-        drop_progress(self._shared.ledger)
         overviews = Overviews(
             self._settings.outputs,
             sources=OverviewSources.of(self._shared),
             situation=lambda: self._spooler.schedule.situation(),
         )
+        session = leased(
+            self._shared.ledger.sessions, self._shared.conditions, lost=self._shared.signals.wake.set
+        )
         try:
-            self._spooler.lock_folders()
-            overviews.begin()
-            yield overviews
+            with session:
+                drop_progress(self._shared.ledger)
+                try:
+                    self._spooler.lock_folders()
+                    overviews.begin()
+                    yield overviews
+                finally:
+                    self._spooler.close()
+                    overviews.finish()
         finally:
-            self._spooler.close()
-            overviews.finish()
             lockfile.release(lock)
 
     def _pauses(self, *, settling: bool) -> list[float]:

@@ -9,6 +9,7 @@ from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import Settings
+from uecwatchd.errors import Overtaken
 from uecwatchd.images.formats.open import DiskAccess
 from uecwatchd.ledger.api import Ledger, LedgerDamaged
 from uecwatchd.service.attempt import context
@@ -55,10 +56,10 @@ class Shared:
     boot_threads: BootThreads = field(default_factory=BootThreads)
 
     def check_ledger(self) -> None:
-        """Raise LedgerDamaged if any thread has found damage: only a start can replace the ledger."""
+        """Raise LedgerDamaged or Overtaken if any thread has met it: only a new start helps."""
         try:
             self.ledger.check()
-        except LedgerDamaged:
+        except (LedgerDamaged, Overtaken):
             self.signals.stop()
             raise
 
@@ -74,6 +75,7 @@ class Shared:
             bucket=bucket,
             before=self.ledger.clouds(),
             on_detected=partial(reports.detected, settings.clouds),
+            admit=reports.admit,
             on_suspend=reports.suspended,
             on_halt=reports.halted,
             clock=self.clocks.monotonic,

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from uecwatchd.bundle.kept_bundles import KeptBundles
 from uecwatchd.events import Event, Fields, Kind, Tee
-from uecwatchd.intake.sets.records import ImageSet, Member
+from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.outputs import result_files
-from uecwatchd.outputs.wording import on_cloud, wait_events
+from uecwatchd.outputs.wording import describe_size, on_cloud, wait_events
 from uecwatchd.service.attempt.context import AttemptTools, Job, tell, with_members
 from uecwatchd.service.attempt.notes import AttemptNotes
 from uecwatchd.service.attempt.pending import seconds_waited
@@ -77,7 +77,7 @@ def announce(job: Job, tools: AttemptTools) -> None:
 
 def _tell_files(job: Job) -> None:
     found, record, cloud = job.found, job.record, job.target.cloud
-    parts = [f"{m.role} {m.path} ({_describe_size(m)})" for m in found.members]
+    parts = [f"{m.role} {m.path} ({describe_size(m)})" for m in found.members]
     if found.is_made_first:
         parts = [f"{what} ({format_size(size)})" if size else what for what, size in found.described]
     if found.windows_boot:
@@ -94,15 +94,6 @@ def _tell_files(job: Job) -> None:
         tell(job, Kind.WORKING, f"{unused} left out: cloud {cloud} boots the disk by itself")
     for sentence in found.unread:
         tell(job, Kind.WORKING, sentence, level="warning")
-
-
-def _describe_size(member: Member) -> str:
-    size, stored = format_size(member.size), format_size(member.stamp.size)
-    if not member.container:
-        return size
-    if member.facts.disk is None or member.facts.disk.size is None:
-        return f"compressed with {member.container}, {stored}"
-    return f"{size} in {'an' if member.container == 'xz' else 'a'} {member.container} of {stored}"
 
 
 def without_journal(job: Job, tools: AttemptTools) -> Job:

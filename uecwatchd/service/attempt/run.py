@@ -16,6 +16,7 @@ from uecwatchd.errors import (
     CloudAway,
     Halted,
     NotYet,
+    Overtaken,
     Pending,
     StillAway,
     Stopped,
@@ -170,6 +171,8 @@ def _attempt(job: Job, before: SetRecord | None, tools: AttemptTools) -> SetReco
     except Stopped as stopped:
         kind = Kind.STOPPING if tools.stopping.is_set() else Kind.ASKED
         return _end(job, replace(job.reached(), state="queued"), Event(kind, str(stopped)), tools)
+    except Overtaken:  # nothing is written or shown: the set may be another host's by now
+        return replace(job.reached(), state="queued")
     except NotYet as wait:
         return _defer_open_files(job, wait, tools)
     except Pending as pending:

@@ -15,6 +15,7 @@ from uecwatchd.errors import Rejected
 from uecwatchd.events import Kind
 from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.ledger.records import BundleRecord
+from uecwatchd.ledger.sessions import Claim
 from uecwatchd.outputs import result_files
 from uecwatchd.service.attempt.context import AttemptTools, Job, stop_if_asked, tell, with_image
 from uecwatchd.service.attempt.removal import is_used_elsewhere, remove_image
@@ -99,6 +100,6 @@ def _withdraw_one(job: Job, bundle: BundleRecord, tools: AttemptTools) -> Job:
     return with_image(job, bundle.role, image_id="", manifest="", attributes=None)
 
 
-def _claimed(job: Job, bundle: BundleRecord, tools: AttemptTools) -> AbstractContextManager[None]:
+def _claimed(job: Job, bundle: BundleRecord, tools: AttemptTools) -> AbstractContextManager[Claim]:
     check = partial(stop_if_asked, job, tools)
     return tools.ledger.claim(f"{bundle.cloud}/{bundle.identity}", check=check)

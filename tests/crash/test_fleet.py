@@ -1,0 +1,156 @@
+"""Two hosts with one ledger: one dies or freezes in the middle of its work, and the other takes it over.
+
+Each test ends with the same looks: one image at each location, every bundle opens, nothing is left behind.
+The session of the first host is buried by hand, as the second one would after a whole lease.
+"""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.crash.conftest import KILLED, Crossing, Killer
+from tests.support.fleet import Fleet
+from tests.support.host import Host
+from tests.support.postgres import DatabaseServer
+from tests.support.waiting import until
+from uecwatchd.demo.material import RealSet
+
+BUCKET = "uec-images"
+SETTLED = "UPDATE claims SET settled_at = clock_timestamp()"
+
+
+@pytest.fixture
+def fleet(database_server: DatabaseServer, tmp_path: Path) -> Iterator[Fleet]:
+    with database_server.database() as name:
+        yield Fleet(database_server, name, tmp_path)
+
+
+@pytest.fixture
+def hosts(fleet: Fleet, make_host: Callable[..., Host], small_set: RealSet) -> tuple[Host, Host]:
+    """Two hosts, each with a set of its own of the same files."""
+    found = []
+    for name in "ab":
+        host = make_host(name)
+        dsn = fleet.server.dsn(fleet.name)
+        host.configure(f'{host.config.read_text()}\n[fleet]\nhost = "{name}"\ndsn = "{dsn}"\n')
+        host.drop_set(small_set, f"set-{name}")
+        found.append(host)
+    return found[0], found[1]
+
+
+def check_end(hosts: tuple[Host, ...]) -> None:
+    """Check that all is there once, and whole."""
+    images = hosts[0].cloud.images
+    assert sorted(image.type for image in images) == ["kernel", "machine", "ramdisk"]
+    assert max(Counter(image.location for image in images).values()) == 1
+    prefixes = {image.location.partition("/")[2].removesuffix("manifest.xml") for image in images}
+    keys = [one.key for one in hosts[0].cloud.objects(BUCKET)]
+    assert [key for key in keys if not key.startswith(tuple(prefixes))] == []
+    for host, name in zip(hosts, ("set-a", "set-b"), strict=True):
+        (machine,) = [image.id for image in images if image.type == "machine"]
+        assert (host.spool / f"{name}.emi").read_text().strip() == machine
+        checked = host.run("verify", name)
+        assert checked.returncode == 0, checked.stderr
+
+
+def test_two_hosts_at_work_at_once_register_each_file_once(hosts: tuple[Host, Host]) -> None:
+    runs = [host.start("once") for host in hosts]
+    for run in runs:
+        _, talk = run.communicate(timeout=120)
+        assert run.returncode == 0, talk
+    check_end(hosts)
+    puts = Counter(one.path for one in hosts[0].cloud.requests if one.action == "PutObject" and not one.code)
+    assert max(puts.values()) == 1
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        ("after note bundle planned", "before put part", 1),
+        ("before put part", "after put part", 1),
+        ("before put manifest", "after put manifest", 1),
+        ("after note bundle uploaded", "before note bundle registering", 1),
+        ("before RegisterImage", "after RegisterImage", 1),
+        ("before note bundle registered", "after note bundle registered", 3),
+    ],
+    ids=lambda at: at[1],
+)
+def test_the_work_of_a_dead_host_is_taken_over(
+    fleet: Fleet, hosts: tuple[Host, Host], killer: Killer, at: Crossing
+) -> None:
+    a, b = hosts
+    assert killer.run(a, "once", at=at) == KILLED
+    fleet.bury("a")
+    ended = b.run("once")
+    assert ended.returncode == 0, ended.stderr
+    assert a.run("once").returncode == 0
+    check_end(hosts)
+
+
+def test_what_a_dead_host_may_still_register_is_waited_for(
+    fleet: Fleet, hosts: tuple[Host, Host], killer: Killer
+) -> None:
+    a, b = hosts
+    assert killer.run(a, "once", at=("after note bundle registering", "before RegisterImage", 1)) == KILLED
+    fleet.bury("a")
+    ended = b.run("once")
+    assert ended.returncode == 75, ended.stderr
+    assert "its request may still come through" in b.report("set-b")["error"]["why"]
+    assert b.cloud.images == ()
+    fleet.execute(SETTLED)
+    b.ask("retry", "set-b")
+    assert b.run("once").returncode == 0
+    assert a.run("once").returncode == 0
+    check_end(hosts)
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        ("after note bundle planned", "before put part", 1),
+        ("before put part", "after put part", 1),
+        ("before put manifest", "after put manifest", 1),
+        ("after note bundle registering", "before RegisterImage", 1),
+        ("before RegisterImage", "after RegisterImage", 1),
+        ("after note bundle registered", "before release a bundle", 1),
+    ],
+    ids=lambda at: at[1],
+)
+def test_a_host_that_was_frozen_past_its_lease_changes_nothing_any_more(
+    fleet: Fleet, hosts: tuple[Host, Host], killer: Killer, at: Crossing
+) -> None:
+    a, b = hosts
+    with frozen(killer, a, at):
+        fleet.bury("a")
+        if b.run("once").returncode:
+            fleet.execute(SETTLED)
+            b.ask("retry", "set-b")
+            assert b.run("once").returncode == 0
+    said = (a.folder / "stderr").read_text()
+    assert "another host has ended the session of a" in said
+    assert not (a.spool / "set-a.emi").exists(), said
+    assert a.run("once").returncode == 0
+    check_end(hosts)
+
+
+@contextmanager
+def frozen(killer: Killer, host: Host, at: Crossing) -> Iterator[None]:
+    """Stop the program at a moment; in the end let it go on, up to its end."""
+    pid = killer.begin(host, "once", at=at, by=signal.SIGSTOP)
+    try:
+        until(lambda: is_stopped(pid), "the moment", detail=(host.folder / "stderr").read_text, patience=60)
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+        ended = killer.ended()
+    assert ended == 75
+
+
+def is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"

@@ -1,0 +1,98 @@
+"""Several hosts with one ledger, each with spool folders of its own; see also `tests/crash/test_fleet.py`."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.support.cloud_keys import with_keys
+from tests.support.daemon import daemon_process, wait_for_line
+from tests.support.fleet import Fleet
+from tests.support.host import Host
+from tests.support.postgres import DatabaseServer
+from tests.support.waiting import PATIENCE_SECONDS
+from uecwatchd.demo.material import RealSet
+from uecwatchd.sandbox.server import Sandbox
+
+MakeHost = Callable[[str], Host]
+
+
+@pytest.fixture
+def fleet(database_server: DatabaseServer, tmp_path: Path) -> Iterator[Fleet]:
+    with database_server.database() as name:
+        yield Fleet(database_server, name, tmp_path)
+
+
+@pytest.fixture
+def member(fleet: Fleet, make_host: Callable[..., Host]) -> MakeHost:
+    """Makes a host of the fleet."""
+    return lambda name: join(make_host(name), fleet, name)
+
+
+def join(host: Host, fleet: Fleet, name: str) -> Host:
+    dsn = fleet.server.dsn(fleet.name)
+    host.configure(f'{host.config.read_text()}\n[fleet]\nhost = "{name}"\ndsn = "{dsn}"\n')
+    return host
+
+
+def test_a_service_that_was_taken_for_dead_ends_to_be_started_again(fleet: Fleet, member: MakeHost) -> None:
+    with daemon_process(member("a")) as process:
+        wait_for_line(process, "Watching")
+        fleet.bury("a")
+        _, talk = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 75
+    assert "another host has ended the session of a" in talk
+
+
+def test_each_host_shows_its_own_sets(member: MakeHost, small_set: RealSet) -> None:
+    a, b = member("a"), member("b")
+    a.drop_set(small_set)
+    assert a.run("once").returncode == 0
+    assert [one["name"] for one in json.loads(a.ask("status", "--json")[0])] == ["karmic"]
+    assert json.loads(b.ask("status", "--json")[0]) == []
+
+
+def test_an_image_stays_while_a_set_of_another_host_has_it(member: MakeHost, small_set: RealSet) -> None:
+    hosts = [member("a"), member("b")]
+    for host in hosts:
+        host.drop_set(small_set)
+        assert host.run("once").returncode == 0
+    a, b = hosts
+    before = sorted(image.id for image in a.cloud.images)
+    ended = a.run("withdraw", "karmic", "--yes")
+    assert sorted(image.id for image in a.cloud.images) == before, ended.stderr
+    assert "set karmic uses it" in ended.stderr
+    assert (b.spool / "karmic.emi").exists()
+
+
+def test_a_host_with_another_cloud_of_that_name_is_halted(
+    fleet: Fleet, member: MakeHost, small_set: RealSet, tmp_path: Path
+) -> None:
+    a = member("a")
+    a.drop_set(small_set)
+    assert a.run("once").returncode == 0
+    with Sandbox(with_keys(tmp_path / "other")) as cloud:
+        b = join(Host.made(tmp_path / "b", cloud), fleet, "b")
+        b.drop_set(small_set)
+        ended = b.run("once")
+        assert ended.returncode == 78
+        assert "cloud default: the other hosts with this ledger have another cloud" in ended.stderr
+        assert cloud.images == ()
+        assert b.report("karmic")["state"] == "halted"
+    with closing(fleet.open("c")) as book:
+        assert len(book.all_bundles()) == len(a.cloud.images) == 3
+
+
+def test_orphans_stay_while_the_service_of_another_host_runs(member: MakeHost, small_set: RealSet) -> None:
+    a, b = member("a"), member("b")
+    b.drop_set(small_set)
+    assert b.run("once").returncode == 0
+    (image,) = (one for one in b.cloud.images if one.type == "machine")
+    assert b.run("forget", "karmic").returncode == 0
+    with daemon_process(a) as process:
+        wait_for_line(process, "Watching")
+        _, talk = b.ask("orphans", "--remove", "--yes", code=75)
+    assert "orphans: uecwatchd runs on a" in talk
+    assert image in b.cloud.images

@@ -1,0 +1,46 @@
+"""Ledgers of several hosts in one database, as they are opened in one process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from tests.support.postgres import DatabaseServer
+from uecwatchd.config.records import FleetSettings
+from uecwatchd.ledger.postgres import open_ledger
+from uecwatchd.ledger.sql_ledger import SqlLedger
+
+
+def fleet_of(server: DatabaseServer, name: str, host: str) -> FleetSettings:
+    return FleetSettings(SecretStr(server.dsn(name)), host=host)
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """A database, and a folder for the state directories of its hosts."""
+
+    server: DatabaseServer
+    name: str
+    folder: Path
+
+    def open(self, host: str, clock: Callable[[], float] | None = None) -> SqlLedger:
+        settings = fleet_of(self.server, self.name, host)
+        folder = self.folder / host
+        return open_ledger(settings, folder, clock=clock) if clock else open_ledger(settings, folder)
+
+    def execute(self, statement: str) -> list[tuple]:
+        return self.server.execute(statement, database=self.name)
+
+    def expire(self, host: str) -> None:
+        """Let the lease of a host end, as if it had not renewed it for some time."""
+        self._change(host, "lease_until = clock_timestamp() - interval '1 second'")
+
+    def bury(self, host: str) -> None:
+        """End the session of a host, as another one does after its lease."""
+        self.expire(host)
+        self._change(host, "ended = clock_timestamp()")
+
+    def _change(self, host: str, change: str) -> None:
+        where = f"ended IS NULL AND host = '{host}'"
+        self.execute(f"UPDATE sessions SET {change} WHERE {where}")  # noqa: S608 (our own words)

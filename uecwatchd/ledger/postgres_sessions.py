@@ -1,0 +1,214 @@
+"""The sessions of hosts in PostgreSQL; see `sessions` for the rules.
+
+They have connections of their own, so that a renewal never waits for the writes of sets.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+
+from psycopg.rows import DictRow
+
+from uecwatchd.errors import Deferred
+from uecwatchd.ledger.postgres_connections import DatabaseConnections, TimedConnection
+from uecwatchd.ledger.postgres_errors import RESUMES, translate_database_errors
+from uecwatchd.ledger.postgres_store import PostgresStore
+from uecwatchd.ledger.sessions import (
+    LEASE_SECONDS,
+    MARGIN_SECONDS,
+    SETTLE_SECONDS,
+    Claim,
+    HostSession,
+    boot_time,
+)
+from uecwatchd.system import failpoints
+
+CHECK_SECONDS = 1.0
+LEASE = f"clock_timestamp() + interval '{LEASE_SECONDS} seconds'"
+# What an earlier session of this host has left: the lock of its state directory proves that it is over.
+END_EARLIER = (
+    "DELETE FROM claims WHERE session IN (SELECT id FROM sessions WHERE host = $1)",
+    "UPDATE sessions SET ended = clock_timestamp() WHERE host = $1 AND ended IS NULL",
+    "DELETE FROM sessions WHERE host = $1 AND ended < clock_timestamp() - interval '30 days'",
+)
+BEGIN_SESSION = f"INSERT INTO sessions (host, version, lease_until) VALUES ($1, $2, {LEASE}) RETURNING id"  # noqa: S608
+RENEW = f"UPDATE sessions SET lease_until = {LEASE} WHERE id = $1 AND ended IS NULL RETURNING id"  # noqa: S608
+# A session that is in the middle of a transaction has locked its row. It is buried later.
+BURY = """
+UPDATE sessions SET ended = clock_timestamp() WHERE id IN (
+    SELECT id FROM sessions WHERE ended IS NULL AND lease_until < clock_timestamp() FOR UPDATE SKIP LOCKED
+)
+"""
+LOOK = """
+SELECT claims.session, sessions.host, sessions.ended IS NOT NULL AS over, sessions.lease_until
+FROM claims LEFT JOIN sessions ON id = session WHERE claim = $1 FOR UPDATE OF claims
+"""
+# The session is read with a lock, so that it cannot be buried in between.
+TAKE_FREE = """
+INSERT INTO claims (claim, session) SELECT $1, id FROM sessions WHERE id = $2 AND ended IS NULL FOR SHARE
+ON CONFLICT DO NOTHING RETURNING claim
+"""
+TAKE_OVER = """
+UPDATE claims SET session = sessions.id, settled_at = greatest(settled_at, $3)
+FROM (SELECT id FROM sessions WHERE id = $2 AND ended IS NULL FOR SHARE) AS sessions WHERE claim = $1
+RETURNING coalesce(extract(epoch FROM settled_at - clock_timestamp()), 0)::float8 AS settles_in
+"""
+# The dead host may still send parts: those of another generation have other names, and another key.
+NEXT_GENERATION = """
+UPDATE bundles SET generation = generation + 1 WHERE cloud = $1 AND identity = $2 AND state = 'planned'
+"""
+RELEASE = """
+DELETE FROM claims WHERE claim = $1 AND session = $2
+    AND (settled_at IS NULL OR settled_at < clock_timestamp()) RETURNING claim
+"""
+RELEASE_UNSETTLED = "UPDATE claims SET session = NULL WHERE claim = $1 AND session = $2 RETURNING claim"
+HOSTS = """
+SELECT DISTINCT ON (host) host, version, extract(epoch FROM began)::float8 AS began,
+    extract(epoch FROM lease_until)::float8 AS lease_until, extract(epoch FROM ended)::float8 AS ended,
+    extract(epoch FROM clock_timestamp())::float8 AS now,
+    (SELECT count(*) FROM claims WHERE session = sessions.id) AS claims
+FROM sessions ORDER BY host, id DESC
+"""
+
+
+class PostgresSessions:
+    """The sessions of the hosts of one database, and the one of this host. Usable from several threads."""
+
+    is_shared = True
+
+    def __init__(self, store: PostgresStore, *, clock: Callable[[], float] = boot_time) -> None:
+        self._store = store
+        self._clock = clock
+        self._connections = DatabaseConnections(store.place)
+        self._sure_until = self._contact_since = float("-inf")
+        self._lock = threading.Lock()  # guards _unreleased
+        self._unreleased: set[str] = set()  # claims that could not be ended when their work was
+
+    def close(self) -> None:
+        self._connections.close()
+
+    def begin(self) -> None:
+        asked = self._clock()
+        with failpoints.effect("begin a session"), self._transaction() as connection:
+            for statement in END_EARLIER:
+                connection.execute(statement, [self._store.host])
+            values = [self._store.host, version("uecwatchd")]
+            row = connection.execute(BEGIN_SESSION, values).fetchone()
+        self._store.session = row["id"] if row else None
+        self._contact_since, self._sure_until = asked, asked + LEASE_SECONDS - MARGIN_SECONDS
+
+    def beat(self) -> None:
+        if self._store.session is None:
+            return
+        asked = self._clock()
+        since, self._contact_since = self._contact_since, float("inf")
+        if asked >= self._sure_until + MARGIN_SECONDS:  # it has slept, or could not renew: no contact either
+            since = asked
+        with self._transaction() as connection:
+            renewed = connection.execute(RENEW, [self._store.session]).fetchone()
+            if renewed and asked - since >= LEASE_SECONDS:
+                connection.execute(BURY)
+        if not renewed:
+            raise self._store.overtaken()
+        self._contact_since = min(since, asked)
+        self._sure_until = asked + LEASE_SECONDS - MARGIN_SECONDS
+        with self._lock:
+            while self._unreleased:
+                self._release(next(iter(self._unreleased)))
+                self._unreleased.pop()
+
+    def end(self) -> None:
+        if self._store.session is not None:
+            with failpoints.effect("end the session"), self._transaction() as connection:
+                for statement in END_EARLIER[:2]:
+                    connection.execute(statement, [self._store.host])
+            self._store.session = None
+
+    def sure(self) -> None:
+        self._store.check_owner()
+        if self._store.session is not None and self._clock() >= self._sure_until:
+            why = "this host has not renewed its lease in time, and another one may have taken its work over"
+            raise Deferred(f"{self._store.place.words}: cannot go on", why, RESUMES)
+
+    @contextmanager
+    def claimed(self, bundle: str, *, check: Callable[[], None]) -> Iterator[Claim]:
+        if self._store.session is None:  # a verb beside the service of this host
+            yield Claim()
+            return
+        while not (claim := self._claim(bundle)):
+            check()
+            threading.Event().wait(CHECK_SECONDS)
+        try:
+            yield claim
+        finally:
+            try:
+                self._release(bundle)
+            except Deferred:
+                with self._lock:
+                    self._unreleased.add(bundle)
+
+    def _claim(self, bundle: str) -> Claim | None:
+        """Try to claim a bundle; None if a host that is alive has it."""
+        with self._lock:  # a late release would end this claim
+            self._unreleased.discard(bundle)
+        with failpoints.effect("claim a bundle"):
+            if self._row(TAKE_FREE, bundle, self._store.session):
+                return Claim()
+            with self._transaction() as connection:
+                found = connection.execute(LOOK, [bundle]).fetchone()
+                is_taken = found and found["session"] not in (None, self._store.session) and not found["over"]
+                claim = self._take_over(connection, bundle, found) if found and not is_taken else None
+        if claim is None:  # somebody else has it, or this host may have none
+            self._store.check_owner()
+        return claim
+
+    def _take_over(self, connection: TimedConnection, bundle: str, found: DictRow) -> Claim | None:
+        """Take the claim of a dead host, or a free one with requests that are not settled."""
+        settled = None
+        if found["over"]:
+            connection.execute(NEXT_GENERATION, list(bundle.split("/", 1)))
+            query = f"SELECT $1::timestamptz + interval '{SETTLE_SECONDS} seconds' AS at"
+            row = connection.execute(query.encode(), [found["lease_until"]]).fetchone()
+            settled = row and row["at"]
+        taken = connection.execute(TAKE_OVER, [bundle, self._store.session, settled]).fetchone()
+        former = found["host"] if found["over"] else ""
+        return Claim(former, max(0.0, taken["settles_in"])) if taken else None
+
+    def _release(self, bundle: str) -> None:
+        with failpoints.effect("release a bundle"):
+            if not self._row(RELEASE, bundle, self._store.session):
+                self._row(RELEASE_UNSETTLED, bundle, self._store.session)
+
+    def same_cloud(self, name: str, place: str) -> str:
+        query = "SELECT place FROM fleet_clouds WHERE name = $1"
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO fleet_clouds VALUES ($1, $2) ON CONFLICT DO NOTHING", [name, place]
+            )
+            row = connection.execute(query, [name]).fetchone()
+        return str(row["place"]) if row else place
+
+    def hosts(self) -> tuple[HostSession, ...]:
+        with (
+            translate_database_errors(self._store.place.words),
+            self._connections.borrow(lambda one: one.execute(HOSTS).fetchall()) as (_, rows),
+        ):
+            return tuple(HostSession(**row) for row in rows)
+
+    def _row(self, query: str, *values: object) -> DictRow | None:
+        """Execute one statement, and return its first row."""
+        with (
+            translate_database_errors(self._store.place.words),
+            self._connections.borrow(lambda one: one.execute(query.encode(), values).fetchone()) as (_, row),
+        ):
+            return row
+
+    @contextmanager
+    def _transaction(self) -> Iterator[TimedConnection]:
+        with (
+            translate_database_errors(self._store.place.words),
+            self._connections.borrow(lambda one: one.execute("BEGIN")) as (connection, _),
+        ):
+            yield connection
+            connection.execute("COMMIT")

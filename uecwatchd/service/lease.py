@@ -1,0 +1,53 @@
+"""The lease of a service, where several hosts have one ledger: held from its start to its end."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from uecwatchd.errors import Overtaken, UecError
+from uecwatchd.ledger.sessions import BEAT_SECONDS, Sessions
+from uecwatchd.service.conditions import Conditions
+
+LEASE = ("lease",)
+# At the end: a renewal under way may wait for a database that is away.
+JOIN_SECONDS = 1.0
+
+
+@contextmanager
+def leased(sessions: Sessions, conditions: Conditions, *, lost: Callable[[], None]) -> Iterator[None]:
+    """Hold a session, and renew its lease in a thread.
+
+    `lost` is called from there if another host has ended the session; the ledger then says so, too.
+    """
+    sessions.begin()
+    over = threading.Event()
+    thread = threading.Thread(
+        target=_beat, args=(sessions, conditions, lost, over), name="lease", daemon=True
+    )
+    if sessions.is_shared:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if sessions.is_shared:
+            thread.join(JOIN_SECONDS)
+        with suppress(UecError):  # then its lease ends by itself
+            sessions.end()
+
+
+def _beat(
+    sessions: Sessions, conditions: Conditions, lost: Callable[[], None], over: threading.Event
+) -> None:
+    repeated = conditions.recurring("renewing the lease")
+    while not over.wait(max(repeated.pause, BEAT_SECONDS)):
+        with repeated.attempt():
+            try:
+                sessions.beat()
+            except Overtaken:
+                lost()
+                return
+            except UecError as error:
+                conditions.set_error(LEASE, error)
+            else:
+                conditions.clear(LEASE)
