@@ -103,6 +103,8 @@ def test_every_verb_of_the_readme_exists() -> None:
         "rollback",
         "prune",
         "orphans",
+        "fleet",
+        "drain",
         "verify",
         "images",
         "bundle",

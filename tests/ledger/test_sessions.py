@@ -15,6 +15,7 @@ from tests.support.fleet import Fleet
 from tests.support.postgres import DatabaseServer
 from tests.support.waiting import no_stop, until
 from uecwatchd.errors import Deferred, Overtaken
+from uecwatchd.ledger.postgres_migrations import POSTGRES_MIGRATIONS
 from uecwatchd.ledger.sessions import LEASE_SECONDS, SETTLE_SECONDS
 from uecwatchd.ledger.sql_ledger import SqlLedger
 
@@ -242,12 +243,49 @@ def test_the_hosts_are_listed_with_their_last_session(
     with a.claim(KEY, check=no_stop):
         first, second = b.sessions.hosts()
     assert (first.host, first.claims, second.host, second.claims) == ("a", 1, "b", 0)
-    assert first.version == second.version != ""
+    assert first.version == second.version is not None
+    assert (first.state, second.state) == ("running", "running")
     assert 0 < first.lease_until - first.now <= LEASE_SECONDS
     a.sessions.end()
     assert [one.is_open for one in b.sessions.hosts()] == [False, True]
     a.sessions.begin()
     assert len(b.sessions.hosts()) == 2
+    fleet.expire("a")
+    assert b.sessions.hosts()[0].state == "silent"
+
+
+def test_a_new_version_waits_until_the_older_one_has_ended_everywhere(
+    fleet: Fleet, hosts: tuple[SqlLedger, SqlLedger]
+) -> None:
+    a, b = hosts
+    b.sessions.end()
+    fleet.execute(f"UPDATE ledger SET version = {len(POSTGRES_MIGRATIONS) - 1}")  # noqa: S608 (a number)
+    with pytest.raises(Deferred, match="uecwatchd of that version runs on a"):
+        fleet.open("b")
+    a.put_set(RECORD)  # nothing has changed for it
+    assert a.sets() == (RECORD,)
+    fleet.expire("a")  # it is dead, and not waited for
+    with pytest.raises(Deferred, match="already exists"):  # from the last step, which was made before
+        fleet.open("b")
+
+
+def test_a_drained_host_knows_it_from_its_next_beat_on(
+    fleet: Fleet, hosts: tuple[SqlLedger, SqlLedger], clock: Clock
+) -> None:
+    a, b = hosts
+    b.sessions.set_drained("a", is_drained=True)
+    assert not a.sessions.is_drained
+    a.sessions.beat()
+    assert a.sessions.is_drained
+    assert [one.state for one in a.sessions.hosts()] == ["drained", "running"]
+    with closing(fleet.open("a", clock)) as again:
+        again.sessions.begin()
+        assert again.sessions.is_drained
+        b.sessions.set_drained("a", is_drained=False)
+        again.sessions.beat()
+        assert not again.sessions.is_drained
+    b.sessions.beat()
+    assert not b.sessions.is_drained
 
 
 def test_hosts_that_want_one_bundle_at_once_have_it_one_after_the_other(fleet: Fleet) -> None:

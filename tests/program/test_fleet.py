@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from tests.support.cloud_keys import with_keys
 from tests.support.daemon import daemon_process, wait_for_line
@@ -13,6 +14,7 @@ from tests.support.fleet import Fleet
 from tests.support.host import Host
 from tests.support.postgres import DatabaseServer
 from tests.support.waiting import PATIENCE_SECONDS
+from uecwatchd.cli.schemas import read_schema
 from uecwatchd.demo.material import RealSet
 from uecwatchd.sandbox.server import Sandbox
 
@@ -96,3 +98,35 @@ def test_orphans_stay_while_the_service_of_another_host_runs(member: MakeHost, s
         _, talk = b.ask("orphans", "--remove", "--yes", code=75)
     assert "orphans: uecwatchd runs on a" in talk
     assert image in b.cloud.images
+
+
+def test_a_drained_host_begins_nothing_until_that_is_undone(member: MakeHost, small_set: RealSet) -> None:
+    a, b = member("a"), member("b")
+    assert a.run("once").returncode == 0
+    assert b.ask("drain", "a")[1] == "a begins nothing new; what it works on goes on.\n"
+    a.drop_set(small_set)
+    ended = a.run("once")
+    assert ended.returncode == 75
+    assert "This host is drained" in ended.stderr
+    assert a.cloud.images == ()
+    a.ask("drain", "a", "--undo")
+    assert a.run("once").returncode == 0
+    assert len(a.cloud.images) == 3
+
+
+def test_the_hosts_are_listed(member: MakeHost, host: Host) -> None:
+    a, b = member("a"), member("b")
+    assert b.run("once").returncode == 0
+    with daemon_process(a) as process:
+        wait_for_line(process, "Watching")
+        data, _ = b.ask("fleet")
+        found = json.loads(b.ask("fleet", "--json")[0])
+    title, first, second = data.splitlines()
+    assert title.split("  ")[0] == "HOST"
+    assert first.split()[:2] == ["a", "running"]
+    assert second.split()[:2] == ["b", "stopped"]
+    assert Draft202012Validator(json.loads(read_schema("fleet"))).is_valid(found)
+    assert [one["state"] for one in found] == ["running", "stopped"]
+    _, talk = b.ask("drain", "aa", code=65)
+    assert "there is no host of this name" in talk
+    assert "This host has its ledger for itself" in host.ask("fleet")[1]

@@ -29,6 +29,7 @@ VERBS = frozenset(
         "rollback",
         "prune",
         "orphans",
+        "fleet",
         "once",
     }
 )

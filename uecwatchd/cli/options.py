@@ -248,6 +248,16 @@ def add_orphans_options(parser: argparse.ArgumentParser) -> None:
     _add_schema(parser, "orphans")
 
 
+def add_fleet_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print them as JSON")
+    _add_schema(parser, "fleet")
+
+
+def add_drain_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("host", metavar="HOST", help="its name, as `fleet` lists it")
+    parser.add_argument("--undo", action="store_true", help="let it begin new work again")
+
+
 def add_images_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cloud", metavar="NAME", help="default: the cloud for sets without `clouds`")
     # Without a default, or it would replace the one of the option.

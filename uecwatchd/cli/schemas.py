@@ -11,7 +11,7 @@ SCHEMAS = {
     "versions": ("uecwatchd.cli.history", "versions.schema.json"),
     **{
         verb: ("uecwatchd.cli", f"{verb}.schema.json")
-        for verb in ("boot", "withdraw", "rollback", "prune", "orphans")
+        for verb in ("boot", "withdraw", "rollback", "prune", "orphans", "fleet")
     },
 }
 

@@ -113,6 +113,8 @@ VERBS = (
         "cli.orphans",
         options.add_orphans_options,
     ),
+    VerbModule("fleet", "list the hosts with the same ledger", "cli.fleet", options.add_fleet_options),
+    VerbModule("drain", "let a host begin nothing new", "cli.fleet", options.add_drain_options),
     VerbModule(
         "images",
         "list the images of a cloud, like euca-describe-images",

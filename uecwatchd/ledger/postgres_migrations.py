@@ -170,6 +170,7 @@ POSTGRES_MIGRATIONS = (
     CREATE TABLE claims (claim words PRIMARY KEY, session BIGINT REFERENCES sessions, settled_at TIMESTAMPTZ);
     CREATE INDEX claims_by_session ON claims (session);
     CREATE TABLE fleet_clouds (name words PRIMARY KEY, place words);
+    ALTER TABLE hosts ADD COLUMN drained BOOLEAN NOT NULL DEFAULT false;
     """,
 )
 

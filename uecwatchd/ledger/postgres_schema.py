@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 
-from uecwatchd.errors import Halted, NotPermitted
+from uecwatchd.errors import Deferred, Halted, NotPermitted
 from uecwatchd.ledger.postgres_connections import DatabasePlace, TimedConnection
 from uecwatchd.ledger.postgres_errors import translate_database_errors
 from uecwatchd.ledger.postgres_migrations import POSTGRES_MIGRATIONS, TABLES_OF_HOSTS, VIEWS
@@ -28,7 +28,10 @@ LACKING = """
 SELECT name, privilege FROM unnest($1::text[]) AS name, unnest($2::text[]) AS privilege
 WHERE NOT has_table_privilege(to_regclass(name), privilege) ORDER BY name, privilege LIMIT 1
 """
-TAKE_ROWS = "INSERT INTO hosts VALUES ($1, $2) ON CONFLICT (host) DO UPDATE SET home = excluded.home"
+TAKE_ROWS = """
+INSERT INTO hosts (host, home) VALUES ($1, $2) ON CONFLICT (host) DO UPDATE SET home = excluded.home
+"""
+BURY = "UPDATE sessions SET ended = clock_timestamp() WHERE ended IS NULL AND lease_until < clock_timestamp()"
 PRESENT = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NOT NULL LIMIT 1"
 
 
@@ -104,6 +107,7 @@ def _migrate(connection: TimedConnection, place: DatabasePlace, home: str) -> No
         with failpoints.effect("bring the ledger up to date"), connection.transaction():
             version, owner = _version_and_owner(connection, place)
             _check_ownership(place, version, owner, home=home)  # another process may have been quicker
+            _check_nobody_works(connection, place)
             connection.execute("SET LOCAL statement_timeout = 0")  # of large tables
             for step in POSTGRES_MIGRATIONS[version:]:
                 connection.execute(step.encode())
@@ -116,6 +120,22 @@ def _migrate(connection: TimedConnection, place: DatabasePlace, home: str) -> No
         raise _may_not_create(place, str(error).splitlines()[0]) from error
     except (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject) as error:
         raise _other_program(place, str(error).splitlines()[0]) from error
+
+
+def _check_nobody_works(connection: TimedConnection, place: DatabasePlace) -> None:
+    """Check that no service of an older version runs on another host: it could not read the new tables."""
+    found = connection.execute("SELECT to_regclass('sessions') IS NOT NULL AS found").fetchone()
+    if not found or not found["found"]:
+        return
+    # A host without a lease is not waited for. If it comes back, it begins again, and finds the new version.
+    connection.execute(BURY)
+    query = "SELECT host FROM sessions WHERE ended IS NULL AND host <> $1 ORDER BY host"
+    if running := [row["host"] for row in connection.execute(query, [place.host])]:
+        raise Deferred(
+            f"{place.words}: its ledger is of an older version",
+            f"uecwatchd of that version runs on {', '.join(running)}",
+            "It is brought up to date when that has ended. Install the new version there, too.",
+        )
 
 
 def _check_ownership(place: DatabasePlace, version: int, owner: str, *, home: str) -> None:

@@ -32,6 +32,7 @@ END_EARLIER = (
     "UPDATE sessions SET ended = clock_timestamp() WHERE host = $1 AND ended IS NULL",
     "DELETE FROM sessions WHERE host = $1 AND ended < clock_timestamp() - interval '30 days'",
 )
+DROP_SETTLED = "DELETE FROM claims WHERE session IS NULL AND settled_at < clock_timestamp()"
 BEGIN_SESSION = f"INSERT INTO sessions (host, version, lease_until) VALUES ($1, $2, {LEASE}) RETURNING id"  # noqa: S608
 RENEW = f"UPDATE sessions SET lease_until = {LEASE} WHERE id = $1 AND ended IS NULL RETURNING id"  # noqa: S608
 # A session that is in the middle of a transaction has locked its row. It is buried later.
@@ -64,18 +65,24 @@ DELETE FROM claims WHERE claim = $1 AND session = $2
 """
 RELEASE_UNSETTLED = "UPDATE claims SET session = NULL WHERE claim = $1 AND session = $2 RETURNING claim"
 HOSTS = """
-SELECT DISTINCT ON (host) host, version, extract(epoch FROM began)::float8 AS began,
-    extract(epoch FROM lease_until)::float8 AS lease_until, extract(epoch FROM ended)::float8 AS ended,
-    extract(epoch FROM clock_timestamp())::float8 AS now,
-    (SELECT count(*) FROM claims WHERE session = sessions.id) AS claims
-FROM sessions ORDER BY host, id DESC
+SELECT hosts.host, drained AS is_drained, extract(epoch FROM clock_timestamp())::float8 AS now, version,
+    (SELECT count(*) FROM advances WHERE advances.host = hosts.host) AS working,
+    (SELECT count(*) FROM claims WHERE session = last.id) AS claims,
+    extract(epoch FROM began)::float8 AS began, extract(epoch FROM ended)::float8 AS ended,
+    coalesce(extract(epoch FROM lease_until), 0)::float8 AS lease_until
+FROM hosts LEFT JOIN LATERAL (
+    SELECT * FROM sessions WHERE sessions.host = hosts.host ORDER BY id DESC LIMIT 1
+) AS last ON true ORDER BY hosts.host
 """
+DRAINED = "SELECT drained FROM hosts WHERE host = $1"
+SET_DRAINED = "UPDATE hosts SET drained = $2 WHERE host = $1 RETURNING host"
 
 
 class PostgresSessions:
     """The sessions of the hosts of one database, and the one of this host. Usable from several threads."""
 
     is_shared = True
+    is_drained = False
 
     def __init__(self, store: PostgresStore, *, clock: Callable[[], float] = boot_time) -> None:
         self._store = store
@@ -93,8 +100,10 @@ class PostgresSessions:
         with failpoints.effect("begin a session"), self._transaction() as connection:
             for statement in END_EARLIER:
                 connection.execute(statement, [self._store.host])
+            connection.execute(DROP_SETTLED)
             values = [self._store.host, version("uecwatchd")]
             row = connection.execute(BEGIN_SESSION, values).fetchone()
+            self._read_drained(connection)
         self._store.session = row["id"] if row else None
         self._contact_since, self._sure_until = asked, asked + LEASE_SECONDS - MARGIN_SECONDS
 
@@ -109,6 +118,7 @@ class PostgresSessions:
             renewed = connection.execute(RENEW, [self._store.session]).fetchone()
             if renewed and asked - since >= LEASE_SECONDS:
                 connection.execute(BURY)
+            self._read_drained(connection)
         if not renewed:
             raise self._store.overtaken()
         self._contact_since = min(since, asked)
@@ -117,6 +127,10 @@ class PostgresSessions:
             while self._unreleased:
                 self._release(next(iter(self._unreleased)))
                 self._unreleased.pop()
+
+    def _read_drained(self, connection: TimedConnection) -> None:
+        row = connection.execute(DRAINED, [self._store.host]).fetchone()
+        self.is_drained = bool(row and row["drained"])
 
     def end(self) -> None:
         if self._store.session is not None:
@@ -195,6 +209,10 @@ class PostgresSessions:
             self._connections.borrow(lambda one: one.execute(HOSTS).fetchall()) as (_, rows),
         ):
             return tuple(HostSession(**row) for row in rows)
+
+    def set_drained(self, host: str, *, is_drained: bool) -> None:
+        with failpoints.effect("drain a host"):
+            self._row(SET_DRAINED, host, is_drained)
 
     def _row(self, query: str, *values: object) -> DictRow | None:
         """Execute one statement, and return its first row."""

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 # A host that was away for so long is taken for dead. Shorter than that are pauses of virtual machines.
 LEASE_SECONDS = 30.0
@@ -48,23 +48,34 @@ class Claim:
 
 
 UNSHARED = Claim()
+HostState = Literal["running", "drained", "silent", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
 class HostSession:
-    """The last session of a host. Times are seconds of the epoch, by the clock of the database."""
+    """A host, and its last session. Times are seconds of the epoch, by the clock of the database."""
 
     host: str
-    version: str
-    began: float
-    lease_until: float
+    is_drained: bool  #: it begins nothing new
+    now: float  #: when this was read
+    working: int  #: number of sets at work
+    claims: int = 0  #: number of bundles that are kept from the other hosts
+    version: str | None = None  #: of the service; None if it never ran
+    began: float | None = None
+    lease_until: float = 0.0
     ended: float | None = None
-    now: float = 0.0  #: when this was read
-    claims: int = 0
 
     @property
     def is_open(self) -> bool:
-        return self.ended is None
+        return self.began is not None and self.ended is None
+
+    @property
+    def state(self) -> HostState:
+        if not self.is_open:
+            return "stopped"
+        if self.lease_until < self.now:
+            return "silent"
+        return "drained" if self.is_drained else "running"
 
 
 class Sessions(Protocol):
@@ -76,6 +87,10 @@ class Sessions(Protocol):
     @property
     def is_shared(self) -> bool:
         """True if several hosts may have the ledger: then `beat` is to be called."""
+
+    @property
+    def is_drained(self) -> bool:
+        """True if this host is to begin nothing new, as of the last beat."""
 
     def begin(self) -> None:
         """Begin the session of this host. Its state directory is locked: an earlier session is over."""
@@ -99,13 +114,16 @@ class Sessions(Protocol):
         """Return the place of a cloud of this name for all hosts: the first one given by any of them."""
 
     def hosts(self) -> tuple[HostSession, ...]:
-        """Return the last session of each host, ordered by name."""
+        """Return the hosts, ordered by name."""
+
+    def set_drained(self, host: str, *, is_drained: bool) -> None:
+        """Let a host begin nothing new from its next beat on, or let it work again."""
 
 
 class OneHost:
     """The sessions of a store that one host has for itself."""
 
-    is_shared = False
+    is_shared = is_drained = False
 
     def close(self) -> None:
         """Do nothing: the ledger closes its store."""
@@ -130,3 +148,6 @@ class OneHost:
 
     def hosts(self) -> tuple[HostSession, ...]:
         return ()
+
+    def set_drained(self, host: str, *, is_drained: bool) -> None:
+        """Do nothing: there is no other host to do the work."""

@@ -98,7 +98,10 @@ class Dispatcher:
             self._queue.clear_folder(folder)
 
     def begin(self, tools: context.AttemptTools) -> None:
-        """Have free workers begin queued sets."""
+        """Have free workers begin queued sets, unless this host is to begin nothing new."""
+        if tools.ledger.sessions.is_drained:
+            self._queue.clear()
+            return
         for each in self._queue.take(self._workers.sizes):
             found, record = each.found, self._states.get(each.found.id)
             suspended = tools.clouds.availability.suspended()

@@ -8,7 +8,8 @@ from uecwatchd.errors import Overtaken, UecError
 from uecwatchd.ledger.sessions import BEAT_SECONDS, Sessions
 from uecwatchd.service.conditions import Conditions
 
-LEASE = ("lease",)
+LEASE, DRAINED = ("lease",), ("drained",)
+BEGINS_NOTHING = "This host is drained: it begins nothing new until `uecwatchd drain --undo` ends that"
 # At the end: a renewal under way may wait for a database that is away.
 JOIN_SECONDS = 1.0
 
@@ -20,6 +21,7 @@ def leased(sessions: Sessions, conditions: Conditions, *, lost: Callable[[], Non
     `lost` is called from there if another host has ended the session; the ledger then says so, too.
     """
     sessions.begin()
+    _tell_drained(sessions, conditions)
     over = threading.Event()
     thread = threading.Thread(
         target=_beat, args=(sessions, conditions, lost, over), name="lease", daemon=True
@@ -51,3 +53,8 @@ def _beat(
                 conditions.set_error(LEASE, error)
             else:
                 conditions.clear(LEASE)
+                _tell_drained(sessions, conditions)
+
+
+def _tell_drained(sessions: Sessions, conditions: Conditions) -> None:
+    conditions.set(DRAINED, BEGINS_NOTHING if sessions.is_drained else "")
