@@ -263,7 +263,7 @@ def _watch(build: _Build, machine: Machine, is_over: Judge, *, limit: float) -> 
 def _too_late(build: _Build, limit: float) -> Rejected:
     recipe = build.request.recipe
     if build.progress.status.stage == "install":
-        hint = "See on its screen where it waits, and answer that; or raise time_limit."
+        hint = "See on its console or screen where it waits, and answer that; or raise time_limit."
         return Rejected("its installation does not end", f"it still runs after {limit:.0f} s", hint)
     wanted = quoted(recipe.expect) if recipe.expect else "a login, or the end of cloud-init,"
     hint = "Let the system use its serial port (console=ttyS0), or say in expect what it writes there."
