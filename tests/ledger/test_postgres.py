@@ -2,11 +2,12 @@
 
 import os
 import signal
+import socket
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from uecwatchd.config.records import FleetSettings
 from uecwatchd.errors import Deferred, Halted, NotPermitted, UecError
 from uecwatchd.ledger import open as chosen
 from uecwatchd.ledger import postgres, rows, schema, sqlite
+from uecwatchd.ledger.api import LedgerAway
 from uecwatchd.ledger.history import StoryEntry
 from uecwatchd.ledger.postgres_connections import MOST_CONNECTIONS, connect, place_of
 from uecwatchd.ledger.postgres_migrations import POSTGRES_MIGRATIONS
@@ -285,7 +287,7 @@ def test_a_database_that_is_away_defers_at_once_and_loses_no_story(
         for operation in (book.sets, lambda: book.put_set(RECORD), book.history.flush):
             with pytest.raises(Deferred, match="cannot connect to it") as caught:
                 operation()
-            assert type(caught.value) is Deferred
+            assert type(caught.value) is LedgerAway
             assert "No such file or directory" in caught.value.why or "refused" in caught.value.why
     book.put_set(RECORD)
     assert book.history.story(RECORD.id) == (entry,)
@@ -324,6 +326,30 @@ def test_a_server_that_has_stopped_to_answer_defers_after_a_time_and_is_asked_ag
             os.kill(pid, signal.SIGCONT)
         book.put_set(RECORD)
         assert book.sets() == (RECORD,)
+
+
+def test_a_server_that_accepts_nothing_is_not_tried_by_each_operation(
+    book: SqlLedger, database_server: DatabaseServer, name: str
+) -> None:
+    host = "127.0.0.1"
+    with socket.create_server((host, 0)) as silent:  # it takes connections, and says nothing
+        port = silent.getsockname()[1]
+        where = place_of(fleet(f"host={host} port={port} dbname={name} user=admin connect_timeout=2"))
+        with closing(PostgresStore(where, home="")) as store:
+            words = []
+            for _ in range(20):
+                with pytest.raises(LedgerAway) as caught:
+                    store.read("SELECT 1")
+                words.append(str(caught.value))
+            assert store.is_away
+        assert len(set(words)) == 1
+        silent.settimeout(0.01)
+        tries = 0
+        with suppress(TimeoutError):
+            while True:
+                silent.accept()[0].close()
+                tries += 1
+        assert tries == 1
 
 
 def test_threads_share_a_few_connections(book: SqlLedger, database_server: DatabaseServer, name: str) -> None:
@@ -389,7 +415,7 @@ def test_a_dsn_that_cannot_be_read_is_refused_without_the_password(
         ("host={folder} dbname={name} user=nobody", NotPermitted, 'role "nobody" does not exist'),
         ("service=missing", Halted, 'definition of service "missing" not found'),
         ("host={folder} port=abc", Halted, 'invalid integer value "abc" for connection option "port"'),
-        ("host=127.0.0.1 port=1 password=hunter2", Deferred, "Connection refused"),
+        ("host=127.0.0.1 port=1 password=hunter2", LedgerAway, "Connection refused"),
     ],
     ids=["database", "role", "service", "port", "away"],
 )

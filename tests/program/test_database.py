@@ -99,14 +99,17 @@ def test_a_database_that_crashes_in_the_middle_of_the_work_loses_no_set(
             try:
                 until(crashed.is_set, "the crash")
                 until(lambda: "cannot connect to it" in said(listener), "a word about it")
+                fleet_host.drop_set(small_set, "lucid")
             finally:
                 failpoints.listen(lambda _: None)
                 database_server.start()
-            fleet_host.ask("retry", "karmic")
-            until((fleet_host.spool / "karmic.emi").exists, "the id", detail=lambda: said(listener))
+            for name in ("karmic", "lucid"):
+                until((fleet_host.spool / f"{name}.emi").exists, name, detail=lambda: said(listener))
+        assert {one.state for one in book.history.attempts()} == {"done"}
+    assert said(listener).count("cannot connect to it") == 1
     assert sorted(image.type for image in fleet_host.cloud.images) == ["kernel", "machine", "ramdisk"]
     data, _ = fleet_host.ask("status", "--json")
-    assert [one["state"] for one in json.loads(data)] == ["done"]
+    assert [one["state"] for one in json.loads(data)] == ["done", "done"]
 
 
 def said(listener: Recorder) -> str:

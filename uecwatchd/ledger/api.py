@@ -7,7 +7,8 @@ For all operations:
 
 - each is one transaction: it happens as a whole, and is on disk when the call returns, or it raises and
   nothing has changed. The few that need not survive a power cut say so;
-- each raises Deferred if the store cannot be used now, and LedgerDamaged if it has to be replaced;
+- each raises Deferred if the store cannot be used now, LedgerAway if it is a server that does not answer, and
+  LedgerDamaged if it has to be replaced;
 - all may be called from several threads, and while other processes use the same store.
 
 Several hosts may have one store. Then each has its own sets, with all that belongs to them, and sees those of
@@ -39,6 +40,10 @@ class LedgerDamaged(Deferred):
     """
 
     exit_code = 74
+
+
+class LedgerAway(Deferred):
+    """The store cannot be reached now, or cannot answer. No set is to blame, and none is tried meanwhile."""
 
 
 class Ledger(Protocol):

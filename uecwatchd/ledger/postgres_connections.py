@@ -11,6 +11,7 @@ of the service waits for the ledger.
 
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -25,7 +26,8 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types.string import TextLoader
 
 from uecwatchd.config.records import FleetSettings
-from uecwatchd.errors import Deferred, Halted
+from uecwatchd.errors import Deferred, Halted, words_of
+from uecwatchd.ledger.api import LedgerAway
 from uecwatchd.ledger.postgres_errors import cannot_connect, wrong_dsn
 
 Result = TypeVar("Result")
@@ -40,6 +42,9 @@ ANSWER_SECONDS = STATEMENT_SECONDS + 3.0
 KEEPALIVES: Mapping[str, Any] = {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3}
 # The server ends the transaction of a host that has stopped in the middle of one, because it has locks.
 IDLE_SECONDS = 60
+# From the beginning of a slow try to connect that failed to the next one, as a multiple of its time.
+REFUSED_TIMES = 4
+SLOW_SECONDS = 1.0
 # One writes, and the others read.
 MOST_CONNECTIONS = 3
 
@@ -133,6 +138,8 @@ class DatabaseConnections:
     def __init__(self, place: DatabasePlace) -> None:
         self._place = place
         self._lent = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        self._refusal: LedgerAway | None = None  # of the last connection
+        self._refused_until = float("-inf")
         self._idle: deque[TimedConnection] = deque()  # the last used one first: its server is there
 
     def close(self) -> None:
@@ -182,11 +189,20 @@ class DatabaseConnections:
             raise
 
     def _connect(self) -> TimedConnection:
-        """Connect once more: what is wrong now may pass, because an earlier connection was accepted."""
+        """Connect once more: what is wrong now may pass, because an earlier connection was accepted.
+
+        While a server does not even refuse, most tries fail at once: the service's loop must not stand still.
+        """
+        began = time.monotonic()
+        if self._refusal and began < self._refused_until:
+            raise words_of(self._refusal)
         try:
             return connect(self._place)
-        except Halted as error:
-            raise Deferred(error.what, error.why, error.hint) from error
+        except (Halted, LedgerAway) as error:
+            took = time.monotonic() - began
+            self._refused_until = began + (REFUSED_TIMES * took if took >= SLOW_SECONDS else 0.0)
+            self._refusal = LedgerAway(error.what, error.why, error.hint)
+            raise self._refusal from error
 
     def _take_back(self, connection: TimedConnection) -> None:
         """Keep a connection for the next thread, without a transaction."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import psycopg
 
 from uecwatchd.errors import Deferred, Halted, NotPermitted, UecError
+from uecwatchd.ledger.api import LedgerAway
 
 SETTING = "dsn under [fleet]"
 UNKNOWN_PARAMETER = re.compile(r'invalid (?:connection option|URI query parameter): ?"?(\w+)|option "(\w+)"')
@@ -74,7 +75,7 @@ def cannot_connect(place: str, error: psycopg.Error) -> UecError:
             return kind(what, why, hint)
     if error.pgconn and error.pgconn.needs_password:
         return NotPermitted(what, why, TROUBLES_OF_CONNECTING[0][2])
-    return Deferred(what, why, RESUMES)
+    return LedgerAway(what, why, RESUMES)
 
 
 @contextmanager
@@ -85,7 +86,8 @@ def translate_database_errors(place: str) -> Iterator[None]:
     except psycopg.Error as error:
         state = error.sqlstate or ""
         hint = HINTS.get(state) or HINTS.get(state[:2]) or RESUMES
-        raise Deferred(f"{place}: cannot use it", _reason(error), hint) from error
+        kind = LedgerAway if isinstance(error, psycopg.OperationalError) else Deferred
+        raise kind(f"{place}: cannot use it", _reason(error), hint) from error
 
 
 def _reason(error: psycopg.Error) -> str:

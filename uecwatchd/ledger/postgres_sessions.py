@@ -12,7 +12,7 @@ from psycopg.rows import DictRow
 
 from uecwatchd.errors import Deferred
 from uecwatchd.ledger.postgres_connections import DatabaseConnections, TimedConnection
-from uecwatchd.ledger.postgres_errors import RESUMES, translate_database_errors
+from uecwatchd.ledger.postgres_errors import RESUMES
 from uecwatchd.ledger.postgres_store import PostgresStore
 from uecwatchd.ledger.sessions import (
     LEASE_SECONDS,
@@ -94,6 +94,10 @@ class PostgresSessions:
 
     def close(self) -> None:
         self._connections.close()
+
+    @property
+    def is_away(self) -> bool:
+        return self._store.is_away
 
     def begin(self) -> None:
         asked = self._clock()
@@ -205,7 +209,7 @@ class PostgresSessions:
 
     def hosts(self) -> tuple[HostSession, ...]:
         with (
-            translate_database_errors(self._store.place.words),
+            self._store.used(),
             self._connections.borrow(lambda one: one.execute(HOSTS).fetchall()) as (_, rows),
         ):
             return tuple(HostSession(**row) for row in rows)
@@ -217,7 +221,7 @@ class PostgresSessions:
     def _row(self, query: str, *values: object) -> DictRow | None:
         """Execute one statement, and return its first row."""
         with (
-            translate_database_errors(self._store.place.words),
+            self._store.used(),
             self._connections.borrow(lambda one: one.execute(query.encode(), values).fetchone()) as (_, row),
         ):
             return row
@@ -225,7 +229,7 @@ class PostgresSessions:
     @contextmanager
     def _transaction(self) -> Iterator[TimedConnection]:
         with (
-            translate_database_errors(self._store.place.words),
+            self._store.used(),
             self._connections.borrow(lambda one: one.execute("BEGIN")) as (connection, _),
         ):
             yield connection

@@ -15,6 +15,7 @@ import psycopg
 from psycopg.rows import DictRow
 
 from uecwatchd.errors import Deferred, Overtaken
+from uecwatchd.ledger.api import LedgerAway
 from uecwatchd.ledger.postgres_connections import (
     ANSWER_SECONDS,
     DatabaseConnections,
@@ -59,6 +60,7 @@ class PostgresStore:
         self.place = place
         self.session: int | None = None  # of this host, while a service has one
         self._overtaken: Overtaken | None = None
+        self.is_away = False  # since the last operation
         self._home = home
         self._connections = DatabaseConnections(place)
         self._writing = threading.Lock()  # held for a whole transaction, so never waited for without end
@@ -80,6 +82,17 @@ class PostgresStore:
         with self._transaction(lasting=False):
             pass
 
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Translate the errors of the database, and note if it is away."""
+        try:
+            with translate_database_errors(self.place.words):
+                yield
+        except LedgerAway:
+            self.is_away = True
+            raise
+        self.is_away = False
+
     def overtaken(self) -> Overtaken:
         """Return the error for a session that another host has ended, and keep it."""
         self._overtaken = self._overtaken or Overtaken(
@@ -95,7 +108,7 @@ class PostgresStore:
     def _read(self, statement: str, values: Sequence[object]) -> list[DictRow]:
         query = statement.encode()
         with (
-            translate_database_errors(self.place.words),
+            self.used(),
             self._connections.borrow(lambda one: one.execute(query, storable_values(values)).fetchall()) as (
                 _,
                 rows,
@@ -150,7 +163,7 @@ class PostgresStore:
         begin = f"{BEGIN[lasting]}; {owner}"
         with (
             self._turn_to_write(),
-            translate_database_errors(self.place.words),
+            self.used(),
             self._connections.borrow(lambda one: last_row(one.execute(begin.encode()))) as (connection, row),
         ):
             self._check_home(row)

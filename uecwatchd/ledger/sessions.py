@@ -89,6 +89,10 @@ class Sessions(Protocol):
         """True if several hosts may have the ledger: then `beat` is to be called."""
 
     @property
+    def is_away(self) -> bool:
+        """True if the store could not be reached the last time: nothing new is to be begun."""
+
+    @property
     def is_drained(self) -> bool:
         """True if this host is to begin nothing new, as of the last beat."""
 
@@ -123,7 +127,7 @@ class Sessions(Protocol):
 class OneHost:
     """The sessions of a store that one host has for itself."""
 
-    is_shared = is_drained = False
+    is_shared = is_drained = is_away = False
 
     def close(self) -> None:
         """Do nothing: the ledger closes its store."""

@@ -199,7 +199,7 @@ class Service:
             situation=lambda: self._spooler.schedule.situation(),
         )
         session = leased(
-            self._shared.ledger.sessions, self._shared.conditions, lost=self._shared.signals.wake.set
+            self._shared.ledger.sessions, self._shared.conditions, wake=self._shared.signals.wake.set
         )
         try:
             with session:

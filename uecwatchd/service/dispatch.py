@@ -98,8 +98,9 @@ class Dispatcher:
             self._queue.clear_folder(folder)
 
     def begin(self, tools: context.AttemptTools) -> None:
-        """Have free workers begin queued sets, unless this host is to begin nothing new."""
-        if tools.ledger.sessions.is_drained:
+        """Have free workers begin queued sets, unless this host is to begin nothing new now."""
+        sessions = tools.ledger.sessions
+        if sessions.is_drained or sessions.is_away:
             self._queue.clear()
             return
         for each in self._queue.take(self._workers.sizes):

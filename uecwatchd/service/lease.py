@@ -15,16 +15,17 @@ JOIN_SECONDS = 1.0
 
 
 @contextmanager
-def leased(sessions: Sessions, conditions: Conditions, *, lost: Callable[[], None]) -> Iterator[None]:
+def leased(sessions: Sessions, conditions: Conditions, *, wake: Callable[[], None]) -> Iterator[None]:
     """Hold a session, and renew its lease in a thread.
 
-    `lost` is called from there if another host has ended the session; the ledger then says so, too.
+    `wake` is called from there when the ledger can be used again, or if another host has ended the session:
+    the ledger then says so, too.
     """
     sessions.begin()
     _tell_drained(sessions, conditions)
     over = threading.Event()
     thread = threading.Thread(
-        target=_beat, args=(sessions, conditions, lost, over), name="lease", daemon=True
+        target=_beat, args=(sessions, conditions, wake, over), name="lease", daemon=True
     )
     if sessions.is_shared:
         thread.start()
@@ -39,7 +40,7 @@ def leased(sessions: Sessions, conditions: Conditions, *, lost: Callable[[], Non
 
 
 def _beat(
-    sessions: Sessions, conditions: Conditions, lost: Callable[[], None], over: threading.Event
+    sessions: Sessions, conditions: Conditions, wake: Callable[[], None], over: threading.Event
 ) -> None:
     repeated = conditions.recurring("renewing the lease")
     while not over.wait(max(repeated.pause, BEAT_SECONDS)):
@@ -47,12 +48,14 @@ def _beat(
             try:
                 sessions.beat()
             except Overtaken:
-                lost()
+                wake()
                 return
             except UecError as error:
                 conditions.set_error(LEASE, error)
             else:
-                conditions.clear(LEASE)
+                if conditions.lasts(LEASE):
+                    conditions.clear(LEASE)
+                    wake()
                 _tell_drained(sessions, conditions)
 
 

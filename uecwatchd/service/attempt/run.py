@@ -26,6 +26,7 @@ from uecwatchd.errors import (
 )
 from uecwatchd.events import Event, Kind, Listener, Progress, Tee
 from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet
+from uecwatchd.ledger.api import LedgerAway
 from uecwatchd.ledger.records import CONNECT_STAGE, INSTALL_STAGE, LAST_STAGE, SetRecord
 from uecwatchd.ledger.standing import by_cloud, combine, seen_from, with_each, with_state_of
 from uecwatchd.outputs import result_files
@@ -171,7 +172,7 @@ def _attempt(job: Job, before: SetRecord | None, tools: AttemptTools) -> SetReco
     except Stopped as stopped:
         kind = Kind.STOPPING if tools.stopping.is_set() else Kind.ASKED
         return _end(job, replace(job.reached(), state="queued"), Event(kind, str(stopped)), tools)
-    except Overtaken:  # nothing is written or shown: the set may be another host's by now
+    except (Overtaken, LedgerAway):  # nothing can be written, so nothing is shown or counted
         return replace(job.reached(), state="queued")
     except NotYet as wait:
         return _defer_open_files(job, wait, tools)
