@@ -178,7 +178,7 @@ def test_rows_of_a_ledger_for_one_host_belong_to_it(database_server: DatabaseSer
             held = SetId("/spool", "k")
             assert book.holds() == {held: 1.0}
             assert [bundle.made_for for bundle in book.all_bundles()] == [held]
-        assert database_server.execute("SELECT * FROM hosts", database=name) == [("a", home)]
+        assert database_server.execute("SELECT host, home FROM hosts", database=name) == [("a", home)]
         assert database_server.execute("SELECT made_for FROM bundles", database=name) == [("a:/spool/k",)]
 
 
