@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretS
 from uecwatchd.config.address import InvalidAddress, hide_password, read_address
 from uecwatchd.config.installation import InstallSettings
 from uecwatchd.config.retention import RetentionRule
-from uecwatchd.config.values import AbsolutePath, BucketAddress, Integer, Number
+from uecwatchd.config.values import AbsolutePath, BucketAddress, HostName, Integer, Number
 from uecwatchd.types import BucketPlace
 
 # Each set means two gigabyte-sized reads at once; each upload means 10 MiB of memory.
@@ -132,13 +132,6 @@ def cloud_name(text: str) -> str:
     # Lower case and no double underscore, so that the environment can spell it.
     if not re.fullmatch(r"[a-z0-9]+([_-][a-z0-9]+)*", text):
         raise ValueError("is no name for a cloud: use lower-case letters, digits and hyphens")
-    return text
-
-
-def _host_name(text: str) -> str:
-    # It stands before the folders of a host, with a colon between.
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text):
-        raise ValueError("is no name for a host: use letters, digits, dots and hyphens")
     return text
 
 
@@ -359,7 +352,7 @@ class FleetSettings:
 
     dsn: Annotated[SecretStr, Field(min_length=1)] | None = None
     password: SecretStr | None = None
-    host: Annotated[str, AfterValidator(_host_name)] | None = None
+    host: HostName | None = None
 
 
 # By their names in the file.

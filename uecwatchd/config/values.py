@@ -68,6 +68,13 @@ def _as_bucket_place(value: object) -> object:
     return BucketPlace(found[1], f"{prefix}/" if prefix else "")
 
 
+def _host_name(text: str) -> str:
+    # It stands before the folders of a host, with a colon between.
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text):
+        raise ValueError("is no name for a host: use letters, digits, dots and hyphens")
+    return text
+
+
 def _absolute(path: Path) -> Path:
     if not path.is_absolute() or "\0" in str(path):
         raise ValueError("must be an absolute path")
@@ -78,6 +85,7 @@ Number = Annotated[float, BeforeValidator(_not_a_flag), Field(allow_inf_nan=Fals
 Integer = Annotated[int, BeforeValidator(_not_a_flag)]
 BucketAddress = Annotated[BucketPlace, BeforeValidator(_as_bucket_place)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+HostName = Annotated[str, AfterValidator(_host_name)]
 PlainName = Annotated[str, AfterValidator(plain_name)]
 Line = Annotated[str, Field(min_length=1), AfterValidator(one_line)]
 Expected = Annotated[str, Field(min_length=1, max_length=EXPECT_MAX_CHARS), AfterValidator(one_line)]

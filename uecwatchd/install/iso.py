@@ -100,7 +100,7 @@ class IsoImage:
             self._trees.append(_Tree(_root(sector), is_joliet=True))
 
     def boot_ways(self) -> frozenset[BootWay]:
-        """Return by which firmware it can be started; empty without a boot record."""
+        """Return the firmware that can start it; empty without a boot record."""
         if self._catalog is None:
             return frozenset()
         catalog = self._read(self._catalog * SECTOR_BYTES, CATALOG_BYTES)

@@ -1,7 +1,7 @@
 """A layer on a base: packages and commands, handed to cloud-init at a boot of the base.
 
 The user data of the seed is a shell script, which cloud-init runs at the end of a first boot, and so do its
-smaller relatives. Each step of it is told on the console, because a shell's exit code does not leave the
+smaller relatives. Each step of it is written to the console, because a shell's exit code does not leave the
 machine. At last it makes the next boot a first boot again, and ends the machine.
 """
 
@@ -30,7 +30,7 @@ _TOLD = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class LayerEnd:
-    """The end of a layer as its console has told it. `failed_step` is 0 if all have succeeded."""
+    """The end of a layer, by its console. `failed_step` is 0 if all have succeeded."""
 
     failed_step: int = 0
     exit_code: int = 0
@@ -62,7 +62,7 @@ def _install(packages: Iterable[str]) -> str:
 
 
 def find_end(console: str) -> LayerEnd | None:
-    """Return the end that a console tells of last; None if there is none in it."""
+    """Return the last end in the text of a console; None if there is none."""
     *_, found = None, *_TOLD.finditer(console)
     if found is None:
         return None
