@@ -10,14 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.boots import TESTED, living, quick_boots
-from tests.support.clock import Clocks
 from tests.support.cloud_keys import with_keys
-from tests.support.daemon import daemon_process, daemon_thread, opened_service, stop_daemon, wait_for_line
+from tests.support.daemon import daemon_process, opened_service, stop_daemon, wait_for_line
 from tests.support.host import Host, cloud_host
 from tests.support.listener import Recorder
 from tests.support.scanned_folder import MBR
 from tests.support.spool_files import KEEP, drop_image
-from tests.support.waiting import PATIENCE_SECONDS as TEST_PATIENCE_SECONDS
 from tests.support.waiting import until
 from uecwatchd.cli.published_images import PATIENCE_SECONDS
 from uecwatchd.demo.material import RealSet
@@ -31,8 +29,6 @@ pytestmark = pytest.mark.exhaustive
 
 CLOUD = '\n[cloud.{name}]\ndialect = "sandbox"\neucarc = "{eucarc}"\n'
 BOTH = 'clouds = ["default", "far"]\n'
-# The next probe of a cloud is 5 s away at least: by so slow a clock, longer than `until` has patience.
-SLOW = 4 / TEST_PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -341,26 +337,6 @@ def test_a_boot_ends_when_the_files_of_its_set_are_removed(host: Host) -> None:
         drop_image(host.spool, "karmic", b"1" * 4096, sidecar=f"{KEEP}test = true\n")
         until(lambda: "karmic.emi" in id_files(host), "it is booted again")
     assert len(host.cloud.images) == 1
-
-
-def test_a_boot_on_one_cloud_delays_no_retry_on_another(host: Host, far: Sandbox) -> None:
-    long_boots(host)
-    far.stop()
-    drop_image(host.spool, "karmic", b"1" * 4096, sidecar=f"{KEEP}{BOTH}test = true\n")
-    clocks = Clocks()
-    with (
-        opened_service(host, Recorder(), now=clocks.now, monotonic=clocks.monotonic) as service,
-        daemon_thread(service),
-    ):
-        until(lambda: len(living(host.cloud)) == 1)
-        until(lambda: (host.spool / "karmic.uec.json").exists() and states(host) == ["waiting", "deferred"])
-        clocks.slow_down(SLOW)  # from now on no probe is due by itself
-        far.start()
-        until(lambda: "is asked now" in host.ask("retry", "karmic", "--cloud", "far")[1])
-        until(lambda: "karmic.far.emi" in id_files(host), "it is done there")
-        assert len(living(host.cloud)) == 1, "it goes on"
-        with closing(open_ledger(host.state)) as book:
-            until(lambda: not book.requests(), "the request to be done with")
 
 
 def test_a_boot_of_a_file_that_is_replaced_ends_and_the_new_one_is_booted(host: Host) -> None:

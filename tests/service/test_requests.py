@@ -693,6 +693,26 @@ def test_what_was_answered_stays_so_while_the_ledger_takes_no_word_of_it(tmp_pat
         assert len(book.requests()) == 1
 
 
+def test_a_retry_on_one_cloud_does_not_wait_for_a_boot_on_another(tmp_path: Path) -> None:
+    availability = CloudAvailability(clock=lambda: 100.0)
+    availability.suspend("away", CloudAway("a", "b", "C."))
+    record = on_several(PARTLY).record
+    assert record
+
+    def is_busy(key: SetId, cloud: str) -> bool:
+        """As `LastingParts.is_busy` has it, of a set that is booted on one cloud."""
+        return key == KARMIC and cloud in ("", "boots")
+
+    with closing(open_ledger(tmp_path)) as book:
+        book.put_set(record)
+        requests = Requests(book, Interrupts(), SetStates(book))
+        book.put_request(Request(KARMIC, "retry", cloud="boots"))
+        assert not requests.carry_out(is_busy, availability, Recorder(), builds=tmp_path)
+        book.put_request(Request(KARMIC, "retry", cloud="away"))
+        assert requests.carry_out(is_busy, availability, Recorder(), builds=tmp_path)
+    assert availability.due() == ("away",)
+
+
 def test_when_a_cloud_is_asked_next_is_written_down_when_it_changes_and_gone_when_it_is_over(
     tmp_path: Path,
 ) -> None:
