@@ -332,11 +332,11 @@ def test_a_boot_ends_when_the_files_of_its_set_are_removed(host: Host) -> None:
         until(lambda: len(living(host.cloud)) == 1)
         for name in ("karmic.img", "karmic.toml"):
             (host.spool / name).unlink()
-        until(lambda: not living(host.cloud), "it is stopped")
+        until(lambda: all(one.state != "running" for one in host.cloud.instances), "it is stopped")
         until(lambda: "its files were changed or removed" in host.ask("log", "karmic")[0])
         drop_image(host.spool, "karmic", b"1" * 4096, sidecar=f"{KEEP}test = true\n")
         until(lambda: "karmic.emi" in id_files(host), "it is booted again")
-    assert len(host.cloud.images) == 1
+    assert (len(host.cloud.images), living(host.cloud)) == (1, [])
 
 
 def test_a_boot_of_a_file_that_is_replaced_ends_and_the_new_one_is_booted(host: Host) -> None:
