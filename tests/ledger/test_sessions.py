@@ -254,6 +254,12 @@ def test_the_hosts_are_listed_with_their_last_session(
     assert b.sessions.hosts()[0].state == "silent"
 
 
+def test_a_host_may_join_while_others_work(fleet: Fleet, hosts: tuple[SqlLedger, SqlLedger]) -> None:
+    with closing(fleet.open("c")) as book:
+        book.sessions.begin()
+        assert [one.host for one in hosts[0].sessions.hosts()] == ["a", "b", "c"]
+
+
 def test_a_new_version_waits_until_the_older_one_has_ended_everywhere(
     fleet: Fleet, hosts: tuple[SqlLedger, SqlLedger]
 ) -> None:

@@ -109,10 +109,9 @@ def _migrate(connection: TimedConnection, place: DatabasePlace, home: str) -> No
             _check_ownership(place, version, owner, home=home)  # another process may have been quicker
             if version < len(POSTGRES_MIGRATIONS):
                 _check_nobody_works(connection, place)
-            connection.execute("SET LOCAL statement_timeout = 0")  # of large tables
-            for step in POSTGRES_MIGRATIONS[version:]:
-                connection.execute(step.encode())
-            if version < len(POSTGRES_MIGRATIONS):
+                connection.execute("SET LOCAL statement_timeout = 0")  # of large tables
+                for step in POSTGRES_MIGRATIONS[version:]:
+                    connection.execute(step.encode())
                 connection.execute(VIEWS.encode())
                 connection.execute("DELETE FROM ledger")
                 connection.execute("INSERT INTO ledger VALUES ($1)", [len(POSTGRES_MIGRATIONS)])
