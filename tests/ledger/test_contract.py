@@ -410,6 +410,14 @@ def test_unfinished_bundles_are_found_by_their_set(ledger: Ledger) -> None:
     assert set(ledger.unpublished("near", made_for=KARMIC, role=BUNDLE.role)) == {BUNDLE, on_trial}
 
 
+def test_sets_are_found_by_the_installation_of_their_disk(ledger: Ledger) -> None:
+    builds = {name: SetBuild(key, ()) for name, key in (("a", "k1"), ("b", "k2"), ("c", "k1"))}
+    made = [named("/srv/a", name, build=build) for name, build in builds.items()]
+    ledger.put_sets([*made, RECORD])
+    assert ledger.sets_with_build("k1") == (made[0], made[2])
+    assert ledger.sets_with_build("k3") == ()
+
+
 def test_contents_are_known_by_id_once_they_are_registered(ledger: Ledger) -> None:
     ledger.put_bundle(replace(BUNDLE, state="registering", image_id="emi-1"))
     assert ledger.content("near", "emi-1") is None

@@ -124,8 +124,9 @@ WHERE table_schema = 'public' AND table_name NOT LIKE 'own%'
         (rows.KEYS_BY_CLOUD, ["default"]),
         (rows.KEYS_BY_IMAGE, ["default", "emi-1"]),
         (rows.KEYS_BY_CONTENT, [CONTENT]),
+        (rows.KEYS_BY_BUILD, ["key"]),
     ],
-    ids=["cloud", "image", "content"],
+    ids=["cloud", "image", "content", "build"],
 )
 def test_sets_are_found_by_an_index_without_a_look_at_each(
     database_server: DatabaseServer, name: str, keys: str, values: list[str]

@@ -143,8 +143,9 @@ def test_a_damaged_ledger_is_named_and_not_replaced(tmp_path: Path) -> None:
         (rows.KEYS_BY_CLOUD, ["default"]),
         (rows.KEYS_BY_IMAGE, ["default", "emi-1"]),
         (rows.KEYS_BY_CONTENT, [CONTENT]),
+        (rows.KEYS_BY_BUILD, ["key"]),
     ],
-    ids=["cloud", "image", "content"],
+    ids=["cloud", "image", "content", "build"],
 )
 def test_sets_are_found_by_an_index_without_a_look_at_each(
     tmp_path: Path, keys: str, values: list[str]

@@ -101,6 +101,9 @@ class Ledger(Protocol):
     def sets_with_image(self, cloud: str, image_id: str) -> tuple[SetRecord, ...]:
         """Return the sets of all hosts that have an image on a cloud, or gave it attributes, ordered."""
 
+    def sets_with_build(self, key: str) -> tuple[SetRecord, ...]:
+        """Return the sets of this host with this installation, ordered as all."""
+
     def sets_with_content(self, digest: ContentDigest) -> tuple[SetRecord, ...]:
         """Return the sets of all hosts with a member of this content, ordered."""
 

@@ -253,4 +253,7 @@ MIGRATIONS = (
     """
     ALTER TABLE bundles ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    CREATE INDEX sets_by_build ON sets (json_extract(build, '$.key')) WHERE build IS NOT NULL;
+    """,
 )

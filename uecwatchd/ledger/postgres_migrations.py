@@ -172,6 +172,10 @@ POSTGRES_MIGRATIONS = (
     CREATE TABLE fleet_clouds (name words PRIMARY KEY, place words);
     ALTER TABLE hosts ADD COLUMN drained BOOLEAN NOT NULL DEFAULT false;
     """,
+    """
+    CREATE INDEX sets_by_build ON sets (host, split_part(split_part(build, '"key": "', 2), '"', 1))
+        WHERE build IS NOT NULL;
+    """,
 )
 
 # After the steps, because a view has the columns that its table had when it was made.

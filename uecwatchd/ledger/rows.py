@@ -56,6 +56,8 @@ KEYS_BY_CONTENT = " UNION ".join(
     for place in range(len(get_args(Role)))  # a set has one member of each role at most
 )
 
+KEYS_BY_BUILD = "SELECT folder, name FROM sets WHERE build IS NOT NULL AND json_extract(build, '$.key') = ?1"
+
 
 def select_sets_of(keys: str) -> str:
     """Return the SELECT of the sets that one of the above finds; a join, because IN would scan all sets."""

@@ -13,6 +13,7 @@ from uecwatchd.ledger.history import History
 from uecwatchd.ledger.outbox import Outbox
 from uecwatchd.ledger.records import BundleRecord, LeavingFile, ProgressRecord, Request, SetRecord
 from uecwatchd.ledger.rows import (
+    KEYS_BY_BUILD,
     KEYS_BY_CLOUD,
     KEYS_BY_CONTENT,
     KEYS_BY_IMAGE,
@@ -84,6 +85,9 @@ class SqlLedger:
 
     def sets_with_image(self, cloud: str, image_id: str) -> tuple[SetRecord, ...]:
         return self._store.records_of_fleet(set_from, select_sets_of(KEYS_BY_IMAGE), cloud, image_id)
+
+    def sets_with_build(self, key: str) -> tuple[SetRecord, ...]:
+        return self._store.records(set_from, select_sets_of(KEYS_BY_BUILD), key)
 
     def sets_with_content(self, digest: ContentDigest) -> tuple[SetRecord, ...]:
         return self._store.records_of_fleet(set_from, select_sets_of(KEYS_BY_CONTENT), digest)

@@ -62,7 +62,7 @@ def _drop_unfinished(record: SetRecord, cloud: str, ledger: Ledger) -> None:
 def _withdraw_build(record: SetRecord, ledger: Ledger, builds: Path) -> None:
     """End and remove the build of a set, unless another set has the same."""
     key = record.build.key if record.build else ""
-    if key and not any(one.build and one.build.key == key for one in ledger.sets() if one.id != record.id):
+    if key and not any(one.id != record.id for one in ledger.sets_with_build(key)):
         withdraw_request(builds, key)
 
 

@@ -96,7 +96,8 @@ def withdraw_former(job: Job, tools: AttemptTools, *, key: str = "") -> None:
     """Give back the build of an earlier recipe of the set, or of one that is not there any more."""
     former = job.before.build if job.before else None
     if former and former.key != key:
-        others = (one for one in tools.ledger.sets() if one.id != job.record.id)
+        same = tools.ledger.sets_with_build(former.key)
+        others = (one for one in same if one.id != job.record.id)
         withdraw_unneeded(tools.install.builds, former.key, others)
 
 
