@@ -48,7 +48,7 @@ TROUBLES_OF_CONNECTING: tuple[tuple[re.Pattern[str], type[Halted], str], ...] = 
 # Hints for errors of statements, by SQLSTATE or its class, the first two characters.
 HINTS: Mapping[str, str] = {
     "53100": "Free some space on the database's disk; work resumes by itself.",
-    "53300": "Raise max_connections of the database; this program takes three at most.",
+    "53300": "Raise max_connections of the database; each service takes six at most.",
     "57014": "Look for long transactions in pg_stat_activity; work resumes by itself.",
     "55P03": "Look for long transactions in pg_stat_activity; work resumes by itself.",
     "25006": "Name the primary server, or add target_session_attrs=read-write to dsn under [fleet].",
