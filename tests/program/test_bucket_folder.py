@@ -103,3 +103,15 @@ def test_a_wrong_source_is_a_mistake_in_the_configuration(
     drops.host.configure(text.replace('source = "s3://drop/images/"', line))
     _, talk = drops.host.ask("status", code=78)
     assert sentence in talk
+
+
+def test_a_daemon_that_starts_while_its_cloud_is_away_says_so_once_and_fetches_later(
+    drops: DropBucket,
+) -> None:
+    put_image(drops, "karmic")
+    drops.host.cloud.faults.arm("down")
+    with daemon_process(drops.host) as daemon:
+        wait_for_line(daemon, "cloud default")
+        drops.host.cloud.faults.clear()
+        until(lambda: "karmic.emi" in drops.names(), "the EMI of the image")
+        stop_daemon(daemon)

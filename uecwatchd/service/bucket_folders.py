@@ -85,13 +85,15 @@ class BucketFolders:
     def _follow(self, folder: MirroredFolder, cloud: str, ended: threading.Event) -> None:
         with closing(Mirror(folder, check=self._check_of(folder, ended))) as mirror:
             while not ended.is_set() and not self._stopping.is_set():
+                pause = self._pause
                 with self._conditions.guard(("bucket", str(folder.folder)), str(folder.place)):
                     try:
                         look = mirror.look(self._clouds.enter(cloud))
                     except Stopped:
                         return
                     self._report(folder, mirror, look)
-                ended.wait(BUSY_PAUSE_SECONDS if look.fetching else self._pause)
+                    pause = BUSY_PAUSE_SECONDS if look.fetching else self._pause
+                ended.wait(pause)
 
     def _check_of(self, folder: MirroredFolder, ended: threading.Event) -> Callable[[], None]:
         def check() -> None:
