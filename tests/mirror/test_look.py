@@ -4,7 +4,7 @@ import os
 import random
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,14 @@ from tests.support.buckets import BUCKET, PREFIX, DropBucket, bucket_host
 from tests.support.waiting import PATIENCE_SECONDS, no_stop, until
 from uecwatchd.clouds.dialects import DIALECTS
 from uecwatchd.errors import Halted, NotPermitted, Stopped, UecError
-from uecwatchd.mirror.look import RETRY_SECONDS, Mirror, MirroredFolder, MirrorLook
+from uecwatchd.mirror.look import FETCHES, RETRY_SECONDS, Mirror, MirroredFolder, MirrorLook
 from uecwatchd.mirror.notes import NOTES, SPARE_LINES
 from uecwatchd.mirror.transfer import PIECE_BYTES
 from uecwatchd.types import BucketPlace
 
 PLACE = BucketPlace(BUCKET, PREFIX)
 DATA = b"an image"
+OPEN_FILES = Path("/proc/self/fd")
 
 
 @pytest.fixture
@@ -192,7 +193,7 @@ def test_notes_that_somebody_else_has_made_are_refused(drops: DropBucket) -> Non
     notes = drops.host.spool / NOTES
     notes.write_text("")
     os.chown(notes, 65534, 65534)
-    with pytest.raises(NotPermitted):
+    with pytest.raises(NotPermitted, match="were not made by the service"):
         look(drops)
 
 
@@ -238,3 +239,89 @@ def test_an_object_that_cannot_be_fetched_harms_no_other_and_is_tried_again_afte
         drops.remove("karmic.img")
         until(lambda: not mirror.look(drops.cloud).fetching)
         assert mirror.failures == {}
+
+
+def test_a_failure_that_a_look_finds_lasts_until_its_pause_is_over(
+    drops: DropBucket, small_disk: Path
+) -> None:
+    subprocess.run(["mount", "-o", "remount,size=80m", str(small_disk)], check=True)
+    drops.put("karmic.img", bytes(32 << 20))
+    now = 0.0
+    with closing(Mirror(MirroredFolder(small_disk, PLACE), check=no_stop, clock=lambda: now)) as mirror:
+        until(lambda: not mirror.look(drops.cloud).fetching)
+        assert "no room" in str(mirror.failures["karmic.img"])
+        assert mirror.look(drops.cloud).fetching == ()
+        now = RETRY_SECONDS
+        assert mirror.look(drops.cloud).fetching == ("karmic.img",)
+        assert "no room" in str(mirror.failures["karmic.img"]), "it lasts while it is tried again"
+
+
+def test_objects_that_may_not_be_read_keep_no_other_waiting(drops: DropBucket) -> None:
+    """As many of them as are fetched at once, and all smaller than the one that can be read."""
+    closed = [f"a{number}.toml" for number in range(FETCHES)]
+    for name in closed:
+        drops.put(name, b"x")
+    drops.put("lucid.img", DATA)
+    drops.host.cloud.faults.arm("get-forbidden", FETCHES)
+    seen = look(drops)
+    assert seen.fetched == ["lucid.img"]
+    assert sorted(seen.failures) == closed
+    assert "may not do that in the bucket" in str(seen.failures[closed[0]])
+
+
+def test_a_list_that_is_empty_for_a_moment_removes_no_file(drops: DropBucket) -> None:
+    drops.put("karmic.img", DATA)
+    look(drops)
+    before = inodes(drops)
+    drops.host.cloud.faults.arm("empty-list")
+    look(drops)
+    assert inodes(drops) == before
+    assert look(drops).fetched == []
+
+
+def test_an_object_that_is_replaced_after_the_list_is_not_removed_with_the_old_file(
+    drops: DropBucket,
+) -> None:
+    drops.put("karmic.img", DATA)
+    look(drops)
+    (drops.host.spool / "karmic.img").unlink()
+    listed = threading.Event()
+
+    def replace_once(**_answer: object) -> None:
+        if not listed.is_set():
+            listed.set()
+            drops.put("karmic.img", b"another")
+
+    drops.cloud.s3.meta.events.register("after-call.s3.ListObjects", replace_once)
+    folder = MirroredFolder(drops.host.spool, PLACE, removed_files_leave=True)
+    with closing(Mirror(folder, check=no_stop)) as mirror:
+        mirror.look(drops.cloud)
+    assert drops.read("karmic.img") == b"another"
+    assert look(drops).fetched == ["karmic.img"]
+
+
+@pytest.mark.parametrize("is_update", [False, True])
+def test_a_file_that_is_dropped_during_a_fetch_is_not_replaced(drops: DropBucket, *, is_update: bool) -> None:
+    own = drops.host.spool / "karmic.img"
+    drops.put("karmic.img", DATA)
+    if is_update:
+        look(drops)
+        own.unlink()
+        drops.put("karmic.img", b"another")
+    folder = MirroredFolder(drops.host.spool, PLACE)
+    with closing(Mirror(folder, check=lambda: own.write_bytes(b"mine"))) as mirror:
+        found = mirror.fetch_all(drops.cloud)
+    assert own.read_bytes() == b"mine"
+    assert found.foreign == ("karmic.img",)
+    assert list(files(drops)) == ["karmic.img"]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/etc/hostname")])
+def test_what_is_no_file_of_notes_is_refused_and_nothing_stays_open(
+    drops: DropBucket, make: Callable[[Path], None]
+) -> None:
+    make(drops.host.spool / NOTES)
+    before = len(list(OPEN_FILES.iterdir()))
+    with pytest.raises(NotPermitted, match="the notes about the bucket were not made by the service"):
+        look(drops)
+    assert len(list(OPEN_FILES.iterdir())) == before

@@ -4,7 +4,6 @@ Objects are fetched in threads, so that a large one keeps neither the small ones
 """
 
 import os
-import stat
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -15,12 +14,12 @@ from pathlib import Path
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.errors.source_table import SOURCE_ROWS
 from uecwatchd.clouds.objects import list_objects, remove_object
-from uecwatchd.errors import Deferred, UecError
+from uecwatchd.errors import Stopped, UecError
 from uecwatchd.intake.spool.ignored import ignored_by
 from uecwatchd.intake.spool.output_files import is_foreign, is_output
 from uecwatchd.intake.spool.safe_open import folder_descriptor
 from uecwatchd.mirror.notes import MirrorNotes
-from uecwatchd.mirror.plan import FileIdentity, MirrorPlan, MirrorSides, names_of, plan_mirror
+from uecwatchd.mirror.plan import FileIdentity, MirrorPlan, MirrorSides, is_as_noted, names_of, plan_mirror
 from uecwatchd.mirror.transfer import fetch_file, identity_of, send_result
 from uecwatchd.system import failpoints
 from uecwatchd.types import BucketPlace, StoredObject
@@ -89,13 +88,14 @@ class Mirror:
             notes = MirrorNotes(descriptor, place, rewrite=not fetched_now)
             plan = self._plan(objects, _files(descriptor), notes, fetched_now)
             for name in plan.confirm:
-                notes.put(name, replace(notes.known[name], is_placed=True))
-            _remove(cloud, place, notes, plan)
+                notes.put(name, replace(notes.known[name], is_placed=True, replaces=None))
+            self._remove(cloud, notes, plan)
             for name in plan.send:
                 self._check()
                 send_result(cloud, place, name, notes)
         self._collect()
-        self.failures = {name: error for name, error in self.failures.items() if name in plan.fetch}
+        wanted = {*plan.fetch, *fetched_now.intersection(objects)}
+        self.failures = {name: error for name, error in self.failures.items() if name in wanted}
         self._fetch(cloud, {name: objects[name] for name in plan.fetch})
         return MirrorLook(plan.foreign, others, tuple(self._running))
 
@@ -107,8 +107,6 @@ class Mirror:
                 return look
             wait(self._running.values())
             self._collect()
-            if self.failures:
-                return look
 
     def _plan(
         self,
@@ -121,6 +119,28 @@ class Mirror:
         sides = MirrorSides(objects, files, notes.known, lambda name: ignored_by(name, ignore) is not None)
         leave = self._mirrored.removed_files_leave
         return plan_mirror(sides, removed_files_leave=leave, passing_over=fetched_now)
+
+    def _remove(self, cloud: Cloud, notes: MirrorNotes, plan: MirrorPlan) -> None:
+        """Remove what has left the other side. The note goes last: until then, it is repeated.
+
+        Each object is looked at again before that. The list may be minutes old, and an object replaced since;
+        and one that an incomplete list does not name must cost neither its file nor its published image.
+        """
+        place = self._mirrored.place
+        for name in plan.remove_files:
+            self._check()
+            if _object_now(cloud, place, name) is None:
+                with failpoints.effect("remove a fetched file"), suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=notes.descriptor)
+                notes.put(name, None)
+        for name in plan.remove_objects:
+            self._check()
+            there = _object_now(cloud, place, name)
+            if there and is_as_noted(there, notes.known[name]):
+                remove_object(cloud, place.bucket, there.key)
+                notes.put(name, None)
+        for name in plan.forget:
+            notes.put(name, None)
 
     def _fetch(self, cloud: Cloud, wanted: Mapping[str, StoredObject]) -> None:
         """Begin to fetch, as many as may be fetched at once; one that has failed after a pause only."""
@@ -142,7 +162,7 @@ class Mirror:
                 del self._running[name]
                 self.failures.pop(name, None)
                 error = future.exception()
-                if isinstance(error, Deferred):
+                if isinstance(error, UecError) and not isinstance(error, Stopped):
                     self.failures[name] = error
                     self._retry_at[name] = self._clock() + RETRY_SECONDS
                 elif error:
@@ -158,18 +178,12 @@ def _files(descriptor: int) -> dict[str, FileIdentity]:
                 status = entry.stat(follow_symlinks=False)
                 if is_output(entry.name) and is_foreign(status, owner=os.geteuid()):
                     continue
-                # What is no regular file is in the way, and equal to nothing that was noted.
-                is_file = stat.S_ISREG(status.st_mode)
-                found[entry.name] = identity_of(status) if is_file else FileIdentity(status.st_ino, -1, 0)
+                found[entry.name] = identity_of(status)
     return found
 
 
-def _remove(cloud: Cloud, place: BucketPlace, notes: MirrorNotes, plan: MirrorPlan) -> None:
-    """Remove what has left the other side. The note goes last: until then, it is repeated."""
-    for name in plan.remove_files:
-        with failpoints.effect("remove a fetched file"), suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=notes.descriptor)
-    for name in plan.remove_objects:
-        remove_object(cloud, place.bucket, place.prefix + name)
-    for name in (*plan.remove_files, *plan.remove_objects, *plan.forget):
-        notes.put(name, None)
+def _object_now(cloud: Cloud, place: BucketPlace, name: str) -> StoredObject | None:
+    """Return an object as it is now, or None if there is none."""
+    key = place.prefix + name
+    listed = list_objects(cloud, place.bucket, key, first=SOURCE_ROWS)
+    return next((one for one in listed if one.key == key), None)

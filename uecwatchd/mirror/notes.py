@@ -4,12 +4,12 @@ A note is written before its file gets its name, and again after it. So a file w
 somebody else, and one that was never placed is not taken for removed, whatever has ended the process.
 """
 
-import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
+from uecwatchd.errors import NotPermitted
 from uecwatchd.intake.spool.output_files import is_foreign
 from uecwatchd.mirror.plan import FileIdentity, Noted
 from uecwatchd.types import BucketPlace
@@ -19,6 +19,7 @@ NEW_NOTES = f".{NOTES}.uec.00000000"  # removed by a sweep, as all unfinished fi
 # More lines than names by so many are written anew.
 SPARE_LINES = 1000
 MODE = 0o600
+IDENTITY_VALUES = len(FileIdentity._fields)
 
 
 class MirrorNotes:
@@ -44,7 +45,7 @@ class MirrorNotes:
 
         The note is on the disk when this returns.
         """
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         opened = os.open(NOTES, flags, MODE, dir_fd=self.descriptor)
         with os.fdopen(opened, "ab") as file:
             file.write(self._line(name, noted))
@@ -59,17 +60,19 @@ class MirrorNotes:
             self._known[name] = noted
 
     def _line(self, name: str, noted: Noted | None) -> bytes:
-        values = noted and [noted.etag, noted.size, noted.is_placed, *noted.file]
+        values = noted and [noted.etag, noted.size, noted.is_placed, *noted.file, *(noted.replaces or ())]
         # With an end on both sides: a process that was killed may have left half a line before it.
         return f"\n{json.dumps([self._place, name, values])}\n".encode()
 
     def _read(self) -> Iterator[tuple[str, Noted | None]]:
         try:
-            opened = os.open(NOTES, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.descriptor)
+            check_owner(os.lstat(NOTES, dir_fd=self.descriptor))
         except FileNotFoundError:
             return
-        with os.fdopen(opened, "rb") as file:
-            check_owner(os.fstat(opened))
+        # It may have become a pipe since then, which would keep us waiting for a writer.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with os.fdopen(os.open(NOTES, flags, dir_fd=self.descriptor), "rb") as file:
+            check_owner(os.fstat(file.fileno()))
             for line in filter(None, map(bytes.strip, file)):
                 with suppress(ValueError, TypeError):  # of half a line
                     place, name, values = json.loads(line)
@@ -86,11 +89,17 @@ class MirrorNotes:
         os.rename(NEW_NOTES, NOTES, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
 
 
-def _noted(etag: str, size: int, is_placed: bool, *identity: int) -> Noted:  # noqa: FBT001 (of a line)
-    return Noted(etag, size, FileIdentity(*identity), is_placed)
+def _noted(etag: str, size: int, is_placed: bool, *values: int) -> Noted:  # noqa: FBT001 (of a line)
+    file, replaces = values[:IDENTITY_VALUES], values[IDENTITY_VALUES:]
+    replaced = FileIdentity(*replaces) if replaces else None
+    return Noted(etag, size, FileIdentity(*file), is_placed, replaced)
 
 
 def check_owner(status: os.stat_result) -> None:
-    """Raise PermissionError if notes are not the service's own: they decide which files are removed."""
+    """Raise NotPermitted if notes are not the service's own: they decide which files are removed."""
     if is_foreign(status, owner=os.geteuid()):
-        raise PermissionError(errno.EPERM, f"{NOTES} was made by somebody else")
+        raise NotPermitted(
+            f"{NOTES} in the spool folder",
+            "the notes about the bucket were not made by the service",
+            f"Remove it: rm -r {NOTES}. What is in the folder then counts as a file from elsewhere.",
+        )

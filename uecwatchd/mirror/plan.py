@@ -31,6 +31,11 @@ class Noted:
     size: int  #: of the object, in bytes
     file: FileIdentity
     is_placed: bool = True  #: the file was seen under its name, so that it has left if it is not there
+    replaces: FileIdentity | None = None  #: of ours, under the name until the new file is placed
+
+    def is_ours(self, file: FileIdentity) -> bool:
+        """Tell if we have made a file, as it is now."""
+        return file in (self.file, self.replaces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +82,13 @@ def _of_dropped(name: str, sides: MirrorSides, removed_files_leave: bool) -> str
     if there is None:
         return _of_removed(file, noted)
     if noted and is_as_noted(there, noted):
-        if file is not None:  # also if somebody has changed it here: the object has not changed
-            return "" if noted.is_placed else "confirm"
-        return "remove_objects" if removed_files_leave and noted.is_placed else "fetch"
-    if file is not None and (noted is None or file != noted.file):
+        if noted.is_placed and file is not None:
+            return ""  # also if somebody has changed it here: the object has not changed
+        if noted.is_placed and removed_files_leave:
+            return "remove_objects"
+        if file == noted.file:
+            return "confirm"
+    if file is not None and not (noted and noted.is_ours(file)):
         return "foreign"
     return "" if sides.ignores(name) else "fetch"
 
@@ -89,7 +97,7 @@ def _of_removed(file: FileIdentity | None, noted: Noted | None) -> str:
     """Return what to do about a name without an object. A file that nobody has fetched is none of ours."""
     if noted is None:
         return ""
-    return "remove_files" if file == noted.file else "forget"
+    return "remove_files" if file is not None and noted.is_ours(file) else "forget"
 
 
 def _of_result(name: str, sides: MirrorSides, _removed_files_leave: bool) -> str:  # noqa: FBT001 (a rule)

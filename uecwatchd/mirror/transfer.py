@@ -3,6 +3,7 @@
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -26,7 +27,17 @@ RESULT_BYTES = 64 << 20
 
 
 def identity_of(status: os.stat_result) -> FileIdentity:
+    """Return the identity of a file. What is no regular file is in the way, and equal to nothing noted."""
+    if not stat.S_ISREG(status.st_mode):
+        return FileIdentity(status.st_ino, -1, 0)
     return FileIdentity(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def file_identity(descriptor: int, name: str) -> FileIdentity | None:
+    """Return the identity of what has a name in a folder, None if nothing has it."""
+    with suppress(FileNotFoundError):
+        return identity_of(os.lstat(name, dir_fd=descriptor))
+    return None
 
 
 def fetch_file(
@@ -40,6 +51,7 @@ def fetch_file(
 ) -> None:
     """Fetch an object into its file, in place of an older one. `check` is called often, and raises to stop.
 
+    A file that somebody has dropped under the name meanwhile stays, and nothing is noted.
     Raises OSError for the folder, Deferred without space, and the errors of `clouds`.
     """
     check_space_for(folder, stored.size, "the spool folder")
@@ -54,12 +66,16 @@ def fetch_file(
                 _write_pieces(cloud, place.bucket, stored, file.write, check)
                 file.flush()
                 os.fsync(opened)
-                noted = Noted(stored.etag, stored.size, identity_of(os.fstat(opened)), is_placed=False)
-                notes.put(name, noted)
+                new = identity_of(os.fstat(opened))
+        old, before = file_identity(descriptor, name), notes.known.get(name)
+        if old and not (before and before.is_ours(old)):
+            return
+        noted = Noted(stored.etag, stored.size, new, is_placed=False, replaces=old)
+        notes.put(name, noted)
         with failpoints.effect("place a fetched file"):
             os.rename(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
             os.fsync(descriptor)
-        notes.put(name, replace(noted, is_placed=True))
+        notes.put(name, replace(noted, is_placed=True, replaces=None))
     finally:
         with suppress(OSError):
             os.unlink(temporary, dir_fd=descriptor)

@@ -50,6 +50,8 @@ FAULTS: Mapping[str, Fault] = {
     "put-503-every": Fault("one upload of so many is answered with 503 SlowDown", UPLOADS, 3),
     "reset-in-body": Fault("the connection is reset in the middle of an upload"),
     "delete-500": Fault("a deletion of an object is answered with 500 InternalError, and it stays"),
+    "get-forbidden": Fault("a download is refused, because the object is closed to our account"),
+    "empty-list": Fault("a list of a bucket has no objects in it"),
     "wrong-etag": Fault("an upload is kept, and answered with the ETag of something else"),
     "lost-answer": Fault("RegisterImage is carried out, and the connection reset without an answer"),
     "lost-launch": Fault("RunInstances is carried out, and the connection reset without an answer"),

@@ -14,7 +14,7 @@ from uecwatchd.sandbox.backend import Backend
 from uecwatchd.sandbox.ec2 import actions as ec2
 from uecwatchd.sandbox.errors import ApiError
 from uecwatchd.sandbox.http.connection import ConnectionDropped
-from uecwatchd.sandbox.http.fault_injection import InjectedError, drop_answer, fail_change, falsify_etag
+from uecwatchd.sandbox.http.fault_injection import InjectedError, drop_answer, fail_request, falsify_etag
 from uecwatchd.sandbox.http.head import RequestHead, read_head, read_pairs
 from uecwatchd.sandbox.http.replay import ReplayCache
 from uecwatchd.sandbox.http.responses import XML, write_ec2_refusal, write_s3_error
@@ -183,7 +183,7 @@ class Router:
             signature = s3.authenticate(self.backend, head)
             if rules.s3.replay_refused:
                 self._remember_signature(head, {})
-            fail_change(faults, action, incoming.request)
+            fail_request(faults, action, incoming.request)
             response = s3.answer(self.backend, incoming.request, head, signature, bucket=bucket, key=key)
             fault = falsify_etag(faults, action, response)
         except FAILURES as error:

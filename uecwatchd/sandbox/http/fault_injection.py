@@ -14,7 +14,9 @@ REFUSALS = {
     "put-503": "SlowDown",
     "put-503-every": "SlowDown",
     "delete-500": "InternalError",
+    "get-forbidden": "AccessDenied",
 }
+OF_OBJECTS = {"DeleteObject": "delete-500", "GetObject": "get-forbidden"}
 OF_UPLOADS = ("put-500", "put-503", "put-503-every")
 
 
@@ -26,13 +28,14 @@ class InjectedError(ApiError):
         self.fault = fault
 
 
-def fail_change(faults: Faults, action: str, request: Request) -> None:
-    """Let an armed fault strike an upload or a deletion: the sender is known, and nothing has changed yet.
+def fail_request(faults: Faults, action: str, request: Request) -> None:
+    """Let an armed fault strike a request about an object: the sender is known, and nothing has changed yet.
 
     Raises `InjectedError` or `ConnectionDropped`: when a fault strikes.
     """
-    if action == "DeleteObject" and faults.strikes("delete-500"):
-        raise InjectedError("delete-500")
+    of_object = OF_OBJECTS.get(action)
+    if of_object and faults.strikes(of_object):
+        raise InjectedError(of_object)
     if action != "PutObject":
         return
     for name in OF_UPLOADS:

@@ -75,9 +75,8 @@ def list_objects(backend: Backend, request: S3Request) -> Response:
         or query.get("list-type", "2") != "2"
     ):
         raise ApiError("InvalidArgument", "max-keys must be a number, encoding-type url, list-type 2")
-    objects = {
-        stored.key: stored for stored in backend.store.objects(own_bucket(backend, request.bucket).name)
-    }
+    stored = backend.store.objects(own_bucket(backend, request.bucket).name)
+    objects = {} if backend.faults.strikes("empty-list") else {one.key: one for one in stored}
     prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
     page = cut_page(
         objects, prefix=prefix, delimiter=delimiter, after=after, limit=min(int(limit), PAGE_LIMIT)
