@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from uecwatchd.mirror.plan import FileIdentity, MirrorPlan, MirrorSides, Noted, names_of, plan_mirror
@@ -22,6 +22,12 @@ def noted(etag: str = "e1", size: int = 1, *, is_placed: bool = True) -> Noted:
 
 
 HERE = noted().file
+OLD = FileIdentity(2, 2, 2)
+
+
+def replacing() -> Noted:
+    """Return the note of a process that was killed before its new file took the place of an old one."""
+    return replace(noted(is_placed=False), replaces=OLD)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +46,12 @@ HERE = noted().file
         (None, NOBODYS, None, MirrorPlan()),
         (stored("a"), HERE, noted(is_placed=False), MirrorPlan(confirm=("a",))),
         (stored("a"), None, noted(is_placed=False), MirrorPlan(fetch=("a",))),
+        (stored("a"), OLD, replacing(), MirrorPlan(fetch=("a",))),
+        (stored("a", "e2"), OLD, replacing(), MirrorPlan(fetch=("a",))),
+        (stored("a"), HERE, replacing(), MirrorPlan(confirm=("a",))),
+        (stored("a"), NOBODYS, replacing(), MirrorPlan(foreign=("a",))),
+        (None, OLD, replacing(), MirrorPlan(remove_files=("a",))),
+        (stored("a"), NOBODYS, noted(is_placed=False), MirrorPlan(foreign=("a",))),
     ],
 )
 def test_each_state_of_a_dropped_file_has_its_action(
@@ -117,6 +129,7 @@ class World:
     notes: dict[str, Noted] = field(default_factory=dict)
     clock: int = 0
     processed: set[str] = field(default_factory=set)  # etags of objects whose file was in the folder
+    contents: dict[FileIdentity, str] = field(default_factory=dict)  # etags of fetched files
 
     def identity(self) -> FileIdentity:
         self.clock += 1
@@ -134,7 +147,9 @@ class World:
         def note(name: str, value: Noted | None) -> Any:
             return lambda: self.notes.pop(name, None) if value is None else self.notes.update({name: value})
 
-        made: list[list[Any]] = [[note(n, replace(self.notes[n], is_placed=True))] for n in plan.confirm]
+        made: list[list[Any]] = [
+            [note(n, replace(self.notes[n], is_placed=True, replaces=None))] for n in plan.confirm
+        ]
         made += [[lambda n=n: self.files.pop(n), note(n, None)] for n in plan.remove_files]
         made += [[lambda n=n: self.remove_object(n), note(n, None)] for n in plan.remove_objects]
         made += [[note(n, None)] for n in plan.forget]
@@ -144,14 +159,15 @@ class World:
             made[-1].append(note(name, Noted(etag, 1, self.files[name])))
         for name in plan.fetch:
             there, new = self.objects[name], self.identity()
-            first = Noted(there.etag, there.size, new, is_placed=False)
+            first = Noted(there.etag, there.size, new, is_placed=False, replaces=self.files.get(name))
             placed = [note(name, first), lambda n=name, i=new, e=there.etag: self.place(n, i, e)]
-            made.append([*placed, note(name, replace(first, is_placed=True))])
+            made.append([*placed, note(name, replace(first, is_placed=True, replaces=None))])
         return made
 
     def place(self, name: str, identity: FileIdentity, etag: str) -> None:
         self.files[name] = identity
         self.processed.add(etag)
+        self.contents[identity] = etag
 
     def remove_object(self, name: str) -> None:
         etag = self.objects.pop(name).etag
@@ -168,7 +184,11 @@ EVENTS = st.lists(
 )
 
 
+UPDATE_KILLED = [("put", "a", 0), ("look", "a", 6), ("put", "a", 0), ("look", "a", 1)]
+
+
 @given(events=EVENTS, leave=st.booleans())
+@example(events=UPDATE_KILLED, leave=False)
 def test_after_any_history_both_sides_agree_and_no_unseen_object_is_removed(
     *, events: list[tuple[str, str, int]], leave: bool
 ) -> None:
@@ -194,3 +214,6 @@ def test_after_any_history_both_sides_agree_and_no_unseen_object_is_removed(
     assert plan == MirrorPlan(foreign=plan.foreign), "a look changes nothing any more"
     for name in plan.foreign:
         assert world.files[name] == own[name], "only what somebody has put here is in the way"
+    for name in world.objects.keys() & world.files.keys():
+        content = world.contents.get(world.files[name], world.objects[name].etag)
+        assert content == world.objects[name].etag or name.endswith(".emi"), "an update is missing"
