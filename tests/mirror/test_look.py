@@ -325,3 +325,16 @@ def test_what_is_no_file_of_notes_is_refused_and_nothing_stays_open(
     with pytest.raises(NotPermitted, match="the notes about the bucket were not made by the service"):
         look(drops)
     assert len(list(OPEN_FILES.iterdir())) == before
+
+
+def test_a_result_whose_name_the_cloud_refuses_keeps_nothing_else_from_its_way(drops: DropBucket) -> None:
+    results = ("a\nb.emi", "karmic.emi")
+    for name in results:
+        (drops.host.spool / name).write_text("emi-1")
+    drops.put("lucid.img", DATA)
+    seen = look(drops)
+    assert "control characters" in str(seen.failures[results[0]])
+    assert (seen.fetched, list(seen.failures)) == (["lucid.img"], [results[0]])
+    assert drops.read("karmic.emi") == b"emi-1"
+    (drops.host.spool / results[0]).unlink()
+    assert look(drops).failures == {}

@@ -14,7 +14,7 @@ from pathlib import Path
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.errors.source_table import SOURCE_ROWS
 from uecwatchd.clouds.objects import list_objects, remove_object
-from uecwatchd.errors import Stopped, UecError
+from uecwatchd.errors import Rejected, Stopped, UecError
 from uecwatchd.intake.spool.ignored import ignored_by
 from uecwatchd.intake.spool.output_files import is_foreign, is_output
 from uecwatchd.intake.spool.safe_open import folder_descriptor
@@ -68,7 +68,7 @@ class Mirror:
         self._pool = ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch")
         self._running: dict[str, Future[None]] = {}
         self._retry_at: dict[str, float] = {}
-        self.failures: dict[str, UecError] = {}  #: of objects that could not be fetched, by name
+        self.failures: dict[str, UecError] = {}  #: of what could not be fetched or sent, by name
 
     def close(self) -> None:
         """End the threads. What they fetch must have been stopped by `check`."""
@@ -90,12 +90,10 @@ class Mirror:
             for name in plan.confirm:
                 notes.put(name, replace(notes.known[name], is_placed=True, replaces=None))
             self._remove(cloud, notes, plan)
-            for name in plan.send:
-                self._check()
-                send_result(cloud, place, name, notes)
+            refused = self._send(cloud, notes, plan)
         self._collect()
         wanted = {*plan.fetch, *fetched_now.intersection(objects)}
-        self.failures = {name: error for name, error in self.failures.items() if name in wanted}
+        self.failures = refused | {name: error for name, error in self.failures.items() if name in wanted}
         self._fetch(cloud, {name: objects[name] for name in plan.fetch})
         return MirrorLook(plan.foreign, others, tuple(self._running))
 
@@ -141,6 +139,17 @@ class Mirror:
                 notes.put(name, None)
         for name in plan.forget:
             notes.put(name, None)
+
+    def _send(self, cloud: Cloud, notes: MirrorNotes, plan: MirrorPlan) -> dict[str, UecError]:
+        """Send results. Return the errors of those that the cloud refuses, for example because of a name."""
+        refused: dict[str, UecError] = {}
+        for name in plan.send:
+            self._check()
+            try:
+                send_result(cloud, self._mirrored.place, name, notes)
+            except Rejected as error:
+                refused[name] = error
+        return refused
 
     def _fetch(self, cloud: Cloud, wanted: Mapping[str, StoredObject]) -> None:
         """Begin to fetch, as many as may be fetched at once; one that has failed after a pause only."""
