@@ -20,6 +20,8 @@ from tests.support.postgres import DatabaseServer
 from tests.support.waiting import until
 from uecwatchd.demo.material import RealSet
 
+pytestmark = pytest.mark.exhaustive
+
 BUCKET = "uec-images"
 SETTLED = "UPDATE claims SET settled_at = clock_timestamp()"
 

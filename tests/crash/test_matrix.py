@@ -19,6 +19,8 @@ import pytest
 
 from tests.crash.conftest import DATABASE, KILLED, Killer, Scene
 
+pytestmark = pytest.mark.exhaustive
+
 # The cases are dealt to a few tests, which two workers can run at once.
 SHARES = 4
 # Gaps that share a set: a run that is taken up again costs as much as a whole one.
@@ -61,7 +63,7 @@ class Clean:
     puts: Counter[str]
 
 
-@pytest.fixture(scope="module", params=["file", pytest.param("database", marks=pytest.mark.exhaustive)])
+@pytest.fixture(scope="module", params=["file", "database"])
 def scene(scene: Scene, request: pytest.FixtureRequest) -> Iterator[Scene]:
     """The same host with its ledger in a file, and in a database."""
     if request.param == "file":

@@ -96,7 +96,7 @@ def test_orphans_stay_while_the_service_of_another_host_runs(member: MakeHost, s
     with daemon_process(a) as process:
         wait_for_line(process, "Watching")
         _, talk = b.ask("orphans", "--remove", "--yes", code=75)
-    assert "orphans: uecwatchd runs on a" in talk
+    assert "orphans: the service runs on a" in talk
     assert image in b.cloud.images
 
 

@@ -144,7 +144,7 @@ def _check_other_hosts(verb: ImageVerb) -> None:
     """Raise Deferred if the daemon of another host with the same ledger runs."""
     if running := [one.host for one in verb.ledger.sessions.hosts() if one.is_open]:
         raise Deferred(
-            f"orphans: uecwatchd runs on {', '.join(running)}",
+            f"orphans: the service runs on {', '.join(running)}",
             "a set that it works on may take any of them at any moment",
             "Stop it there, and start it afterwards.",
         )
