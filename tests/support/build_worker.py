@@ -31,11 +31,16 @@ class HandWorker:
         self._disk = disk
 
     def next_request(self) -> BuildRequest:
-        """Wait for a request, and take it out of the queue."""
-        until(lambda: queued_builds(self._builds), "a build request")
-        key = queued_builds(self._builds)[0]
+        """Wait for a request that is not withdrawn, and take it out of the queue."""
+        until(self._wanted, "a build request")
+        key = self._wanted()[0]
         (self._builds / "queue" / key).unlink()
         return read_request(self._builds, key)
+
+    def _wanted(self) -> list[str]:
+        """Return the queue without the builds that are withdrawn, or removed already."""
+        there = (key for key in queued_builds(self._builds) if (self._builds / key).exists())
+        return [key for key in there if not is_withdrawn(self._builds, key)]
 
     def run(self, key: str, *lines: str) -> None:
         """Say that an installation runs, and has written these lines."""
