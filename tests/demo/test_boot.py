@@ -18,6 +18,8 @@ from uecwatchd.clouds.download import download_bundle
 from uecwatchd.config.load import load
 from uecwatchd.demo import material
 
+pytestmark = pytest.mark.exhaustive
+
 Boot = Callable[[Path, Path, Path], str]
 BOOT_SECONDS = 120  # 3 s on two idle cores; other tests may hold them
 

@@ -14,6 +14,8 @@ from tests.support.host import Host
 from uecwatchd.demo.material import USERSPACE_LINE, RealSet
 from uecwatchd.sandbox.server import Sandbox
 
+pytestmark = pytest.mark.exhaustive
+
 # 3 s on two idle cores; other tests may hold them.
 BOOT_SECONDS = 120
 

@@ -17,6 +17,8 @@ from tests.support.sizes import MIB
 from uecwatchd.install.cpio import cpio
 from uecwatchd.sandbox.server import Sandbox
 
+pytestmark = pytest.mark.exhaustive
+
 EX_DATAERR = 65
 VERSION = "6.1.0-9-amd64"
 KERNEL, RAMDISK = bzimage(VERSION), b"070701" + bytes(3000)

@@ -28,6 +28,8 @@ from uecwatchd.sandbox.router import RecordedRequest
 from uecwatchd.sandbox.server import Sandbox
 from uecwatchd.sandbox.state.registry import RegisteredImage
 
+pytestmark = pytest.mark.exhaustive
+
 SYSLINUX = Path("/usr/lib/syslinux")
 PACKAGES = {"mke2fs": "e2fsprogs", "mkfs.fat": "dosfstools", "mkntfs": "ntfs-3g"}
 

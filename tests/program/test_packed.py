@@ -18,6 +18,8 @@ from uecwatchd.delivery.verify import verify
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 
+pytestmark = pytest.mark.exhaustive
+
 EX_DATAERR = 65
 # Shell commands that read `disk` and write the file of that name.
 COMMANDS = {

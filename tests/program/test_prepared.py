@@ -25,6 +25,8 @@ from uecwatchd.delivery.verify import verify
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 
+pytestmark = pytest.mark.exhaustive
+
 GUEST: dict[str, Content] = {
     "usr/lib/systemd/systemd": "",
     "usr/lib/systemd/system/serial-getty@.service": "",

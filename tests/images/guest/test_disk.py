@@ -42,6 +42,8 @@ from uecwatchd.images.guest.tree import GuestTree
 from uecwatchd.images.guest.volumes import UnreadableVolume, VolumeReader
 from uecwatchd.images.guest.windows import find_windows
 
+pytestmark = pytest.mark.exhaustive
+
 SYSTEM: dict[str, Content] = {
     "bin": Link("usr/bin"),
     "usr/bin/sh": Path("/bin/sh").read_bytes(),

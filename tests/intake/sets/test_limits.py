@@ -5,6 +5,8 @@ import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tests.support.sizes import MIB
 from tests.support.spool_files import ALICE, BOB, dropped, flood, image
 from uecwatchd.errors import UecError
@@ -14,6 +16,8 @@ from uecwatchd.intake.sets.records import FolderUsers, Rules
 from uecwatchd.intake.sidecar import Sidecar
 from uecwatchd.intake.spool import scan
 from uecwatchd.types import FileStamp
+
+pytestmark = pytest.mark.exhaustive
 
 RULES = Rules(1.0, Sidecar(), {"default": frozenset()}, {"default": frozenset()}, frozenset({"default"}))
 
