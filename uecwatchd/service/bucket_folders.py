@@ -14,8 +14,8 @@ from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.config.records import SpoolSettings
 from uecwatchd.errors import Stopped, UecError
 from uecwatchd.mirror.look import Mirror, MirroredFolder, MirrorLook
-from uecwatchd.service.conditions import Conditions
-from uecwatchd.system.signals import GRACE_SECONDS, Stop
+from uecwatchd.service.service_context import Shared
+from uecwatchd.system.signals import GRACE_SECONDS
 
 # A list of a thousand objects is one small request.
 LOOK_SECONDS = 10.0
@@ -27,11 +27,9 @@ MOST_NAMED = 3
 class BucketFolders:
     """The folders with a bucket, and their threads. Belongs to the service's loop."""
 
-    def __init__(
-        self, settings: SpoolSettings, *, clouds: CloudAccess, conditions: Conditions, stopping: Stop
-    ) -> None:
-        self._conditions = conditions
-        self._stopping = stopping
+    def __init__(self, settings: SpoolSettings, shared: Shared, clouds: CloudAccess) -> None:
+        self._conditions = shared.conditions
+        self._stopping = shared.signals.stopping
         self._ended = threading.Event()
         self._threads: list[threading.Thread] = []
         self.troubles: dict[Path, UecError] = {}  #: errors of the last looks of `look_now`

@@ -79,14 +79,15 @@ class Service:
         )
         self._reaper = reaper_of(self._shared, self._tools)
         self._messages = Messages(settings.notify, self._shared)
-        self._buckets = BucketFolders(
-            settings.spool, clouds=clouds, conditions=conditions, stopping=signals.stopping
-        )
-        self._spooler = Spooler(
+        self._buckets = BucketFolders(settings.spool, self._shared, clouds)
+        self._spooler = self._make_spooler(settings)
+
+    def _make_spooler(self, settings: Settings) -> Spooler:
+        return Spooler(
             settings,
-            states=SetStates(ledger),
+            states=SetStates(self._shared.ledger),
             tools=self._tools,
-            conditions=conditions,
+            conditions=self._shared.conditions,
             ended=self._shared.signals.wake.set,
             progressed=self._heartbeat.progressed,
             announce=self._messages.tell,
@@ -162,17 +163,7 @@ class Service:
                 conditions=self._shared.conditions,
                 monotonic=self._shared.clocks.monotonic,
             )
-            loop = Loop(
-                self._shared,
-                conditions=self._shared.conditions,
-                spooler=self._spooler,
-                watch=watch,
-                probes=self._probes,
-                reaper=self._reaper,
-                heartbeat=self._heartbeat,
-                announce=self._announce,
-                overviews=overviews,
-            )
+            loop = self._make_loop(watch, overviews)
             self._announce()  # before a scan can change what an earlier process has left
             self._messages.start()
             self._buckets.start()
@@ -188,6 +179,19 @@ class Service:
                 self._buckets.close()
                 self._reaper.close()
                 self._messages.close()
+
+    def _make_loop(self, watch: FolderWatch, overviews: Overviews) -> Loop:
+        return Loop(
+            self._shared,
+            conditions=self._shared.conditions,
+            spooler=self._spooler,
+            watch=watch,
+            probes=self._probes,
+            reaper=self._reaper,
+            heartbeat=self._heartbeat,
+            announce=self._announce,
+            overviews=overviews,
+        )
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[Overviews]:

@@ -96,7 +96,7 @@ def _missing(cloud: Cloud, bucket: str, number: int) -> Finding:
 
 def _rights(cloud: Cloud, bucket: str) -> Finding:
     try:
-        _put_and_remove(cloud, bucket)
+        put_and_remove(cloud, bucket, KEY_PREFIX)
     except UecError as error:
         return bad(error, cloud.name)
     about_acl = ""
@@ -108,11 +108,11 @@ def _rights(cloud: Cloud, bucket: str) -> Finding:
     )
 
 
-def _put_and_remove(cloud: Cloud, bucket: str) -> None:
+def put_and_remove(cloud: Cloud, bucket: str, prefix: str, *, is_for_cloud: bool = True) -> None:
     """Store and delete an object. Both are tried in any case; the first failure is raised."""
-    key, stored = KEY_PREFIX + secrets.token_hex(8), False
+    key, stored = prefix + secrets.token_hex(8), False
     try:
-        put_object(cloud, bucket, key, CONTENT)
+        put_object(cloud, bucket, key, CONTENT, is_for_cloud=is_for_cloud)
         stored = True
     finally:
         with nullcontext() if stored else suppress(UecError):

@@ -5,7 +5,7 @@ right to write cannot be known in another way. After a failure, the other checks
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from datetime import datetime
 
@@ -45,13 +45,7 @@ def examine(
     if unit:
         yield from examine_unit(unit, wanted)
     yield from examine_configuration(settings)
-    bucket = None
-    try:
-        bucket = read_defaults(settings.defaults).bucket
-        check_bucket_name(bucket, from_config=True)
-    except UecError as error:
-        yield bad(error)
-        bucket = None
+    bucket = yield from _examine_default_bucket(settings)
     yield from _examine_spool(settings, unit)
     state = examine_state(settings, made=bool(unit and makes(unit, settings.state.dir)))
     yield from _in_words(str(settings.state.dir), state)
@@ -73,6 +67,17 @@ def examine(
             sealed=sealed,
         )
         yield from _in_words(f"cloud {cloud.name}", found)
+
+
+def _examine_default_bucket(settings: Settings) -> Generator[Finding, None, str | None]:
+    """Check the name of the bucket for sets that name none, and return it; None if it is wrong."""
+    try:
+        bucket = read_defaults(settings.defaults).bucket
+        check_bucket_name(bucket, from_config=True)
+    except UecError as error:
+        yield bad(error)
+        return None
+    return bucket
 
 
 def _examine_spool(settings: Settings, unit: Unit | None) -> Iterator[Finding]:

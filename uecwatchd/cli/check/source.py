@@ -1,15 +1,13 @@
 """Checks that a spool folder can be filled from its bucket."""
 
-import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext, suppress
 from itertools import islice
 
-from uecwatchd.cli.check.bucket import CONTENT, KEY_PREFIX
+from uecwatchd.cli.check.bucket import KEY_PREFIX, put_and_remove
 from uecwatchd.cli.check.finding import Finding, bad
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.errors.source_table import SOURCE_ROWS
-from uecwatchd.clouds.objects import PAGE_KEYS, list_objects, put_object, remove_object
+from uecwatchd.clouds.objects import PAGE_KEYS, list_objects
 from uecwatchd.errors import UecError
 from uecwatchd.types import BucketPlace
 
@@ -20,21 +18,11 @@ def examine_sources(cloud: Cloud, places: Iterable[BucketPlace]) -> Iterator[Fin
         try:
             listed = list_objects(cloud, place.bucket, place.prefix, first=SOURCE_ROWS)
             number = sum(1 for _ in islice(listed, PAGE_KEYS))
-            _put_and_remove(cloud, place)
+            # Under a name that is not fetched.
+            put_and_remove(cloud, place.bucket, f"{place.prefix}.{KEY_PREFIX}", is_for_cloud=False)
         except UecError as error:
             yield bad(error, cloud.name)
         else:
             objects = f"{PAGE_KEYS} objects or more" if number == PAGE_KEYS else f"objects: {number}"
             what = f"cloud {cloud.name}: {place} can be listed ({objects}), and takes and deletes results"
             yield Finding("ok", what)
-
-
-def _put_and_remove(cloud: Cloud, place: BucketPlace) -> None:
-    """Store and delete an object with a name that is not fetched. The first failure is raised."""
-    key, stored = f"{place.prefix}.{KEY_PREFIX}{secrets.token_hex(8)}", False
-    try:
-        put_object(cloud, place.bucket, key, CONTENT, is_for_cloud=False)
-        stored = True
-    finally:
-        with nullcontext() if stored else suppress(UecError):
-            remove_object(cloud, place.bucket, key)
