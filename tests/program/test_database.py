@@ -107,6 +107,7 @@ def test_a_database_that_crashes_in_the_middle_of_the_work_loses_no_set(
                 until((fleet_host.spool / f"{name}.emi").exists, name, detail=lambda: said(listener))
         assert {one.state for one in book.history.attempts()} == {"done"}
     assert said(listener).count("cannot connect to it") == 1
+    assert said(listener).count("The ledger can be used again") == 1
     assert sorted(image.type for image in fleet_host.cloud.images) == ["kernel", "machine", "ramdisk"]
     data, _ = fleet_host.ask("status", "--json")
     assert [one["state"] for one in json.loads(data)] == ["done", "done"]

@@ -6,9 +6,10 @@ from pathlib import Path
 from tests.support.listener import Recorder
 from uecwatchd.errors import Deferred, Halted, Rejected
 from uecwatchd.events import Kind
+from uecwatchd.ledger.api import LedgerAway
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.service.cloud_reports import CloudReports
-from uecwatchd.service.conditions import Conditions, reported_part
+from uecwatchd.service.conditions import OUTAGE, Conditions, reported_part
 
 SLOW = ("slow", "/srv/images")
 
@@ -49,6 +50,16 @@ def test_of_one_topic_all_but_some_are_forgotten(listener: Recorder) -> None:
         conditions.set(key, "it is no image")
     conditions.clear_others(("left out", "/srv"), keys[:1])
     assert [conditions.lasts(key) for key in keys] == [True, False, True]
+
+
+def test_an_outage_of_the_ledger_is_told_once_whoever_meets_it(listener: Recorder) -> None:
+    conditions = Conditions(listener)
+    for reason in ("the database system is shutting down", "connection refused", "it is starting up"):
+        for folder in ("/srv/a", "/srv/b"):
+            conditions.set_error(("folder", folder), LedgerAway("database fleet", reason, "Wait."))
+    assert len(listener.events) == 1
+    assert not conditions.clear(("folder", "/srv/a"))
+    assert conditions.clear(OUTAGE)
 
 
 def test_an_error_is_reported_once_until_the_thing_is_done(listener: Recorder) -> None:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Fields, Kind, Level, Listener, error_event
+from uecwatchd.ledger.api import LedgerAway
 from uecwatchd.system.internal_errors import RepeatedWork, as_internal_error
 
 # Suspensions of a cloud in a row that are reported. More would fill the journal with one that comes and goes.
@@ -21,6 +22,7 @@ FAULT = "fault"  # the topic of work that is repeated and fails
 
 # A topic, then what the condition is about: `("slow", "/srv/images")`.
 Key = tuple[str, ...]
+OUTAGE: Key = ("ledger",)  # that of the ledger, for all that meet it
 
 
 class Conditions:
@@ -56,8 +58,13 @@ class Conditions:
         return reported
 
     def set_error(self, key: Key, error: UecError) -> None:
-        """Note that an error lasts, and tell it if it is another one than before."""
-        if self._begins(key, str(error)):
+        """Note that an error lasts, and tell it if it is another one than before.
+
+        If the ledger is away, each folder and thread finds that out, with one reason after the other: a
+        database shuts down, refuses, and starts. That is one condition, and told once.
+        """
+        is_outage = isinstance(error, LedgerAway)
+        if self._begins(OUTAGE if is_outage else key, str(error), once=is_outage):
             self._listener.tell(error_event(error))
 
     def clear(self, key: Key) -> bool:

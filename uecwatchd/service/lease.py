@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 
 from uecwatchd.errors import Overtaken, UecError
 from uecwatchd.ledger.sessions import BEAT_SECONDS, Sessions
-from uecwatchd.service.conditions import Conditions
+from uecwatchd.service.conditions import OUTAGE, Conditions
 
 LEASE, DRAINED = ("lease",), ("drained",)
 BEGINS_NOTHING = "This host is drained: it begins nothing new until `uecwatchd drain --undo` ends that"
@@ -53,8 +53,7 @@ def _beat(
             except UecError as error:
                 conditions.set_error(LEASE, error)
             else:
-                if conditions.lasts(LEASE):
-                    conditions.clear(LEASE)
+                if conditions.clear(LEASE) or conditions.lasts(OUTAGE):
                     wake()
                 _tell_drained(sessions, conditions)
 

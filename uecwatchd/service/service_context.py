@@ -10,12 +10,13 @@ from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import Overtaken
+from uecwatchd.events import Event, Kind
 from uecwatchd.images.formats.open import DiskAccess
 from uecwatchd.ledger.api import Ledger, LedgerDamaged
 from uecwatchd.service.attempt import context
 from uecwatchd.service.boot_threads import BootThreads
 from uecwatchd.service.cloud_reports import CloudReports
-from uecwatchd.service.conditions import Conditions
+from uecwatchd.service.conditions import OUTAGE, Conditions
 from uecwatchd.service.interrupts import Interrupts
 from uecwatchd.service.policy import make_rules
 from uecwatchd.service.reporting import Reporting
@@ -56,7 +57,12 @@ class Shared:
     boot_threads: BootThreads = field(default_factory=BootThreads)
 
     def check_ledger(self) -> None:
-        """Raise LedgerDamaged or Overtaken if any thread has met it: only a new start helps."""
+        """Raise LedgerDamaged or Overtaken if any thread has met it: only a new start helps.
+
+        The end of an outage is told.
+        """
+        if not self.ledger.sessions.is_away and self.conditions.clear(OUTAGE):
+            self.reporting.listener.tell(Event(Kind.READY, "The ledger can be used again"))
         try:
             self.ledger.check()
         except (LedgerDamaged, Overtaken):
