@@ -64,8 +64,10 @@ def unit(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         machine.path(f"{SPOOL}/{name}.iso").write_bytes(iso.read_bytes())
         machine.shell(f"chown alice:uecdrop {SPOOL}/{name}.iso; chmod 640 {SPOOL}/{name}.iso")
     yield machine
+    # The spool folder is that of other modules, too: what lies there are sets that wait for a recipe.
     machine.shell(
         f"systemctl stop uecwatchd-build.path uecwatchd-build.service; rm {UNITS}/uecwatchd-build.*"
+        f" {SPOOL}/good.iso {SPOOL}/hang.iso"
     )
 
 
