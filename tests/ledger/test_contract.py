@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from tests.support.newer_tables import ADDING, bring_up_to_date
 from tests.support.postgres import DatabaseServer
 from tests.support.waiting import no_stop
 from uecwatchd.config.records import FleetSettings
@@ -71,7 +72,7 @@ BUNDLE = BundleRecord("near", "b", "i" * 64, "machine", A, "karmic-1", "planned"
 UNWRITABLE = "\ud800"  # no database takes half a character
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres", "tables of a newer version"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Ledger]]:
     """Opens the same ledger each time that it is called."""
     if request.param == "sqlite":
@@ -80,6 +81,8 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
     server: DatabaseServer = request.getfixturevalue("database_server")
     with server.database() as name:
         fleet = FleetSettings(SecretStr(server.dsn(name)))
+        if request.param != "postgres":
+            bring_up_to_date(fleet, tmp_path, ADDING)
         yield lambda: postgres.open_ledger(fleet, tmp_path)
 
 

@@ -12,10 +12,11 @@ import pytest
 from tests.ledger.test_sqlite import BUNDLE, RECORD
 from tests.support.clock import Clock
 from tests.support.fleet import Fleet
+from tests.support.newer_tables import ADDING, TAKING
 from tests.support.postgres import DatabaseServer
 from tests.support.waiting import no_stop, until
 from uecwatchd.errors import Deferred, Overtaken
-from uecwatchd.ledger.postgres_migrations import POSTGRES_MIGRATIONS
+from uecwatchd.ledger.postgres_migrations import SCHEMA
 from uecwatchd.ledger.sessions import LEASE_SECONDS, SETTLE_SECONDS
 from uecwatchd.ledger.sql_ledger import SqlLedger
 
@@ -260,20 +261,65 @@ def test_a_host_may_join_while_others_work(fleet: Fleet, hosts: tuple[SqlLedger,
         assert [one.host for one in hosts[0].sessions.hosts()] == ["a", "b", "c"]
 
 
-def test_a_new_version_waits_until_the_older_one_has_ended_everywhere(
+def test_a_new_version_that_only_adds_begins_beside_the_older_one(
+    fleet: Fleet, hosts: tuple[SqlLedger, SqlLedger], clock: Clock
+) -> None:
+    a, b = hosts
+    b.sessions.end()
+    fleet.upgrade("b", ADDING)
+    assert fleet.execute("SELECT version FROM ledger") == [(len(ADDING.steps),)]
+    with a.claim(KEY, check=no_stop):
+        a.put_set(RECORD)
+        a.put_bundle(BUNDLE)
+    a.sessions.beat()
+    assert a.sets() == (RECORD,)
+    a.sessions.end()
+    with closing(fleet.open("a", clock)) as again:  # also after a restart
+        again.sessions.begin()
+        assert again.sets() == (RECORD,)
+        assert again.bundle(BUNDLE.cloud, BUNDLE.identity) == BUNDLE
+    assert fleet.execute("SELECT later FROM sets") == [("x",)]
+
+
+def test_a_new_version_that_takes_away_waits_until_the_older_one_has_ended_everywhere(
     fleet: Fleet, hosts: tuple[SqlLedger, SqlLedger]
 ) -> None:
     a, b = hosts
     b.sessions.end()
-    fleet.execute("DROP INDEX sets_by_build")  # all that the last step makes
-    fleet.execute(f"UPDATE ledger SET version = {len(POSTGRES_MIGRATIONS) - 1}")  # noqa: S608 (a number)
     with pytest.raises(Deferred, match="uecwatchd of that version runs on a"):
-        fleet.open("b")
+        fleet.upgrade("b", TAKING)
     a.put_set(RECORD)  # nothing has changed for it
     assert a.sets() == (RECORD,)
     fleet.expire("a")  # it is dead, and not waited for
-    fleet.open("b").close()
-    assert fleet.execute("SELECT version FROM ledger") == [(len(POSTGRES_MIGRATIONS),)]
+    fleet.upgrade("b", TAKING)
+    assert fleet.execute("SELECT version FROM ledger") == [(len(TAKING.steps),)]
+    with pytest.raises(Overtaken):
+        a.put_set(RECORD)
+    with pytest.raises(Deferred, match="Install the newer uecwatchd here, too"):
+        fleet.open("a")
+
+
+def test_a_new_version_waits_for_hosts_from_before_there_were_versions_side_by_side(fleet: Fleet) -> None:
+    with closing(fleet.open("a")) as a:
+        a.sessions.begin()
+        fleet.execute("ALTER TABLE sessions DROP COLUMN steps; ALTER TABLE ledger DROP COLUMN least")
+        fleet.execute("UPDATE ledger SET version = 5")
+        with pytest.raises(Deferred, match="uecwatchd of that version runs on a"):
+            fleet.open("b")
+        fleet.expire("a")
+        fleet.open("b").close()
+    assert fleet.execute("SELECT version FROM ledger") == [(len(SCHEMA.steps),)]
+
+
+def test_a_change_of_the_tables_does_not_wait_long_behind_other_transactions(
+    fleet: Fleet, hosts: tuple[SqlLedger, SqlLedger]
+) -> None:
+    with fleet.connection() as other, other.transaction():
+        other.execute("SELECT * FROM sets")
+        with pytest.raises(Deferred, match="lock timeout"):
+            fleet.upgrade("b", ADDING)
+        hosts[0].put_set(RECORD)
+    fleet.upgrade("b", ADDING)
 
 
 def test_a_drained_host_knows_it_from_its_next_beat_on(

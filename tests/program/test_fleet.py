@@ -9,9 +9,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests.support.cloud_keys import with_keys
-from tests.support.daemon import daemon_process, wait_for_line
+from tests.support.daemon import daemon_process, stop_daemon, wait_for_line
 from tests.support.fleet import Fleet
 from tests.support.host import Host
+from tests.support.newer_tables import ADDING, TAKING
 from tests.support.postgres import DatabaseServer
 from tests.support.waiting import PATIENCE_SECONDS
 from uecwatchd.cli.schemas import read_schema
@@ -98,6 +99,27 @@ def test_orphans_stay_while_the_service_of_another_host_runs(member: MakeHost, s
         _, talk = b.ask("orphans", "--remove", "--yes", code=75)
     assert "orphans: the service runs on a" in talk
     assert image in b.cloud.images
+
+
+def test_a_host_of_an_older_version_works_beside_newer_ones_until_they_take_something_away(
+    fleet: Fleet, member: MakeHost, small_set: RealSet
+) -> None:
+    a = member("a")
+    a.drop_set(small_set)
+    with daemon_process(a) as process:
+        wait_for_line(process, "karmic is emi-")
+        fleet.upgrade("b", ADDING)
+        a.drop_set(small_set, "lucid")
+        wait_for_line(process, "lucid is emi-")
+        stop_daemon(process)
+    assert a.run("status").returncode == 0
+    fleet.upgrade("b", TAKING)
+    with daemon_process(a) as process:
+        line = wait_for_line(process, "Nothing is begun yet")
+        assert "Install the newer uecwatchd here, too" in line
+        assert process.poll() is None
+        stop_daemon(process)
+    assert a.run("status").returncode == 75
 
 
 def test_a_drained_host_begins_nothing_until_that_is_undone(member: MakeHost, small_set: RealSet) -> None:

@@ -4,11 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 from pydantic import SecretStr
 
+from tests.support.newer_tables import bring_up_to_date
 from tests.support.postgres import DatabaseServer
 from uecwatchd.config.records import FleetSettings
 from uecwatchd.ledger.postgres import open_ledger
+from uecwatchd.ledger.postgres_migrations import PostgresSchema
 from uecwatchd.ledger.sql_ledger import SqlLedger
 
 
@@ -28,6 +31,13 @@ class Fleet:
         settings = fleet_of(self.server, self.name, host)
         folder = self.folder / host
         return open_ledger(settings, folder, clock=clock) if clock else open_ledger(settings, folder)
+
+    def upgrade(self, host: str, schema: PostgresSchema) -> None:
+        """Migrate the database, as the service of another version does on a host."""
+        bring_up_to_date(fleet_of(self.server, self.name, host), self.folder / host, schema)
+
+    def connection(self) -> "psycopg.Connection":
+        return psycopg.connect(self.server.dsn(self.name), autocommit=True)
 
     def execute(self, statement: str) -> list[tuple]:
         return self.server.execute(statement, database=self.name)

@@ -7,7 +7,15 @@ and flags are BOOLEAN. The one row of `ledger` has the version.
 Several hosts may have one database. The tables in `TABLES_OF_HOSTS` have the rows of each host, by a column
 `host` that only they have. A host reads and changes its own rows through views of the same columns, with
 `own_` before the name of the table. Row-level security would do the same, but lets superusers through.
+
+Hosts of two versions work side by side. A step that only adds, such as a table, an index, or a column with a
+default, changes nothing for an older program: it names the columns that it writes, and skips what it does not
+know. What an older program needs is taken away by a later step, in a version of its own. That step raises
+`LEAST_STEPS`: it waits until no older service works, and from then on those say so and wait.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 # With the rest of their primary keys, unless these are numbers or tokens.
 TABLES_OF_HOSTS = {
@@ -176,7 +184,26 @@ POSTGRES_MIGRATIONS = (
     CREATE INDEX sets_by_build ON sets (host, split_part(split_part(build, '"key": "', 2), '"', 1))
         WHERE build IS NOT NULL;
     """,
+    # Versions side by side: how many steps a program has to know, and those of each host do.
+    """
+    ALTER TABLE ledger ADD COLUMN least BIGINT NOT NULL DEFAULT 0;
+    ALTER TABLE sessions ADD COLUMN steps BIGINT NOT NULL DEFAULT 0;
+    """,
 )
+
+# A program that knows fewer steps cannot use the tables any more.
+LEAST_STEPS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresSchema:
+    """The tables of one version of the program."""
+
+    steps: Sequence[str]
+    least: int  #: number of steps that another program has to know to use them, too
+
+
+SCHEMA = PostgresSchema(POSTGRES_MIGRATIONS, LEAST_STEPS)
 
 # After the steps, because a view has the columns that its table had when it was made.
 VIEWS = """

@@ -7,6 +7,7 @@ of that name would take them for removed, and two would register each set twice.
 import re
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
@@ -14,7 +15,13 @@ import psycopg
 from uecwatchd.errors import Deferred, Halted, NotPermitted
 from uecwatchd.ledger.postgres_connections import DatabasePlace, TimedConnection
 from uecwatchd.ledger.postgres_errors import translate_database_errors
-from uecwatchd.ledger.postgres_migrations import POSTGRES_MIGRATIONS, TABLES_OF_HOSTS, VIEWS
+from uecwatchd.ledger.postgres_migrations import (
+    POSTGRES_MIGRATIONS,
+    SCHEMA,
+    TABLES_OF_HOSTS,
+    VIEWS,
+    PostgresSchema,
+)
 from uecwatchd.system import failpoints
 
 # For the administrator, in psql.
@@ -32,6 +39,16 @@ TAKE_ROWS = """
 INSERT INTO hosts (host, home) VALUES ($1, $2) ON CONFLICT (host) DO UPDATE SET home = excluded.home
 """
 BURY = "UPDATE sessions SET ended = clock_timestamp() WHERE ended IS NULL AND lease_until < clock_timestamp()"
+COLUMNS_OF_SESSIONS = """
+SELECT attname FROM pg_attribute WHERE attrelid = to_regclass('sessions') AND attnum > 0 AND NOT attisdropped
+"""
+OTHERS = "SELECT host, steps FROM sessions WHERE ended IS NULL AND host <> $1 ORDER BY host"
+OTHERS_WITHOUT_STEPS = (
+    "SELECT host, 0 AS steps FROM sessions WHERE ended IS NULL AND host <> $1 ORDER BY host"
+)
+NOTE_VERSION = "INSERT INTO ledger (version, least) VALUES ($1, $2)"
+# A large table takes long. But other hosts wait behind a lock that is waited for.
+PATIENCE = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '5s'"
 PRESENT = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NOT NULL LIMIT 1"
 
 
@@ -44,8 +61,19 @@ def name_of_home(state: Path) -> str:
     return " ".join([socket.gethostname(), str(state), *([f"({machine})"] if machine else [])])
 
 
-def examine(connection: TimedConnection, place: DatabasePlace, *, home: str) -> int:
-    """Return the version of the tables, 0 if there are none yet; nothing is changed.
+@dataclass(frozen=True, slots=True)
+class FoundTables:
+    """The tables in a database, by the number of steps of their making; 0 if there are none."""
+
+    version: int = 0
+    least: int = 0  #: steps that a program has to know to use them
+    owner: str = ""  #: of the rows of this host
+
+
+def examine(
+    connection: TimedConnection, place: DatabasePlace, *, home: str, schema: PostgresSchema = SCHEMA
+) -> FoundTables:
+    """Return what the database has; nothing is changed.
 
     Raises NotPermitted or Halted if this host cannot use them, or Deferred.
     """
@@ -53,68 +81,70 @@ def examine(connection: TimedConnection, place: DatabasePlace, *, home: str) -> 
         _check_encoding(connection, place)
         # In this order: another process may be about to make them all.
         present = connection.execute(PRESENT, [list(TABLES)]).fetchone()
-        version, owner = _version_and_owner(connection, place)
-        if present and version == 0:
+        tables = _find_tables(connection, place)
+        if present and tables.version == 0:
             raise _other_program(place, f"it has a table {present['name']} and no version")
-        _check_ownership(place, version, owner, home=home)
-        if version == 0:
+        _check_usable(place, tables, home=home, schema=schema)
+        if tables.version == 0:
             _check_schema(connection, place)
         else:
-            _check_rights(connection, place, TABLES if version < len(POSTGRES_MIGRATIONS) else RELATIONS)
-    return version
+            _check_rights(connection, place, TABLES if tables.version < len(schema.steps) else RELATIONS)
+    return tables
 
 
-def prepare(connection: TimedConnection, place: DatabasePlace, *, home: str) -> None:
+def prepare(
+    connection: TimedConnection, place: DatabasePlace, *, home: str, schema: PostgresSchema = SCHEMA
+) -> None:
     """Make or migrate the tables, and give them to this host. Raises NotPermitted, Halted or Deferred."""
-    version = examine(connection, place, home=home)
+    tables = examine(connection, place, home=home, schema=schema)
     with translate_database_errors(place.words):
-        if version < len(POSTGRES_MIGRATIONS) or not _version_and_owner(connection, place)[1]:
-            _migrate(connection, place, home)
+        if tables.version < len(schema.steps) or not tables.owner:
+            _migrate(connection, place, home, schema)
 
 
 def is_readable(connection: TimedConnection, place: DatabasePlace, *, home: str) -> bool:
     """Return True if there is a ledger to be read, False if there is none yet. Raises as `prepare` does."""
-    version = examine(connection, place, home=home)
-    if version not in (0, len(POSTGRES_MIGRATIONS)):
-        raise _other_version(place, version)
-    return version > 0
+    tables = examine(connection, place, home=home)
+    if 0 < tables.version < len(SCHEMA.steps):
+        raise _older_version(place, tables.version)
+    return tables.version > 0
 
 
-def _version_and_owner(connection: TimedConnection, place: DatabasePlace) -> tuple[int, str]:
-    """Return the version of the tables, 0 if there are none, and the owner of the rows of this host."""
+def _find_tables(connection: TimedConnection, place: DatabasePlace) -> FoundTables:
     found = connection.execute("SELECT to_regclass('ledger') IS NOT NULL AS found").fetchone()
     if not found or not found["found"]:
-        return 0, ""
+        return FoundTables()
     try:
         row = connection.execute("SELECT * FROM ledger").fetchone()
     except psycopg.errors.InsufficientPrivilege as error:
         raise _lacking(place, "SELECT", "ledger") from error
     if row is None:
-        return 0, ""
+        return FoundTables()
     if "version" not in row:
         raise _other_program(place, "its table ledger has no version")
     if "home" in row:  # of the version that had one host
-        return int(row["version"]), str(row["home"])
+        return FoundTables(row["version"], owner=row["home"])
     owner = connection.execute("SELECT home FROM hosts WHERE host = $1", [place.host]).fetchone()
-    return int(row["version"]), str(owner["home"]) if owner else ""
+    least = row["least"] if "least" in row else row["version"]  # without it, one version alone reads them
+    return FoundTables(row["version"], least, owner["home"] if owner else "")
 
 
-def _migrate(connection: TimedConnection, place: DatabasePlace, home: str) -> None:
+def _migrate(connection: TimedConnection, place: DatabasePlace, home: str, schema: PostgresSchema) -> None:
     """Migrate in one transaction, so that other processes see the old or the new version."""
     # Until the connection ends. A lock within the transaction is too late: what it knows of tables is older.
     connection.execute("SELECT pg_advisory_lock($1)", [MIGRATION_LOCK])
     try:
         with failpoints.effect("bring the ledger up to date"), connection.transaction():
-            version, owner = _version_and_owner(connection, place)
-            _check_ownership(place, version, owner, home=home)  # another process may have been quicker
-            if version < len(POSTGRES_MIGRATIONS):
-                _check_nobody_works(connection, place)
-                connection.execute("SET LOCAL statement_timeout = 0")  # of large tables
-                for step in POSTGRES_MIGRATIONS[version:]:
+            tables = _find_tables(connection, place)
+            _check_usable(place, tables, home=home, schema=schema)  # another process may have been quicker
+            if tables.version < len(schema.steps):
+                _check_no_older_works(connection, place, schema)
+                connection.execute(PATIENCE.encode())
+                for step in schema.steps[tables.version :]:
                     connection.execute(step.encode())
                 connection.execute(VIEWS.encode())
                 connection.execute("DELETE FROM ledger")
-                connection.execute("INSERT INTO ledger VALUES ($1)", [len(POSTGRES_MIGRATIONS)])
+                connection.execute(NOTE_VERSION, [len(schema.steps), schema.least])
             connection.execute(TAKE_ROWS, [place.host, home])
     except psycopg.errors.InsufficientPrivilege as error:
         raise _may_not_create(place, str(error).splitlines()[0]) from error
@@ -122,15 +152,15 @@ def _migrate(connection: TimedConnection, place: DatabasePlace, home: str) -> No
         raise _other_program(place, str(error).splitlines()[0]) from error
 
 
-def _check_nobody_works(connection: TimedConnection, place: DatabasePlace) -> None:
-    """Check that no service of an older version runs on another host: it could not read the new tables."""
-    found = connection.execute("SELECT to_regclass('sessions') IS NOT NULL AS found").fetchone()
-    if not found or not found["found"]:
+def _check_no_older_works(connection: TimedConnection, place: DatabasePlace, schema: PostgresSchema) -> None:
+    """Check that no service on another host is too old to use the new tables."""
+    columns = {row["attname"] for row in connection.execute(COLUMNS_OF_SESSIONS).fetchall()}
+    if not columns:
         return
     # A host without a lease is not waited for. If it comes back, it begins again, and finds the new version.
     connection.execute(BURY)
-    query = "SELECT host FROM sessions WHERE ended IS NULL AND host <> $1 ORDER BY host"
-    if running := [row["host"] for row in connection.execute(query, [place.host])]:
+    rows = connection.execute(OTHERS if "steps" in columns else OTHERS_WITHOUT_STEPS, [place.host])
+    if running := [row["host"] for row in rows if row["steps"] < schema.least]:
         raise Deferred(
             f"{place.words}: its ledger is of an older version",
             f"uecwatchd of that version runs on {', '.join(running)}",
@@ -138,11 +168,11 @@ def _check_nobody_works(connection: TimedConnection, place: DatabasePlace) -> No
         )
 
 
-def _check_ownership(place: DatabasePlace, version: int, owner: str, *, home: str) -> None:
-    if version > len(POSTGRES_MIGRATIONS):
-        raise _other_version(place, version)
-    if owner not in ("", home):
-        raise _other_home(place, owner)
+def _check_usable(place: DatabasePlace, tables: FoundTables, *, home: str, schema: PostgresSchema) -> None:
+    if tables.version > len(schema.steps) < tables.least:
+        raise _newer_version(place, tables, schema)
+    if tables.owner not in ("", home):
+        raise _other_home(place, tables.owner)
 
 
 def _check_encoding(connection: TimedConnection, place: DatabasePlace) -> None:
@@ -191,11 +221,19 @@ def _may_not_create(place: DatabasePlace, why: str) -> NotPermitted:
     )
 
 
-def _other_version(place: DatabasePlace, version: int) -> Halted:
+def _newer_version(place: DatabasePlace, tables: FoundTables, schema: PostgresSchema) -> Deferred:
+    return Deferred(
+        f"{place.words}: its ledger is of version {tables.version}",
+        f"this uecwatchd knows {len(schema.steps)}, and at least {tables.least} is needed",
+        "Install the newer uecwatchd here, too. This host waits until then; never delete the ledger.",
+    )
+
+
+def _older_version(place: DatabasePlace, version: int) -> Halted:
     return Halted(
         f"{place.words}: its ledger is of version {version}",
-        f"this uecwatchd reads version {len(POSTGRES_MIGRATIONS)}",
-        "Start the newer uecwatchd once as the service's user; never delete the ledger to get around this.",
+        f"this uecwatchd reads version {len(SCHEMA.steps)}",
+        "Start the service of this version once: it brings the ledger up to date.",
     )
 
 

@@ -13,6 +13,7 @@ from psycopg.rows import DictRow
 from uecwatchd.errors import Deferred
 from uecwatchd.ledger.postgres_connections import DatabaseConnections, TimedConnection
 from uecwatchd.ledger.postgres_errors import RESUMES
+from uecwatchd.ledger.postgres_migrations import SCHEMA
 from uecwatchd.ledger.postgres_store import PostgresStore
 from uecwatchd.ledger.sessions import (
     LEASE_SECONDS,
@@ -33,7 +34,9 @@ END_EARLIER = (
     "DELETE FROM sessions WHERE host = $1 AND ended < clock_timestamp() - interval '30 days'",
 )
 DROP_SETTLED = "DELETE FROM claims WHERE session IS NULL AND settled_at < clock_timestamp()"
-BEGIN_SESSION = f"INSERT INTO sessions (host, version, lease_until) VALUES ($1, $2, {LEASE}) RETURNING id"  # noqa: S608
+BEGIN_SESSION = f"""
+INSERT INTO sessions (host, version, steps, lease_until) VALUES ($1, $2, $3, {LEASE}) RETURNING id
+"""  # noqa: S608
 RENEW = f"UPDATE sessions SET lease_until = {LEASE} WHERE id = $1 AND ended IS NULL RETURNING id"  # noqa: S608
 # A session that is in the middle of a transaction has locked its row. It is buried later.
 BURY = """
@@ -105,7 +108,7 @@ class PostgresSessions:
             for statement in END_EARLIER:
                 connection.execute(statement, [self._store.host])
             connection.execute(DROP_SETTLED)
-            values = [self._store.host, version("uecwatchd")]
+            values = [self._store.host, version("uecwatchd"), len(SCHEMA.steps)]
             row = connection.execute(BEGIN_SESSION, values).fetchone()
             self._read_drained(connection)
         self._store.session = row["id"] if row else None

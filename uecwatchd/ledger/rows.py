@@ -23,6 +23,7 @@ from uecwatchd.ledger.records import (
     TargetStatus,
 )
 from uecwatchd.ledger.sql_store import SqlTransaction, TableRow
+from uecwatchd.system.known_fields import make_known
 from uecwatchd.types import ContentDigest, FileStamp, Role, SetId, StoredObject
 
 OF_SET = "folder = ? AND name = ?"
@@ -111,7 +112,7 @@ def set_from(row: TableRow) -> SetRecord:
     values["error"] = _failure_from(json.loads(values["error"] or "null"))
     values["inspection"] = read_summary(values["inspection"]) if values["inspection"] else None
     values["build"] = _build_from(json.loads(values["build"])) if values["build"] else None
-    return SetRecord(**values)
+    return make_known(SetRecord, values)
 
 
 def maker_words(set_id: SetId, *, host: str) -> str:
@@ -135,7 +136,7 @@ def bundle_from(row: TableRow, *, host: str = "") -> BundleRecord:
     maker = values["made_for"].removeprefix(f"{host}:" if host else "")
     values["made_for"] = SetId.parse(maker) if maker else None
     flags = {name: bool(values[name]) for name in ("renewed", "on_trial")}
-    return BundleRecord(**{**values, **flags, "objects": objects})
+    return make_known(BundleRecord, {**values, **flags, "objects": objects})
 
 
 def leaving_row(file: LeavingFile) -> dict[str, object]:
@@ -148,7 +149,7 @@ def leaving_from(row: TableRow) -> LeavingFile:
 
 def request_from(row: TableRow) -> Request:
     values: dict[str, Any] = dict(row)
-    return Request(SetId(values.pop("folder"), values.pop("name")), **values)
+    return make_known(Request, {**values, "set_id": SetId(values["folder"], values["name"])})
 
 
 def progress_row(progress: ProgressRecord) -> dict[str, object]:
@@ -159,7 +160,7 @@ def progress_row(progress: ProgressRecord) -> dict[str, object]:
 
 def progress_from(row: TableRow) -> ProgressRecord:
     values = dict(row)
-    return ProgressRecord(SetId(values.pop("folder"), values.pop("name")), **values)
+    return make_known(ProgressRecord, {**values, "set_id": SetId(values["folder"], values["name"])})
 
 
 def _member_values(member: MemberRecord) -> dict[str, object]:
@@ -173,7 +174,7 @@ def _member_from(values: dict[str, Any]) -> MemberRecord:
     values["digest"] = ContentDigest.parse(text) if text else NOT_READ
     if values.get("prepared") is not None:
         values["prepared"] = tuple(values["prepared"])
-    return MemberRecord(**{**values, "stamp": FileStamp(*values["stamp"])})
+    return make_known(MemberRecord, {**values, "stamp": FileStamp(*values["stamp"])})
 
 
 def _target_from(values: dict[str, Any], roles: Sequence[Role]) -> TargetRecord:
@@ -183,28 +184,28 @@ def _target_from(values: dict[str, Any], roles: Sequence[Role]) -> TargetRecord:
     values["remarks"] = tuple(json.loads(values["remarks"]))
     values["status"] = _status_from(json.loads(values["status"])) if values["status"] else None
     flags = {name: bool(values[name]) for name in ("is_current", "is_required")}
-    return TargetRecord(**{**values, **flags, "images": ordered})
+    return make_known(TargetRecord, {**values, **flags, "images": ordered})
 
 
 def _status_from(values: dict[str, Any]) -> TargetStatus:
-    return TargetStatus(**{**values, "error": _failure_from(values["error"])})
+    return make_known(TargetStatus, {**values, "error": _failure_from(values["error"])})
 
 
 def _failure_from(values: dict[str, Any] | None) -> Failure | None:
-    return Failure(**{**values, "console": tuple(values.get("console", ()))}) if values else None
+    return make_known(Failure, {**values, "console": tuple(values.get("console", ()))}) if values else None
 
 
 def _build_from(values: dict[str, Any]) -> SetBuild:
     sources = (
         BuildSource(one["use"], one["name"], ContentDigest.parse(one["digest"])) for one in values["sources"]
     )
-    return SetBuild(**{**values, "sources": tuple(sources)})
+    return make_known(SetBuild, {**values, "sources": tuple(sources)})
 
 
 def _image_from(values: dict[str, Any]) -> TargetImage:
     given = json.loads(values["attributes"]) if values["attributes"] else None
-    attributes = AppliedAttributes(**{**given, "tags": tuple(given["tags"])}) if given else None
-    return TargetImage(**{**values, "attributes": attributes})
+    attributes = make_known(AppliedAttributes, {**given, "tags": tuple(given["tags"])}) if given else None
+    return make_known(TargetImage, {**values, "attributes": attributes})
 
 
 def replace_sets(connection: SqlTransaction, records: Sequence[SetRecord]) -> None:

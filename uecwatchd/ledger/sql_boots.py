@@ -5,6 +5,7 @@ from typing import Any
 
 from uecwatchd.ledger.boots import BootRecord
 from uecwatchd.ledger.sql_store import SqlStore, TableRow
+from uecwatchd.system.known_fields import make_known
 from uecwatchd.types import SetId
 
 
@@ -48,4 +49,4 @@ class SqlBoots:
 def _boot_from(row: TableRow) -> BootRecord:
     values: dict[str, Any] = dict(row)
     set_id = SetId(values.pop("folder"), values.pop("name"))
-    return BootRecord(**{**values, "set_id": set_id, "others": tuple(json.loads(values["others"]))})
+    return make_known(BootRecord, {**values, "set_id": set_id, "others": tuple(json.loads(values["others"]))})

@@ -22,6 +22,7 @@ from uecwatchd.ledger.history import (
 )
 from uecwatchd.ledger.rows import OF_SET, insert_into
 from uecwatchd.ledger.sql_store import SqlStore, TableRow
+from uecwatchd.system.known_fields import make_known
 from uecwatchd.types import SetId
 
 LIMITS: Mapping[str, tuple[int, int]] = {
@@ -177,15 +178,10 @@ def _attempt_row(attempt: AttemptRecord) -> dict[str, object]:
 
 def _attempt_from(row: TableRow) -> AttemptRecord:
     values: dict[str, Any] = dict(row)
-    del values["number"]
-    return AttemptRecord(
-        set_id=SetId(values.pop("folder"), values.pop("name")),
-        number=values.pop("attempt"),
-        stages=tuple(StageTime(*stage) for stage in json.loads(values.pop("stages"))),
-        ids=json.loads(values.pop("ids")),
-        request_ids=tuple(json.loads(values.pop("request_ids"))),
-        **values,
-    )
+    values["set_id"], values["number"] = SetId(values["folder"], values["name"]), values["attempt"]
+    values["stages"] = tuple(StageTime(*stage) for stage in json.loads(values["stages"]))
+    values["ids"], values["request_ids"] = json.loads(values["ids"]), tuple(json.loads(values["request_ids"]))
+    return make_known(AttemptRecord, values)
 
 
 def storable(text: str) -> str:

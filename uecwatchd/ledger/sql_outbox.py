@@ -7,6 +7,7 @@ from typing import Any
 from uecwatchd.ledger.outbox import Announced, Message
 from uecwatchd.ledger.rows import OF_SET, insert_into, replace_rows
 from uecwatchd.ledger.sql_store import SqlStore, TableRow
+from uecwatchd.system.known_fields import make_known
 from uecwatchd.types import SetId
 
 
@@ -71,4 +72,4 @@ def _message_row(message: Message) -> dict[str, object]:
 def _message_from(row: TableRow) -> Message:
     values: dict[str, Any] = dict(row)
     set_id = SetId(values.pop("folder"), values.pop("name"))
-    return Message(set_id=set_id, body=json.loads(values.pop("body")), **values)
+    return make_known(Message, {**values, "set_id": set_id, "body": json.loads(values["body"])})

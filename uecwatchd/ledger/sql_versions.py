@@ -9,6 +9,7 @@ from uecwatchd.config.retention import RetentionRule
 from uecwatchd.ledger.rows import OF_SET, replace_rows
 from uecwatchd.ledger.sql_store import SqlStore, TableRow
 from uecwatchd.ledger.versions import IN_CLOUD, MOST_GONE, VersionRecord, VersionState
+from uecwatchd.system.known_fields import make_known
 from uecwatchd.types import SetId
 
 NEWEST_FIRST = "published DESC, image_id"
@@ -90,5 +91,5 @@ def _version_from(row: TableRow) -> VersionRecord:
     values: dict[str, Any] = dict(row)
     set_id = SetId(values.pop("folder"), values.pop("name"))
     values["passed"] = bool(values["passed"])
-    values["retention"] = RetentionRule(**json.loads(values["retention"]))
-    return VersionRecord(set_id=set_id, **values)
+    values["retention"] = make_known(RetentionRule, json.loads(values["retention"]))
+    return make_known(VersionRecord, {**values, "set_id": set_id})

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
+from uecwatchd.system.known_fields import make_known
 from uecwatchd.types import Arch
 
 Severity = Literal["error", "warning", "note"]
@@ -70,6 +71,6 @@ def write_summary(summary: ImageSummary) -> str:
 def read_summary(text: str) -> ImageSummary:
     """Parse the output of `write_summary`. Raises ValueError, TypeError or KeyError for anything else."""
     values: dict[str, Any] = json.loads(text)
-    values["findings"] = tuple(ReadinessFinding(**finding) for finding in values["findings"])
+    values["findings"] = tuple(make_known(ReadinessFinding, finding) for finding in values["findings"])
     values["boots_by"], values["remarks"] = tuple(values["boots_by"]), tuple(values["remarks"])
-    return ImageSummary(**values)
+    return make_known(ImageSummary, values)
