@@ -19,6 +19,7 @@ from tests.support.host import Host
 from tests.support.postgres import DatabaseServer
 from tests.support.waiting import until
 from uecwatchd.demo.material import RealSet
+from uecwatchd.ledger.key_seal import FILE_NAME
 
 pytestmark = pytest.mark.exhaustive
 
@@ -91,6 +92,16 @@ def test_the_work_of_a_dead_host_is_taken_over(
     ended = b.run("once")
     assert ended.returncode == 0, ended.stderr
     assert a.run("once").returncode == 0
+    check_end(hosts)
+
+
+def test_an_upload_whose_keys_are_lost_begins_again(hosts: tuple[Host, Host], killer: Killer) -> None:
+    a, b = hosts
+    at = ("before put manifest", "after put manifest", 1)
+    assert killer.run(a, "once", at=at) == KILLED
+    (a.state / FILE_NAME).unlink()
+    assert a.run("once").returncode == 0
+    assert b.run("once").returncode == 0
     check_end(hosts)
 
 

@@ -151,11 +151,11 @@ def test_hosts_share_bundles_and_the_host_of_its_set_is_known(books: list[SqlLed
     made = one.put_bundle(replace(BUNDLE, made_for=RECORD.id))
     assert one.bundle(made.cloud, made.identity) == made
     found = other.bundle(made.cloud, made.identity)
-    assert found == replace(made, made_for=THERE)
+    assert found == replace(made, made_for=THERE, secret_key=None, secret_iv=None)
     assert one.unfinished("default", made_for=RECORD.id) == (made,)
     assert other.unfinished("default", made_for=RECORD.id) == ()
     other.put_bundle(found)
-    assert one.bundle(made.cloud, made.identity) == made
+    assert one.bundle(made.cloud, made.identity) == replace(found, made_for=RECORD.id)
     other.put_owners(Path(RECORD.folder), {RECORD.name: 7}, proven={RECORD.name})
     one.put_owners(Path(RECORD.folder), {RECORD.name: 8}, proven={RECORD.name})
     assert [book.all_bundles()[0].owner for book in books] == [8, 8]
@@ -188,3 +188,17 @@ def test_each_view_has_the_columns_of_its_table(database_server: DatabaseServer,
         own = database_server.execute(f"{columns} WHERE table_name = 'own_{table}'", database=name)
         there = f"{columns} WHERE table_name = '{table}' AND column_name <> 'host'"
         assert own == database_server.execute(there, database=name), table
+
+
+def test_keys_are_in_the_database_for_the_host_alone_that_made_them(
+    books: list[SqlLedger], database_server: DatabaseServer, name: str
+) -> None:
+    one, other = books
+    keys = {"secret_key": b"a secret of keys", "secret_iv": b"a vector of keys"}
+    unfinished = one.put_bundle(replace(BUNDLE, state="planned", **keys))
+    assert one.bundle(BUNDLE.cloud, BUNDLE.identity) == unfinished
+    seen = other.bundle(BUNDLE.cloud, BUNDLE.identity)
+    assert seen is not None
+    assert (seen.secret_key, seen.secret_iv) == (None, None)
+    rows = database_server.execute("SELECT secret_key || secret_iv FROM bundles", database=name)
+    assert b"of keys" not in rows[0][0]

@@ -102,7 +102,6 @@ def plan_bundle(
 
     It has the keys of the bundle that was made for another cloud, if there is one, unless it `is_new`.
     """
-    secret = Secret.random()
     plan = BundleRecord(
         cloud=tools.cloud.name,
         bucket=request.bucket,
@@ -111,21 +110,25 @@ def plan_bundle(
         digest=request.digest,
         prefix=_prefix(request, identity) + generation_suffix(generation),
         state="planned",
-        secret_key=secret.key,
-        secret_iv=secret.iv,
         made_for=request.made_for,
         owner=request.owner,
         archive_name=_archive_name(request),
         generation=generation,
     )
     kept = None if is_new else tools.kept.find(request.content)
-    return with_keys_of(plan, kept) if kept else plan
+    return with_keys_of(plan, kept) if kept else with_new_keys(plan)
 
 
 def with_keys_of(bundle: BundleRecord, kept: KeptBundle) -> BundleRecord:
     """Return the record of a bundle with the same parts as one that was made for another cloud."""
     secret = kept.secret
     return replace(bundle, secret_key=secret.key, secret_iv=secret.iv, archive_name=kept.name)
+
+
+def with_new_keys(bundle: BundleRecord) -> BundleRecord:
+    """Return the record of a bundle whose parts are all made again."""
+    secret = Secret.random()
+    return replace(bundle, secret_key=secret.key, secret_iv=secret.iv)
 
 
 def _archive_name(request: UploadRequest) -> str:

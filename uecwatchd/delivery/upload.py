@@ -28,7 +28,7 @@ from uecwatchd.bundle.upload_slots import store_parts
 from uecwatchd.clouds.credentials.account import bundle_user, sealed_with, sealing_certificate
 from uecwatchd.clouds.objects import is_same_object, list_objects, put_object
 from uecwatchd.clouds.request_retry import retry
-from uecwatchd.delivery.identity import with_keys_of
+from uecwatchd.delivery.identity import with_keys_of, with_new_keys
 from uecwatchd.delivery.request import UploadRequest, UploadTools, arch_word
 from uecwatchd.errors import Rejected, UecError, problem
 from uecwatchd.events import Event, Fields, Kind, Progress
@@ -48,13 +48,17 @@ def send(
 ) -> BundleRecord:
     """Bundle and upload an image in one stream, the manifest last; return the record of the upload.
 
-    The same key and IV make the same parts, so `resuming` sends only those that are not there yet.
+    The same key and IV make the same parts, so `resuming` sends only those that are not there yet. Where
+    another host has the keys, all are sent again.
     """
     began = time.monotonic()
-    there = _find_parts(request, bundle, tools) if resuming else {}
+    has_keys = bundle.secret_key is not None
+    there = _find_parts(request, bundle, tools) if resuming and has_keys else {}
     kept = tools.kept.find(request.content)
     if kept and resuming and not there and bundle.state == "planned":  # no part has come through yet
         bundle = tools.ledger.put_bundle(with_keys_of(bundle, kept))
+    elif not has_keys:
+        bundle = tools.ledger.put_bundle(with_new_keys(bundle))
     secret = Secret(bundle.secret_key or b"", bundle.secret_iv or b"")
     if kept and (kept.secret, kept.name) == (secret, bundle.name_inside):
         totals, parts = _send_kept(request, bundle, kept, source, tools, there=there)

@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 from uecwatchd.config.records import FleetSettings
+from uecwatchd.ledger.key_seal import KeySeal, find_seal, seal_of
 from uecwatchd.ledger.postgres_connections import DatabasePlace, connect, place_of
 from uecwatchd.ledger.postgres_schema import examine, is_readable, name_of_home, prepare
 from uecwatchd.ledger.postgres_sessions import PostgresSessions
@@ -22,10 +23,11 @@ def open_ledger(fleet: FleetSettings, folder: Path, *, clock: Callable[[], float
     """
     with translate_folder_errors(folder):
         make_folder(folder)
+        seal = seal_of(folder)
     place, home = place_of(fleet), name_of_home(folder)
     with closing(connect(place)) as connection:
         prepare(connection, place, home=home)
-    return _ledger(place, home, clock)
+    return _ledger(place, home, seal, clock)
 
 
 def read_ledger(fleet: FleetSettings, folder: Path) -> SqlLedger | None:
@@ -33,12 +35,14 @@ def read_ledger(fleet: FleetSettings, folder: Path) -> SqlLedger | None:
     place, home = place_of(fleet, reading=True), name_of_home(folder)
     with closing(connect(place)) as connection:
         there = is_readable(connection, place, home=home)
-    return _ledger(place, home) if there else None
+    return _ledger(place, home, find_seal(folder)) if there else None
 
 
-def _ledger(place: DatabasePlace, home: str, clock: Callable[[], float] = boot_time) -> SqlLedger:
+def _ledger(
+    place: DatabasePlace, home: str, seal: KeySeal | None, clock: Callable[[], float] = boot_time
+) -> SqlLedger:
     store = PostgresStore(place, home=home)
-    return SqlLedger(store, PostgresSessions(store, clock=clock))
+    return SqlLedger(store, PostgresSessions(store, clock=clock), seal=seal)
 
 
 def examine_database(fleet: FleetSettings, folder: Path) -> str:

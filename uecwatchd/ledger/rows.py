@@ -6,6 +6,7 @@ from dataclasses import asdict, astuple, fields
 from typing import Any, get_args
 
 from uecwatchd.images.guest.summary import read_summary, write_summary
+from uecwatchd.ledger.key_seal import KeySeal
 from uecwatchd.ledger.records import (
     NOT_READ,
     AppliedAttributes,
@@ -26,6 +27,7 @@ from uecwatchd.ledger.sql_store import SqlTransaction, TableRow
 from uecwatchd.system.known_fields import make_known
 from uecwatchd.types import ContentDigest, FileStamp, Role, SetId, StoredObject
 
+KEYS = ("secret_key", "secret_iv")
 OF_SET = "folder = ? AND name = ?"
 # A set with all that belongs to it, in one statement: another process may write between two.
 SELECT_SETS = """
@@ -120,17 +122,28 @@ def maker_words(set_id: SetId, *, host: str) -> str:
     return f"{host}:{set_id}" if host and not set_id.is_elsewhere else str(set_id)
 
 
-def bundle_row(record: BundleRecord, *, host: str = "") -> dict[str, object]:
-    """Return the row of a bundle. `host` is this one, if several have the ledger."""
+def bundle_row(record: BundleRecord, *, host: str = "", seal: KeySeal | None = None) -> dict[str, object]:
+    """Return the row of a bundle. `host` is this one, if several have the ledger; `seal` is for its keys."""
     row: dict[str, object] = {f.name: getattr(record, f.name) for f in fields(record)}
     row["sha256"] = row.pop("digest")
     row["made_for"] = maker_words(record.made_for, host=host) if record.made_for else ""
     row["objects"] = json.dumps([astuple(stored) for stored in record.objects])
+    for name in KEYS:
+        key = getattr(record, name)
+        row[name] = seal.seal(key, of=_sealed_for(row, name)) if seal and key is not None else key
     return row
 
 
-def bundle_from(row: TableRow, *, host: str = "") -> BundleRecord:
+def _sealed_for(row: Mapping[str, Any], name: str) -> bytes:
+    return json.dumps([row["cloud"], row["identity"], name]).encode()
+
+
+def bundle_from(row: TableRow, *, host: str = "", seal: KeySeal | None = None) -> BundleRecord:
+    """Return the bundle of a row. Without keys if another host has sealed them."""
     values: dict[str, Any] = dict(row)
+    for name in KEYS:
+        if seal and values[name] is not None:
+            values[name] = seal.open(values[name], of=_sealed_for(values, name))
     objects = tuple(StoredObject(*stored) for stored in json.loads(values["objects"]))
     values["digest"] = ContentDigest.parse(values.pop("sha256"))
     maker = values["made_for"].removeprefix(f"{host}:" if host else "")

@@ -10,6 +10,7 @@ from pathlib import Path
 from uecwatchd.ledger.api import CHECK_SECONDS
 from uecwatchd.ledger.boots import Boots
 from uecwatchd.ledger.history import History
+from uecwatchd.ledger.key_seal import KeySeal
 from uecwatchd.ledger.outbox import Outbox
 from uecwatchd.ledger.records import BundleRecord, LeavingFile, ProgressRecord, Request, SetRecord
 from uecwatchd.ledger.rows import (
@@ -45,10 +46,16 @@ OF_STAMP = "device = ? AND inode = ? AND size = ? AND ctime_ns = ?"
 
 
 class SqlLedger:
-    """The ledger in an open store. Usable from several threads; each call is one transaction."""
+    """The ledger in an open store. Usable from several threads; each call is one transaction.
 
-    def __init__(self, store: SqlStore, sessions: Sessions | None = None) -> None:
+    `seal` is for a store that does not forget keys.
+    """
+
+    def __init__(
+        self, store: SqlStore, sessions: Sessions | None = None, *, seal: KeySeal | None = None
+    ) -> None:
         self._store = store
+        self._seal = seal
         self.sessions: Sessions = sessions or OneHost()
         self._lock = threading.Lock()  # guards _claims
         self._claims: dict[str, threading.Lock] = {}
@@ -134,13 +141,15 @@ class SqlLedger:
 
     def _bundles(self, rest: str, *values: object) -> tuple[BundleRecord, ...]:
         query = f"SELECT * FROM bundles {rest}"  # noqa: S608 (constants)
-        return self._store.records(partial(bundle_from, host=self._store.host), query, *values)
+        return self._store.records(
+            partial(bundle_from, host=self._store.host, seal=self._seal), query, *values
+        )
 
     def _maker(self, set_id: SetId) -> str:
         return maker_words(set_id, host=self._store.host)
 
     def put_bundle(self, record: BundleRecord) -> BundleRecord:
-        row = bundle_row(record, host=self._store.host)
+        row = bundle_row(record, host=self._store.host, seal=self._seal)
         self._store.replace(f"note bundle {record.state}", "bundles", row)
         if record.secret_key is None:
             self._store.forget_for_good()

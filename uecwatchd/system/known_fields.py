@@ -1,4 +1,4 @@
-"""Records from what a newer version of this program may have written: with values that are not known here."""
+"""Records from the values of a newer version of this program, without those that are unknown here."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
