@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ WatchdogSec=0
 
 
 @pytest.fixture(scope="module")
-def unit(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+def unit(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Machine:
     made = tmp_path_factory.mktemp("isos")
     machine.write("/usr/share/ask.py", ASK)
     machine.run("cp", "/opt/source/systemd/uecwatchd.service", f"{UNITS}/uecwatchd-ask.service")
@@ -63,12 +62,7 @@ def unit(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         iso = make_iso(made / f"{name}.iso", code)
         machine.path(f"{SPOOL}/{name}.iso").write_bytes(iso.read_bytes())
         machine.shell(f"chown alice:uecdrop {SPOOL}/{name}.iso; chmod 640 {SPOOL}/{name}.iso")
-    yield machine
-    # The spool folder is that of other modules, too: what lies there are sets that wait for a recipe.
-    machine.shell(
-        f"systemctl stop uecwatchd-build.path uecwatchd-build.service; rm {UNITS}/uecwatchd-build.*"
-        f" {SPOOL}/good.iso {SPOOL}/hang.iso"
-    )
+    return machine
 
 
 def as_the_service(machine: Machine, what: str, key: str, iso: str = "") -> None:
