@@ -5,7 +5,9 @@ The session of the first host is buried by hand, as the second one would after a
 """
 
 import os
+import shutil
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.conftest import KILLED, Crossing, Killer
+from tests.crash.conftest import KILLED, Crossing, Killer, sweep
+from tests.crash.test_matrix import gaps
 from tests.support.fleet import Fleet
 from tests.support.host import Host
-from tests.support.postgres import DatabaseServer
+from tests.support.postgres import TEMPLATE, DatabaseServer
 from tests.support.waiting import until
 from uecwatchd.demo.material import RealSet
 from uecwatchd.ledger.key_seal import FILE_NAME
@@ -24,6 +27,8 @@ from uecwatchd.ledger.key_seal import FILE_NAME
 pytestmark = pytest.mark.exhaustive
 
 BUCKET = "uec-images"
+# The points of death are dealt to a few tests, which several workers can run at once.
+SHARES = 4
 SETTLED = "UPDATE claims SET settled_at = clock_timestamp()"
 
 
@@ -95,6 +100,19 @@ def test_the_work_of_a_dead_host_is_taken_over(
     check_end(hosts)
 
 
+def test_parts_of_hosts_with_other_deflaters_are_not_mixed(
+    fleet: Fleet, hosts: tuple[Host, Host], killer: Killer
+) -> None:
+    a, b = hosts
+    for host, level in ((a, 1), (b, 9)):
+        host.configure(f"{host.config.read_text()}\n[work]\ncompression = {level}\n")
+    assert killer.run(a, "once", at=("before put part", "after put part", 1)) == KILLED
+    fleet.bury("a")
+    assert b.run("once").returncode == 0
+    assert a.run("once").returncode == 0
+    check_end(hosts)
+
+
 def test_an_upload_whose_keys_are_lost_begins_again(hosts: tuple[Host, Host], killer: Killer) -> None:
     a, b = hosts
     at = ("before put manifest", "after put manifest", 1)
@@ -103,6 +121,54 @@ def test_an_upload_whose_keys_are_lost_begins_again(hosts: tuple[Host, Host], ki
     assert a.run("once").returncode == 0
     assert b.run("once").returncode == 0
     check_end(hosts)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("share", range(SHARES))
+def test_the_work_of_a_host_is_taken_over_at_each_point_of_death(
+    fleet: Fleet, hosts: tuple[Host, Host], killer: Killer, small_set: RealSet, share: int
+) -> None:
+    wrong = {}
+    for gap in list(dict.fromkeys(gaps(["", *clean_run(hosts[0], killer)])))[share::SHARES]:
+        begin_again(fleet, hosts, small_set)
+        assert killer.run(hosts[0], "once", at=gap.at) == KILLED, gap
+        fleet.bury("a")
+        try:
+            work_to_the_end(fleet, hosts[1])
+            assert hosts[0].run("once").returncode == 0
+            check_end(hosts)
+        except AssertionError as error:
+            wrong[str(gap)] = str(error)
+        sys.stdout.write(f"{gap!s:<95}  {wrong.get(str(gap), 'taken over')}\n")
+    assert not wrong
+
+
+def clean_run(host: Host, killer: Killer) -> list[str]:
+    """Return the moments of a run that nobody kills, in order."""
+    assert killer.run(host, "once") == 0
+    return (host.folder / "crossed").read_text().splitlines()
+
+
+def begin_again(fleet: Fleet, hosts: tuple[Host, Host], made: RealSet) -> None:
+    """Leave nothing of the case before: neither in the ledger nor in the cloud nor beside the files."""
+    fleet.server.execute(
+        f"DROP DATABASE {fleet.name} WITH (FORCE)", f"CREATE DATABASE {fleet.name} TEMPLATE {TEMPLATE}"
+    )
+    sweep(hosts[0].cloud)
+    for host, name in zip(hosts, ("set-a", "set-b"), strict=True):
+        for folder in (host.spool, host.state):
+            shutil.rmtree(folder, ignore_errors=True)
+        host.spool.mkdir()
+        host.drop_set(made, name)
+
+
+def work_to_the_end(fleet: Fleet, host: Host) -> None:
+    """Work on the set of the other host, and once more if it had to wait for what may still come through."""
+    if host.run("once").returncode:
+        fleet.execute(SETTLED)
+        host.ask("retry", "set-b")
+        ended = host.run("once")
+        assert ended.returncode == 0, ended.stderr
 
 
 def test_what_a_dead_host_may_still_register_is_waited_for(
@@ -140,10 +206,7 @@ def test_a_host_that_was_frozen_past_its_lease_changes_nothing_any_more(
     a, b = hosts
     with frozen(killer, a, at):
         fleet.bury("a")
-        if b.run("once").returncode:
-            fleet.execute(SETTLED)
-            b.ask("retry", "set-b")
-            assert b.run("once").returncode == 0
+        work_to_the_end(fleet, b)
     said = (a.folder / "stderr").read_text()
     assert "another host has ended the session of a" in said
     assert not (a.spool / "set-a.emi").exists(), said

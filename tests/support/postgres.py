@@ -52,6 +52,10 @@ class DatabaseServer:
     def data(self) -> Path:
         return self.folder / "data"
 
+    @property
+    def socket(self) -> Path:
+        return self.folder / ".s.PGSQL.5432"
+
     def make(self) -> None:
         if os.geteuid() == 0:
             os.chown(self.folder, NOBODY, NOBODY)
