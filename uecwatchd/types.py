@@ -40,6 +40,21 @@ class SetId(NamedTuple):
         """True for a set of another host with the same ledger: its folder is HOST:FOLDER."""
         return not self.folder.startswith("/")
 
+    @property
+    def host(self) -> str:
+        """The other host that has the set, empty for this one."""
+        return self.folder.partition(":")[0] if self.is_elsewhere else ""
+
+    @property
+    def there(self) -> Self:
+        """The set as its own host knows it."""
+        folder = self.folder.partition(":")[2] if self.is_elsewhere else self.folder
+        return type(self)(folder, self.name)
+
+    def of_host(self, host: str) -> Self:
+        """Return the set of a host as the others know it; as it is without a host."""
+        return type(self)(f"{host}:{self.folder}", self.name) if host else self
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Return the id that `str` made. Raises ValueError if there is no name."""

@@ -119,6 +119,14 @@ def test_a_host_that_is_alone_may_go_on(ledger: Ledger) -> None:
     ledger.put_set(RECORD)
 
 
+def test_the_only_host_sees_no_others(ledger: Ledger) -> None:
+    ledger.put_set(RECORD)
+    others = ledger.others
+    assert others.sets() == others.latest(9, ended_after=0.0) == others.requests() == ()
+    assert others.attempts() == others.recent(9) == others.versions() == ()
+    assert others.holds() == others.cloud_holds() == others.progress() == others.count() == {}
+
+
 def test_the_sets_of_one_host_are_those_of_the_fleet(ledger: Ledger) -> None:
     ledger.put_sets([RECORD, replace(RECORD, id=LUCID)])
     assert ledger.sets_of_fleet() == ledger.sets()

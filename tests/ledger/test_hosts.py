@@ -11,9 +11,11 @@ import pytest
 from tests.ledger.test_sqlite import BUNDLE, CONTENT, RECORD, STAMP
 from tests.support.fleet import Fleet, fleet_of
 from tests.support.postgres import DatabaseServer
+from uecwatchd.errors import Rejected
 from uecwatchd.ledger import postgres
 from uecwatchd.ledger.boots import BootRecord
 from uecwatchd.ledger.history import AttemptRecord, StoryEntry
+from uecwatchd.ledger.other_hosts import HostCount
 from uecwatchd.ledger.outbox import Announced, Message
 from uecwatchd.ledger.postgres_migrations import POSTGRES_MIGRATIONS, TABLES_OF_HOSTS
 from uecwatchd.ledger.postgres_schema import name_of_home
@@ -202,3 +204,67 @@ def test_keys_are_in_the_database_for_the_host_alone_that_made_them(
     assert (seen.secret_key, seen.secret_iv) == (None, None)
     rows = database_server.execute("SELECT secret_key || secret_iv FROM bundles", database=name)
     assert b"of keys" not in rows[0][0]
+
+
+# --- what people see of the other hosts ------------------------------------------------------------------
+
+
+def test_the_rows_of_the_others_are_seen_without_ones_own(books: list[SqlLedger]) -> None:
+    one, other = books
+    empty = seen_of_others(other)
+    fill(one)
+    assert seen_of_others(one) == empty
+    assert other.others.sets() == (replace(RECORD, id=THERE),)
+    assert other.others.sets(host="a", name=RECORD.name) == other.others.sets()
+    assert other.others.sets(host="c") == other.others.sets(name="no") == ()
+    assert other.others.holds() == {THERE: 1.0}
+    assert other.others.cloud_holds() == {THERE: {"default": 1.0}}
+    assert [(asked.set_id, asked.verb) for asked in other.others.requests()] == [(THERE, "retry")]
+    assert other.others.progress()[THERE].stage == "s"
+    assert [attempt.number for attempt in other.others.attempts()] == [1, 2]
+    assert [attempt.number for attempt in other.others.recent(1)] == [2]
+    assert other.others.versions() == (replace(VERSION, set_id=THERE),)
+    assert other.others.count() == {HostCount("a", RECORD.state): 1}
+    filled = seen_of_others(other)
+    fill(other)
+    assert seen_of_others(other) == filled
+
+
+def seen_of_others(book: SqlLedger) -> tuple[object, ...]:
+    others = book.others
+    lists = (others.sets(), others.requests(), others.attempts(), others.recent(9), others.versions())
+    return (*lists, others.holds(), others.cloud_holds(), others.progress(), others.count())
+
+
+def test_of_the_others_those_not_over_and_the_last_that_ended_are_the_latest(books: list[SqlLedger]) -> None:
+    one, other = books
+    states = {"old": "done", "new": "done", "newer": "withdrawn", "stuck": "rejected", "stopped": "deferred"}
+    for since, (name, state) in enumerate(states.items()):
+        one.put_set(replace(RECORD, id=SetId("/spool", name), state=state, since=float(since)))  # type: ignore[arg-type]
+    latest = other.others.latest(9, ended_after=0.5)
+    assert [record.name for record in latest] == ["new", "newer", "stopped", "stuck"]
+    assert [record.name for record in other.others.latest(1, ended_after=0.5)] == ["newer", "stopped"]
+    assert one.others.latest(9, ended_after=0.5) == ()
+
+
+def test_a_ledger_is_opened_as_another_host_has_it(
+    books: list[SqlLedger], database_server: DatabaseServer, name: str, tmp_path: Path
+) -> None:
+    one, other = books
+    one.put_set(RECORD)
+    fleet = fleet_of(database_server, name, "b")
+    with closing(postgres.open_host(fleet, tmp_path / "b", host="a")) as book:
+        assert book.set(RECORD.id) == RECORD
+        book.put_request(Request(RECORD.id, "retry"))
+    assert [asked.verb for asked in one.requests()] == ["retry"]
+    assert other.requests() == ()
+    with pytest.raises(Rejected, match="there is no host named c"):
+        postgres.open_host(fleet, tmp_path / "b", host="c")
+
+
+def test_a_set_has_a_name_here_and_there() -> None:
+    assert THERE.host == "a"
+    assert THERE.there == RECORD.id
+    assert RECORD.id.of_host("a") == THERE
+    assert RECORD.id.of_host("") == RECORD.id.there == RECORD.id
+    assert RECORD.id.host == ""

@@ -26,6 +26,7 @@ from uecwatchd.ledger.api import LedgerAway
 from uecwatchd.ledger.history import StoryEntry
 from uecwatchd.ledger.postgres_connections import MOST_CONNECTIONS, connect, place_of
 from uecwatchd.ledger.postgres_migrations import POSTGRES_MIGRATIONS
+from uecwatchd.ledger.postgres_others import KEYS_OF_LATEST
 from uecwatchd.ledger.postgres_schema import name_of_home
 from uecwatchd.ledger.postgres_sql import to_postgres
 from uecwatchd.ledger.postgres_store import PostgresStore
@@ -125,15 +126,17 @@ WHERE table_schema = 'public' AND table_name NOT LIKE 'own%'
         (rows.KEYS_BY_IMAGE, ["default", "emi-1"]),
         (rows.KEYS_BY_CONTENT, [CONTENT]),
         (rows.KEYS_BY_BUILD, ["key"]),
+        (KEYS_OF_LATEST, [9, 1.0]),
     ],
-    ids=["cloud", "image", "content", "build"],
+    ids=["cloud", "image", "content", "build", "latest"],
 )
 def test_sets_are_found_by_an_index_without_a_look_at_each(
     database_server: DatabaseServer, name: str, keys: str, values: list[str]
 ) -> None:
     with closing(connect(place_of(fleet(database_server.dsn(name))))) as connection:
         connection.execute("SET enable_seqscan = off")  # which is quicker where there are no rows
-        query = f"EXPLAIN {to_postgres(rows.select_sets_of(keys))}"
+        of_fleet = keys == KEYS_OF_LATEST
+        query = f"EXPLAIN {to_postgres(rows.select_sets_of(keys), of_fleet=of_fleet)}"
         plan = [row["QUERY PLAN"] for row in connection.execute(query.encode(), values)]
     assert not [step for step in plan if "Seq Scan" in step], plan
 

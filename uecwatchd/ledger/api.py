@@ -23,6 +23,7 @@ from typing import Protocol
 from uecwatchd.errors import Deferred
 from uecwatchd.ledger.boots import Boots
 from uecwatchd.ledger.history import History
+from uecwatchd.ledger.other_hosts import OtherHosts
 from uecwatchd.ledger.outbox import Outbox
 from uecwatchd.ledger.records import BundleRecord, LeavingFile, ProgressRecord, Request, SetRecord
 from uecwatchd.ledger.sessions import Claim, Sessions
@@ -64,6 +65,10 @@ class Ledger(Protocol):
     @property
     def sessions(self) -> Sessions:
         """The hosts that work with the ledger."""
+
+    @property
+    def others(self) -> OtherHosts:
+        """The rows of the other hosts."""
 
     @property
     def versions(self) -> Versions:

@@ -21,6 +21,15 @@ def open_ledger(settings: Settings, *, lost: Callable[[str], None] | None = None
     return sqlite.open_ledger(settings.state.dir, lost=lost)
 
 
+def open_host(settings: Settings, host: str) -> Ledger:
+    """Open the ledger as another host with the same one has it. Raises Rejected, and as `read_ledger`.
+
+    What a verb asks for there is found by the service of that host.
+    """
+    opened: Ledger = _postgres().open_host(settings.fleet, settings.state.dir, host=host)
+    return opened
+
+
 def read_ledger(settings: Settings) -> Ledger | None:
     """Open the ledger for reading; None if there is none yet. Raises as `open_ledger` does."""
     if settings.fleet.dsn:

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from uecwatchd.config.records import FleetSettings
+from uecwatchd.errors import Rejected
 from uecwatchd.ledger.key_seal import KeySeal, find_seal, seal_of
 from uecwatchd.ledger.postgres_connections import DatabasePlace, connect, place_of
-from uecwatchd.ledger.postgres_schema import examine, is_readable, name_of_home, prepare
+from uecwatchd.ledger.postgres_others import PostgresOtherHosts
+from uecwatchd.ledger.postgres_schema import examine, home_of, is_readable, name_of_home, prepare
 from uecwatchd.ledger.postgres_sessions import PostgresSessions
 from uecwatchd.ledger.postgres_store import PostgresStore
 from uecwatchd.ledger.sessions import boot_time
@@ -38,11 +41,26 @@ def read_ledger(fleet: FleetSettings, folder: Path) -> SqlLedger | None:
     return _ledger(place, home, find_seal(folder)) if there else None
 
 
+def open_host(fleet: FleetSettings, folder: Path, *, host: str) -> SqlLedger:
+    """Open the ledger as another host has it, for a verb of this one. `folder` is the state directory here.
+
+    Raises Rejected if there is none of this name, and what `read_ledger` does.
+    """
+    place = place_of(fleet)
+    with closing(connect(place)) as connection:
+        is_there = is_readable(connection, place, home=name_of_home(folder))
+        home = home_of(connection, place, host) if is_there else None
+    if home is None:
+        why = "no host of this name has had the ledger"
+        raise Rejected(f"there is no host named {host}", why, "`uecwatchd fleet` lists them.")
+    return _ledger(replace(place, host=host), home, find_seal(folder))
+
+
 def _ledger(
     place: DatabasePlace, home: str, seal: KeySeal | None, clock: Callable[[], float] = boot_time
 ) -> SqlLedger:
     store = PostgresStore(place, home=home)
-    return SqlLedger(store, PostgresSessions(store, clock=clock), seal=seal)
+    return SqlLedger(store, PostgresSessions(store, clock=clock), PostgresOtherHosts(store), seal=seal)
 
 
 def examine_database(fleet: FleetSettings, folder: Path) -> str:

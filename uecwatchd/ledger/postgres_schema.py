@@ -124,9 +124,15 @@ def _find_tables(connection: TimedConnection, place: DatabasePlace) -> FoundTabl
         raise _other_program(place, "its table ledger has no version")
     if "home" in row:  # of the version that had one host
         return FoundTables(row["version"], owner=row["home"])
-    owner = connection.execute("SELECT home FROM hosts WHERE host = $1", [place.host]).fetchone()
     least = row["least"] if "least" in row else row["version"]  # without it, one version alone reads them
-    return FoundTables(row["version"], least, owner["home"] if owner else "")
+    return FoundTables(row["version"], least, home_of(connection, place, place.host) or "")
+
+
+def home_of(connection: TimedConnection, place: DatabasePlace, host: str) -> str | None:
+    """Return the machine that the rows of a host belong to, empty if given away; None without such a host."""
+    with translate_database_errors(place.words):
+        row = connection.execute("SELECT home FROM hosts WHERE host = $1", [host]).fetchone()
+    return str(row["home"]) if row else None
 
 
 def _migrate(connection: TimedConnection, place: DatabasePlace, home: str, schema: PostgresSchema) -> None:

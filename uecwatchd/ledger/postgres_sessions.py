@@ -88,6 +88,7 @@ class PostgresSessions:
     is_drained = False
 
     def __init__(self, store: PostgresStore, *, clock: Callable[[], float] = boot_time) -> None:
+        self.host = store.host
         self._store = store
         self._clock = clock
         self._connections = DatabaseConnections(store.place)

@@ -124,13 +124,17 @@ class PostgresStore:
     def records_of_fleet(
         self, convert: Callable[[TableRow], Record], statement: str, *values: object
     ) -> tuple[Record, ...]:
-        rows = self._read(to_postgres(statement, of_fleet=True), values)
+        rows = self.rows_of_fleet(statement, *values)
         for row in rows:
             host = row.pop("host")
             if host != self.host:
                 row["folder"] = f"{host}:{row['folder']}"
         # Again, because the statement has ordered them without their hosts.
         return self._converted(convert, sorted(rows, key=lambda row: (row["folder"], row["name"])))
+
+    def rows_of_fleet(self, statement: str, *values: object) -> list[DictRow]:
+        """Return the rows of a query in the tables themselves, which have the host of each row."""
+        return self._read(to_postgres(statement, of_fleet=True), values)
 
     def _converted(self, convert: Callable[[TableRow], Record], rows: list[DictRow]) -> tuple[Record, ...]:
         try:

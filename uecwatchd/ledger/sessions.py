@@ -85,6 +85,10 @@ class Sessions(Protocol):
         """End the use of the store."""
 
     @property
+    def host(self) -> str:
+        """Name of this host among those with the ledger; empty if it has it for itself."""
+
+    @property
     def is_shared(self) -> bool:
         """True if several hosts may have the ledger: then `beat` is to be called."""
 
@@ -127,6 +131,7 @@ class Sessions(Protocol):
 class OneHost:
     """The sessions of a store that one host has for itself."""
 
+    host = ""
     is_shared = is_drained = is_away = False
 
     def close(self) -> None:

@@ -95,12 +95,12 @@ class SqlHistory:
         self._store.flush()
         where, values = (f"WHERE {OF_SET}", set_id) if set_id else ("", ())
         query = f"SELECT * FROM attempts {where} ORDER BY number"  # noqa: S608 (constants)
-        return join_runs(self._store.records(_attempt_from, query, *values))
+        return join_runs(self._store.records(attempt_from, query, *values))
 
     def recent(self, most: int) -> tuple[AttemptRecord, ...]:
         self._store.flush()
         query = "SELECT * FROM attempts ORDER BY number DESC LIMIT ?"
-        runs = self._store.records(_attempt_from, query, most * RUNS_OF_AN_ATTEMPT)
+        runs = self._store.records(attempt_from, query, most * RUNS_OF_AN_ATTEMPT)
         return tuple(reversed(join_runs(reversed(runs))))[:most]
 
     def names(self) -> tuple[SetId, ...]:
@@ -176,7 +176,7 @@ def _attempt_row(attempt: AttemptRecord) -> dict[str, object]:
     }
 
 
-def _attempt_from(row: TableRow) -> AttemptRecord:
+def attempt_from(row: TableRow) -> AttemptRecord:
     values: dict[str, Any] = dict(row)
     values["set_id"], values["number"] = SetId(values["folder"], values["name"]), values["attempt"]
     values["stages"] = tuple(StageTime(*stage) for stage in json.loads(values["stages"]))

@@ -11,6 +11,7 @@ from uecwatchd.ledger.api import CHECK_SECONDS
 from uecwatchd.ledger.boots import Boots
 from uecwatchd.ledger.history import History
 from uecwatchd.ledger.key_seal import KeySeal
+from uecwatchd.ledger.other_hosts import NoOtherHosts, OtherHosts
 from uecwatchd.ledger.outbox import Outbox
 from uecwatchd.ledger.records import BundleRecord, LeavingFile, ProgressRecord, Request, SetRecord
 from uecwatchd.ledger.rows import (
@@ -52,11 +53,17 @@ class SqlLedger:
     """
 
     def __init__(
-        self, store: SqlStore, sessions: Sessions | None = None, *, seal: KeySeal | None = None
+        self,
+        store: SqlStore,
+        sessions: Sessions | None = None,
+        others: OtherHosts | None = None,
+        *,
+        seal: KeySeal | None = None,
     ) -> None:
         self._store = store
         self._seal = seal
         self.sessions: Sessions = sessions or OneHost()
+        self.others: OtherHosts = others or NoOtherHosts()
         self._lock = threading.Lock()  # guards _claims
         self._claims: dict[str, threading.Lock] = {}
         self.history: History = SqlHistory(self._store)

@@ -71,11 +71,11 @@ class SqlVersions:
         self._store.write("forget versions", f"DELETE FROM versions WHERE {where}", *set_id, cloud)  # noqa: S608 (constant)
 
     def _found(self, rest: str, *values: object) -> tuple[VersionRecord, ...]:
-        return self._store.records(_version_from, f"SELECT * FROM versions {rest}", *values)  # noqa: S608 (constants)
+        return self._store.records(version_from, f"SELECT * FROM versions {rest}", *values)  # noqa: S608 (constants)
 
     def _found_in_fleet(self, rest: str, *values: object) -> tuple[VersionRecord, ...]:
         query = f"SELECT * FROM versions {rest}"  # noqa: S608 (constants)
-        return self._store.records_of_fleet(_version_from, query, *values)
+        return self._store.records_of_fleet(version_from, query, *values)
 
 
 def _version_row(version: VersionRecord) -> dict[str, object]:
@@ -87,7 +87,7 @@ def _version_row(version: VersionRecord) -> dict[str, object]:
     return values
 
 
-def _version_from(row: TableRow) -> VersionRecord:
+def version_from(row: TableRow) -> VersionRecord:
     values: dict[str, Any] = dict(row)
     set_id = SetId(values.pop("folder"), values.pop("name"))
     values["passed"] = bool(values["passed"])
