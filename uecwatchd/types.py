@@ -52,8 +52,9 @@ class SetId(NamedTuple):
         return type(self)(folder, self.name)
 
     def of_host(self, host: str) -> Self:
-        """Return the set of a host as the others know it; as it is without a host."""
-        return type(self)(f"{host}:{self.folder}", self.name) if host else self
+        """Return a set of this host as others know it; without a host, or elsewhere, as it is."""
+        is_named = not host or self.is_elsewhere
+        return self if is_named else type(self)(f"{host}:{self.folder}", self.name)
 
     @classmethod
     def parse(cls, text: str) -> Self:

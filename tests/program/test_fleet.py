@@ -31,13 +31,7 @@ def fleet(database_server: DatabaseServer, tmp_path: Path) -> Iterator[Fleet]:
 @pytest.fixture
 def member(fleet: Fleet, make_host: Callable[..., Host]) -> MakeHost:
     """Makes a host of the fleet."""
-    return lambda name: join(make_host(name), fleet, name)
-
-
-def join(host: Host, fleet: Fleet, name: str) -> Host:
-    dsn = fleet.server.dsn(fleet.name)
-    host.configure(f'{host.config.read_text()}\n[fleet]\nhost = "{name}"\ndsn = "{dsn}"\n')
-    return host
+    return lambda name: fleet.join(make_host(name), name)
 
 
 def test_a_service_that_was_taken_for_dead_ends_to_be_started_again(fleet: Fleet, member: MakeHost) -> None:
@@ -49,14 +43,6 @@ def test_a_service_that_was_taken_for_dead_ends_to_be_started_again(fleet: Fleet
     assert "another host has ended the session of a" in talk
 
 
-def test_each_host_shows_its_own_sets(member: MakeHost, small_set: RealSet) -> None:
-    a, b = member("a"), member("b")
-    a.drop_set(small_set)
-    assert a.run("once").returncode == 0
-    assert [one["name"] for one in json.loads(a.ask("status", "--json")[0])] == ["karmic"]
-    assert json.loads(b.ask("status", "--json")[0]) == []
-
-
 def test_an_image_stays_while_a_set_of_another_host_has_it(member: MakeHost, small_set: RealSet) -> None:
     hosts = [member("a"), member("b")]
     for host in hosts:
@@ -64,7 +50,7 @@ def test_an_image_stays_while_a_set_of_another_host_has_it(member: MakeHost, sma
         assert host.run("once").returncode == 0
     a, b = hosts
     before = sorted(image.id for image in a.cloud.images)
-    ended = a.run("withdraw", "karmic", "--yes")
+    ended = a.run("withdraw", "a:karmic", "--yes")
     assert sorted(image.id for image in a.cloud.images) == before, ended.stderr
     assert "set karmic uses it" in ended.stderr
     assert (b.spool / "karmic.emi").exists()
@@ -77,7 +63,7 @@ def test_a_host_with_another_cloud_of_that_name_is_halted(
     a.drop_set(small_set)
     assert a.run("once").returncode == 0
     with Sandbox(with_keys(tmp_path / "other")) as cloud:
-        b = join(Host.made(tmp_path / "b", cloud), fleet, "b")
+        b = fleet.join(Host.made(tmp_path / "b", cloud), "b")
         b.drop_set(small_set)
         ended = b.run("once")
         assert ended.returncode == 78
@@ -150,5 +136,5 @@ def test_the_hosts_are_listed(member: MakeHost, host: Host) -> None:
     assert Draft202012Validator(json.loads(read_schema("fleet"))).is_valid(found)
     assert [one["state"] for one in found] == ["running", "stopped"]
     _, talk = b.ask("drain", "aa", code=65)
-    assert "there is no host of this name" in talk
+    assert "there is no host named aa" in talk
     assert "This host has its ledger for itself" in host.ask("fleet")[1]

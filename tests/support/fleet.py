@@ -7,6 +7,7 @@ from pathlib import Path
 import psycopg
 from pydantic import SecretStr
 
+from tests.support.host import Host
 from tests.support.newer_tables import bring_up_to_date
 from tests.support.postgres import DatabaseServer
 from uecwatchd.config.records import FleetSettings
@@ -31,6 +32,12 @@ class Fleet:
         settings = fleet_of(self.server, self.name, host)
         folder = self.folder / host
         return open_ledger(settings, folder, clock=clock) if clock else open_ledger(settings, folder)
+
+    def join(self, host: Host, name: str) -> Host:
+        """Give a build host the ledger in this database, and a name."""
+        dsn = self.server.dsn(self.name)
+        host.configure(f'{host.config.read_text()}\n[fleet]\nhost = "{name}"\ndsn = "{dsn}"\n')
+        return host
 
     def upgrade(self, host: str, schema: PostgresSchema) -> None:
         """Migrate the database, as the service of another version does on a host."""

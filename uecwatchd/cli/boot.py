@@ -9,9 +9,10 @@ import socket
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 
+from uecwatchd.cli.meant_set import meant_set
 from uecwatchd.cli.output import put, put_json, say
-from uecwatchd.cli.set_names import find_past_set
 from uecwatchd.cli.status.survey import survey
 from uecwatchd.clouds.connect import connect
 from uecwatchd.clouds.images import Image, find_image
@@ -25,6 +26,7 @@ from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.open import open_ledger
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.standing import by_cloud
+from uecwatchd.outputs.result_files import place_json
 from uecwatchd.service.attempt.boot import boot_request
 from uecwatchd.system.signals import PATIENCE_SECONDS, Stop, handle_stop_signals
 from uecwatchd.system.text import shell_word
@@ -38,8 +40,13 @@ def boot(arguments: argparse.Namespace) -> int:
     stop = Stop()
     handle_stop_signals(stop.set, code=os.EX_TEMPFAIL, patience=PATIENCE_SECONDS)
     ready = survey(settings, now=time.time()).ready
-    with closing(open_ledger(settings)) as ledger:
-        record = _find_set(arguments.set, ledger)
+    with (
+        closing(open_ledger(settings)) as ledger,
+        meant_set(arguments.set, ledger, settings, past=False) as meant,
+    ):
+        record = meant.record
+        assert record  # noqa: S101 (it was found by it)
+        record = replace(record, id=meant.shown)
         there = (one.cloud for one in by_cloud(record) if one.image_id("machine"))
         name = arguments.cloud or next(there, record.target.cloud)
         expect = _expected(record, ready) if arguments.expect is None else arguments.expect
@@ -52,13 +59,8 @@ def boot(arguments: argparse.Namespace) -> int:
         image = _find_image(tools, image_id)
         with claim_boots(settings.state.dir, tools.cloud.account):
             result = boot_image(boot_request(record.id, image, configured, expect=expect), tools)
-    return _report(record, image, configured, result, as_json=arguments.json)
-
-
-def _find_set(words: str, ledger: Ledger) -> SetRecord:
-    records = ledger.sets()
-    wanted = find_past_set(words, (), records)
-    return next(record for record in records if record.id == wanted)
+        host = ledger.sessions.host
+    return _report(record, image, configured, result, host=host if arguments.json else None)
 
 
 def _expected(record: SetRecord, ready: Iterable[ImageSet]) -> str:
@@ -110,11 +112,13 @@ def _find_image(tools: BootTools, image_id: str) -> Image:
 
 
 def _report(
-    record: SetRecord, image: Image, settings: CloudSettings, result: BootResult, *, as_json: bool
+    record: SetRecord, image: Image, settings: CloudSettings, result: BootResult, *, host: str | None
 ) -> int:
+    """Print the outcome; with `host`, the name of this one or nothing, also as JSON."""
     command = run_command(image.id, settings)
-    if as_json:
-        fields = {"set": record.name, "folder": record.folder, "cloud": settings.name, "image": image.id}
+    if host is not None:
+        place = place_json(record.id, host)
+        fields = {"set": record.name, **place, "cloud": settings.name, "image": image.id}
         fields |= {"instance": result.instance_id, "outcome": result.verdict.outcome}
         more = {"why": result.verdict.why, "seconds": result.seconds, "console": list(result.console)}
         put_json({**fields, **more, "next": command if result.has_passed else None})

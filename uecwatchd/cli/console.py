@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from uecwatchd.cli.meant_set import meant_set
 from uecwatchd.cli.output import flush, put, put_text, say, written
 from uecwatchd.cli.set_names import find_past_set
 from uecwatchd.config.load import load
@@ -74,10 +75,14 @@ def _find_set(words: str, settings: Settings) -> SetRecord:
     if ledger is None:
         find_past_set(words, (), ())  # which says that there is none
     assert ledger  # noqa: S101 (it has raised)
-    with closing(ledger):
-        records = ledger.sets()
-    wanted = find_past_set(words, (), records)
-    return next(record for record in records if record.id == wanted)
+    with closing(ledger), meant_set(words, ledger, settings, past=False) as meant:
+        record = meant.record
+    assert record  # noqa: S101 (it was found by it)
+    if meant.host:
+        why = f"its files are on host {meant.host}"
+        hint = f"On {meant.host}: {command('console', meant.id)}"
+        raise Rejected(f"{record.name}: its console cannot be reached from here", why, hint)
+    return record
 
 
 def _is_over(builds: Path, build: SetBuild) -> Callable[[], bool]:

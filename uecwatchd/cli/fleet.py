@@ -4,17 +4,15 @@ import argparse
 import os
 from contextlib import closing
 
+from uecwatchd.cli.host_names import NO_FLEET, check_host
 from uecwatchd.cli.output import put, put_json, say
-from uecwatchd.config.documents import did_you_mean
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
-from uecwatchd.errors import Rejected
 from uecwatchd.ledger.open import open_ledger, read_ledger
 from uecwatchd.ledger.sessions import HostSession
 from uecwatchd.outputs.result_files import instant
 from uecwatchd.outputs.wording import duration
 
-NO_FLEET = "This host has its ledger for itself: there is no dsn under [fleet]."
 TITLES = ("HOST", "STATE", "VERSION", "SINCE", "LEASE", "SETS AT WORK", "CLAIMS")
 
 
@@ -33,10 +31,7 @@ def fleet(arguments: argparse.Namespace) -> int:
 def drain(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, environ=os.environ)
     name, is_drained = arguments.host, not arguments.undo
-    known = [one.host for one in _hosts(settings)]
-    if name not in known:
-        why = f"there is no host of this name{did_you_mean(name, known)}"
-        raise Rejected(name, why, "`uecwatchd fleet` lists them.")
+    check_host(name, _hosts(settings))
     with closing(open_ledger(settings)) as ledger:
         ledger.sessions.set_drained(name, is_drained=is_drained)
     begins = "begins nothing new; what it works on goes on" if is_drained else "begins new work again"

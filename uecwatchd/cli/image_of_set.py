@@ -12,6 +12,7 @@ from functools import partial
 from io import FileIO
 from pathlib import Path
 
+from uecwatchd.cli.meant_set import sets_of_name
 from uecwatchd.cli.set_names import Ambiguous
 from uecwatchd.config.load import load
 from uecwatchd.config.records import Settings
@@ -30,7 +31,7 @@ from uecwatchd.outputs.wording import command
 from uecwatchd.service.work_folder import work_folder
 from uecwatchd.system.disk_space import check_space_for
 from uecwatchd.system.file_errors import open_for_reading
-from uecwatchd.types import FileStamp
+from uecwatchd.types import FileStamp, SetId
 
 CHANGED = "the file has changed since its set was worked on"
 PREPARED_ANEW = "it is prepared as this program does it now, and was registered as another version did it"
@@ -79,18 +80,25 @@ def find_image_of_set(name: str, config: Path | None) -> ImageOfSet | None:
     if ledger is None:
         return None
     with closing(ledger):
-        records = ledger.sets_named(name.rpartition("/")[2])
-    meant = [record for record in records if name in (record.name, str(record.id))]
+        meant = sets_of_name(name, ledger)
     if len(meant) > 1:
         raise Ambiguous.of(name, [record.id for record in meant])
     if not meant:
         return None
+    _check_here(meant[0].id)
     machine = next((member for member in meant[0].members if member.role == "machine"), None)
     if machine is None:
         why = "it has none, or it was never complete"
         hint = "Name the file instead: uecwatchd inspect FILE"
         raise Rejected(f"{name}: there is no machine image to look into", why, hint)
     return ImageOfSet(meant[0], machine, settings)
+
+
+def _check_here(meant: SetId) -> None:
+    if meant.is_elsewhere:
+        why = f"its files are on host {meant.host}"
+        hint = f"On {meant.host}: {command('inspect', meant.there)}"
+        raise Rejected(f"{meant.name}: cannot look into its image from here", why, hint)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def once(arguments: argparse.Namespace) -> int:
         handle_stop_signals(service.stop, code=os.EX_TEMPFAIL)
         with progress_shown(log):
             records = service.once()
-        holds = ledger.holds()
+        holds, host = ledger.holds(), ledger.sessions.host
     changed = [r for r in records if before.get(r.id) != r]
     unchanged = [r for r in records if before.get(r.id) == r]
     say(summed_up(changed, unchanged, holds=holds))
@@ -53,7 +53,7 @@ def once(arguments: argparse.Namespace) -> int:
             Row(r.id, "held" if r.id in holds else shown_state(r), "", r, held_since=holds.get(r.id))
             for r in records
         ]
-        put_json([row_json(row) for row in found])
+        put_json([row_json(row, host=host) for row in found])
     return max((trouble.exit_code for trouble in service.troubles), default=exit_code(records, holds=holds))
 
 
@@ -64,7 +64,7 @@ def show_plan(settings: Settings, *, as_json: bool) -> int:
         say(f"uecwatchd: {trouble}")
     rows = [row for row in found.rows if begun_now(row, found.known.now)]
     if as_json:
-        put_json([row_json(row) for row in rows])
+        put_json([row_json(row, host=found.known.host) for row in rows])
     else:
         put_table(rows, settings)
     others = sum(row.is_set for row in found.rows) - len(rows)

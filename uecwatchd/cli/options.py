@@ -100,6 +100,7 @@ def add_check_options(parser: argparse.ArgumentParser) -> None:
 def add_status_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("set", nargs="?", metavar="SET", type=spelled, help=f"{HOW_NAMED}, or a file")
     parser.add_argument("--cloud", metavar="NAME", help="only sets that go there, with their state there")
+    _add_host(parser)
     manner = parser.add_mutually_exclusive_group()
     manner.add_argument("--json", action="store_true", help="print the rows as JSON")
     manner.add_argument(
@@ -112,6 +113,10 @@ def add_status_options(parser: argparse.ArgumentParser) -> None:
     )
     _add_schema(parser, "status")
     parser.set_defaults(besides=BESIDES)
+
+
+def _add_host(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", metavar="NAME", help="only that one of the hosts with the same ledger")
 
 
 def _seconds(text: str) -> float:
@@ -141,6 +146,7 @@ def add_history_options(parser: argparse.ArgumentParser) -> None:
         "set", nargs="?", metavar="SET", type=spelled, help=f"{HOW_NAMED}, or a file of it; default: all sets"
     )
     parser.add_argument("--cloud", metavar="NAME", help="only those on this cloud")
+    _add_host(parser)
     parser.add_argument(
         "--versions", action="store_true", help="the published images instead, with what became of each"
     )

@@ -4,17 +4,17 @@ import argparse
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from uecwatchd.cli.output import put, put_json, say
 from uecwatchd.cli.published_images import ImageVerb, image_verb
-from uecwatchd.delivery.retire import RetireDecision, decide
+from uecwatchd.delivery.retire import RetireDecision, Step, decide
 from uecwatchd.delivery.version_facts import read_facts
-from uecwatchd.errors import Stopped, UecError
+from uecwatchd.errors import Rejected, Stopped, UecError
 from uecwatchd.ledger.records import Request
-from uecwatchd.ledger.versions import VersionRecord
-from uecwatchd.outputs.result_files import instant
+from uecwatchd.ledger.versions import VersionRecord, VersionState
+from uecwatchd.outputs.result_files import instant, place_json
 from uecwatchd.outputs.wording import command
 from uecwatchd.service.retire.rules import obstacle_of, rule_of
 from uecwatchd.types import SetId
@@ -23,23 +23,59 @@ from uecwatchd.types import SetId
 def prune(arguments: argparse.Namespace) -> int:
     with image_verb("prune", arguments.config) as verb:
         verb.check_cloud(arguments.cloud or "")
-        named = verb.set_named(arguments.set) if arguments.set else None
-        sets = (named,) if named else verb.ledger.versions.sets()
-        survey = PruneSurvey(verb, arguments.cloud or "")
-        found = [one for set_id in sets for one in survey.decisions_about(set_id)]
-        if arguments.json:
-            put_json([_as_json(one) for one in found])
-        else:
-            for one in found:
-                version = one.version
-                where = f"{version.set_id}  {version.cloud}  {version.image_id}"
-                put(f"{where}  {one.step}: {one.why}")
-        due = [one for one in found if one.step != "stay" and not survey.is_closed(one.version.cloud)]
-        if arguments.dry_run or not due:
-            say(f"{len(due)} of {len(found)} images are due." if found else "No set has an older image.")
-        else:
-            _carry_out(due, survey)
-        return next(iter(survey.failed.values()), os.EX_OK)
+        if not arguments.set:
+            return _prune(verb.ledger.versions.sets(), verb, arguments)
+        with verb.about(arguments.set) as (there, set_id):
+            act = _prune_elsewhere if there.host else _prune
+            return act((set_id,), there, arguments)
+
+
+def _prune(sets: Sequence[SetId], verb: ImageVerb, arguments: argparse.Namespace) -> int:
+    survey = PruneSurvey(verb, arguments.cloud or "")
+    found = [one for set_id in sets for one in survey.decisions_about(set_id)]
+    _show(found, verb, as_json=arguments.json)
+    due = [one for one in found if one.step != "stay" and not survey.is_closed(one.version.cloud)]
+    if arguments.dry_run or not due:
+        say(f"{len(due)} of {len(found)} images are due." if found else "No set has an older image.")
+    else:
+        _carry_out(due, survey)
+    return next(iter(survey.failed.values()), os.EX_OK)
+
+
+def _prune_elsewhere(sets: Sequence[SetId], verb: ImageVerb, arguments: argparse.Namespace) -> int:
+    """Let another host prune its sets: its configuration decides, and only what has its tags is removed."""
+    if arguments.dry_run:
+        why = f"the configuration of host {verb.host} decides what leaves"
+        raise Rejected("cannot tell what would be done", why, f"On {verb.host}: {command('prune', sets[0])}")
+    found, codes = list[RetireDecision](), list[int]()
+    for set_id in sets:
+        known = verb.ledger.versions.of_set(set_id)
+        for cloud in sorted({one.cloud for one in known if one.is_in_cloud and one.state != "current"}):
+            if arguments.cloud in (None, cloud):
+                is_done = verb.carry_out(Request(set_id, "prune", cloud=cloud))
+                codes += [os.EX_OK if is_done else os.EX_TEMPFAIL]
+                found += _taken_since([one for one in known if one.cloud == cloud], verb)
+    _show(found, verb, as_json=arguments.json)
+    return max(codes, default=os.EX_OK)
+
+
+def _taken_since(before: Sequence[VersionRecord], verb: ImageVerb) -> Iterator[RetireDecision]:
+    """Yield what has become of images in a cloud."""
+    steps: Mapping[VersionState, Step] = {"deprecated": "deprecate", "removed": "remove"}
+    for one in before:
+        if one.is_in_cloud and one.state != "current":
+            now = verb.ledger.versions.of_set(one.set_id, one.cloud)
+            state = next((known.state for known in now if known.image_id == one.image_id), one.state)
+            step = "stay" if state == one.state else steps.get(state, "stay")
+            yield RetireDecision(one, step, f"host {verb.host} has decided so")
+
+
+def _show(found: Sequence[RetireDecision], verb: ImageVerb, *, as_json: bool) -> None:
+    if as_json:
+        put_json([_as_json(one, verb) for one in found])
+    for one in () if as_json else found:
+        set_id = one.version.set_id.of_host(verb.host)
+        put(f"{set_id}  {one.version.cloud}  {one.version.image_id}  {one.step}: {one.why}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +147,10 @@ def _is_taken(one: RetireDecision, verb: ImageVerb) -> bool:
     return states.get(version.image_id, "removed") in ("removed", "withdrawn", "deprecated")
 
 
-def _as_json(one: RetireDecision) -> dict[str, object]:
+def _as_json(one: RetireDecision, verb: ImageVerb) -> dict[str, object]:
     version = one.version
     return {
-        "folder": version.set_id.folder,
+        **place_json(version.set_id, verb.ledger.sessions.host),
         "set": version.set_id.name,
         "cloud": version.cloud,
         "id": version.image_id,

@@ -1,21 +1,21 @@
 """Requests about published images, as verbs make them: confirmed, carried out, and waited for.
 
 They change a cloud, so only the process with the lock of the state directory carries them out: a running
-daemon, or else the verb itself.
+daemon, or else the verb itself. For the set of another host it is the daemon there.
 """
 
 import os
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from uecwatchd.cli.meant_set import meant_set
 from uecwatchd.cli.output import say
 from uecwatchd.cli.program_log import program_log, progress_shown
-from uecwatchd.cli.set_names import find_past_set
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.connect import connect
 from uecwatchd.config.load import load
@@ -26,7 +26,7 @@ from uecwatchd.ledger.history import StoryEntry
 from uecwatchd.ledger.open import open_ledger
 from uecwatchd.ledger.records import Request
 from uecwatchd.ledger.state_folder import STATE_LOCK
-from uecwatchd.outputs.wording import with_hint
+from uecwatchd.outputs.wording import command, with_hint
 from uecwatchd.service.daemon import Service
 from uecwatchd.service.retire.thread import failure_words
 from uecwatchd.system import lockfile, wakeup
@@ -53,10 +53,20 @@ class ImageVerb:
     settings: Settings
     ledger: Ledger
     clouds: dict[str, Cloud] = field(default_factory=dict)  #: those that are connected
+    host: str = ""  #: that has the ledger, if it is another one
 
-    def set_named(self, words: str) -> SetId:
-        """Return the set with this name or file. Raises NoSuchSet or Ambiguous."""
-        return find_past_set(words, self.ledger.history.names(), self.ledger.sets())
+    @contextmanager
+    def about(self, words: str) -> Iterator[tuple["ImageVerb", SetId]]:
+        """Find the set with this name or file, and yield it with the verb on its host.
+
+        Raises NoSuchSet or Ambiguous.
+        """
+        with meant_set(words, self.ledger, self.settings) as meant:
+            yield replace(self, ledger=meant.ledger, host=meant.host), meant.id
+
+    def command(self, verb: str, set_id: SetId, cloud: str = "") -> str:
+        """Return the command for a set of the host, for hints."""
+        return command(verb, set_id.of_host(self.host), cloud)
 
     def check_cloud(self, cloud: str) -> None:
         """Raise Rejected if the configuration has no such cloud. An empty name means all."""
@@ -77,28 +87,37 @@ class ImageVerb:
 
     def carry_out(self, request: Request) -> bool:
         """Have a request carried out, and report what was done. Return False if it is still open."""
-        began, ledger, state = time.time(), self.ledger, self.settings.state.dir
-        ledger.put_request(request)
+        before, state = self.ledger.history.story(request.set_id), self.settings.state.dir
+        self.ledger.put_request(request)
+        if self.host and not self._host_works():
+            say(f"Host {self.host} does it when its service runs again.")
+            return False
         end = time.monotonic() + PATIENCE_SECONDS
         while self._is_open(request):
-            if not lockfile.is_locked(state, STATE_LOCK) and self._carry_out_here():
-                return not self._is_open(request)
-            wakeup.wake_daemon(state)
-            if time.monotonic() > end or self._has_failed(request, began):
+            if not self.host:
+                if not lockfile.is_locked(state, STATE_LOCK) and self._carry_out_here():
+                    return not self._is_open(request)
+                wakeup.wake_daemon(state)
+            if time.monotonic() > end or self._has_failed(request, before):
                 break
             time.sleep(POLL_SECONDS)
-        for entry in self._news(request, began):
+        for entry in self._news(request, before):
             say(with_hint(entry))
         return not self._is_open(request)
 
-    def _has_failed(self, request: Request, began: float) -> bool:
+    def _host_works(self) -> bool:
+        hosts = self.ledger.sessions.hosts()
+        return any(one.host == self.host and one.state in ("running", "drained") for one in hosts)
+
+    def _has_failed(self, request: Request, before: Sequence[StoryEntry]) -> bool:
         """Tell if the daemon has tried it once, and tries it again later."""
         words = failure_words(request)
-        return any(one.sentence.startswith(words) for one in self._news(request, began))
+        return any(one.sentence.startswith(words) for one in self._news(request, before))
 
-    def _news(self, request: Request, began: float) -> list[StoryEntry]:
+    def _news(self, request: Request, before: Sequence[StoryEntry]) -> list[StoryEntry]:
+        """Return the new entries. Their times are by the clock of the host, which may be another one."""
         story = self.ledger.history.story(request.set_id)
-        return [one for one in story if one.moment >= began and one.level != "debug"]
+        return [one for one in story if one not in before and one.level != "debug"]
 
     def _is_open(self, request: Request) -> bool:
         return any(

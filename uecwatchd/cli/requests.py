@@ -9,14 +9,16 @@ import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
+from uecwatchd.cli.meant_set import meant_set
 from uecwatchd.cli.output import put_json, say
-from uecwatchd.cli.set_names import Ambiguous, NoSuchSet, find_past_set
-from uecwatchd.cli.status.rows import Row, about
+from uecwatchd.cli.set_names import Ambiguous, NoSuchSet
+from uecwatchd.cli.status.elsewhere import LookElsewhere
+from uecwatchd.cli.status.rows import LedgerFacts, Row, about
 from uecwatchd.cli.status.survey import Survey, survey
 from uecwatchd.config.documents import did_you_mean
 from uecwatchd.config.load import load
@@ -24,15 +26,17 @@ from uecwatchd.config.records import Settings
 from uecwatchd.errors import Deferred
 from uecwatchd.intake.sets.candidates import stem_of
 from uecwatchd.ledger.api import Ledger
-from uecwatchd.ledger.open import open_ledger, read_ledger
+from uecwatchd.ledger.open import open_host, open_ledger, read_ledger
 from uecwatchd.ledger.records import LAST_STAGE, Request, SetRecord
 from uecwatchd.ledger.standing import PARTLY, seen_from
 from uecwatchd.ledger.state_folder import lock_state
+from uecwatchd.outputs.result_files import place_json
 from uecwatchd.outputs.wording import command, duration, moment, next_attempt
 from uecwatchd.service.cleanup import clear_history, clear_traces, forget_on_cloud
 from uecwatchd.service.work_folder import drop_work
 from uecwatchd.system import lockfile, wakeup
 from uecwatchd.system.text import shell_word
+from uecwatchd.system.wakeup import UNWOKEN_SECONDS
 from uecwatchd.types import SetId
 
 Verb = Literal["retry", "forget", "hold", "release"]
@@ -65,7 +69,7 @@ def _no_effect(sentence: str, exit_code: int = os.EX_OK) -> VerbEffect:
 
 def _run(verb: Verb, arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, environ=os.environ)
-    found = survey(settings, now=time.time())
+    found = survey(settings, now=time.time(), look=LookElsewhere(asked=arguments.set))
     try:
         row = the_row(found, arguments.set, verb=verb, folders=settings.spool.folders)
     except NoSuchSet:
@@ -73,16 +77,18 @@ def _run(verb: Verb, arguments: argparse.Namespace) -> int:
         if past is None:
             raise
         row = past
-    cloud, held = arguments.cloud or "", found.known.cloud_holds.get(row.id, {})
+    known = found.facts_about(row)
+    cloud, held = arguments.cloud or "", known.cloud_holds.get(row.id, {})
     check_cloud(row, cloud, settings.clouds)
-    alive = found.known.alive
-    effect = decide_on_cloud(verb, row, cloud, held, alive=alive) if cloud else None
-    effect = effect or decide(verb, row, alive=alive, held=held)
+    effect = decide_on_cloud(verb, row, cloud, held, alive=known.alive) if cloud else None
+    effect = effect or decide(verb, row, alive=known.alive, held=held)
+    effect = _on_its_host(effect, row, alive=known.alive)
     if effect.act:
         _act(verb, row, settings, cloud)
     say(effect.sentence)
     if arguments.json:
-        fields = {"verb": verb, "folder": row.folder, "set": row.name, "state": row.state}
+        place = place_json(row.id, known.host)
+        fields = {"verb": verb, **place, "set": row.name, "state": row.state}
         put_json({**fields, "done": effect.act, "next": effect.sentence})
     return effect.exit_code
 
@@ -100,17 +106,19 @@ def check_cloud(row: Row, cloud: str, configured: Collection[str]) -> None:
 
 
 def _act(verb: Verb, row: Row, settings: Settings, cloud: str) -> None:
-    with closing(open_ledger(settings)) as ledger:
+    host, key = row.id.host, row.id.there
+    with closing(open_host(settings, host) if host else open_ledger(settings)) as ledger:
         if verb == "hold":
-            ledger.put_hold(row.id, since=time.time(), cloud=cloud)
+            ledger.put_hold(key, since=time.time(), cloud=cloud)
         elif verb == "release":
-            for one in [cloud] if cloud else ["", *ledger.cloud_holds().get(row.id, ())]:
-                ledger.drop_hold(row.id, cloud=one)
+            for one in [cloud] if cloud else ["", *ledger.cloud_holds().get(key, ())]:
+                ledger.drop_hold(key, cloud=one)
         elif verb == "retry":
-            ledger.put_request(Request(row.id, "retry", cloud=cloud))
-        elif not row.seen or not _forget_now(row, ledger, settings, cloud):
-            ledger.put_request(Request(row.id, "forget", cloud=cloud))
-    wakeup.wake_daemon(settings.state.dir)
+            ledger.put_request(Request(key, "retry", cloud=cloud))
+        elif host or not row.seen or not _forget_now(row, ledger, settings, cloud):
+            ledger.put_request(Request(key, "forget", cloud=cloud))
+    if not host:
+        wakeup.wake_daemon(settings.state.dir)
 
 
 def _forget_now(row: Row, ledger: Ledger, settings: Settings, cloud: str) -> bool:
@@ -142,13 +150,14 @@ def _forget_now(row: Row, ledger: Ledger, settings: Settings, cloud: str) -> boo
 
 def the_row(found: Survey, words: str, *, verb: Verb, folders: Sequence[Path]) -> Row:
     """Return the set with this name or file. Raises NoSuchSet or Ambiguous."""
-    rows = [row for row in about(found.rows, words) if row.is_set]
+    answers = about(found.rows, words, host=found.known.host)
+    rows = [row for row in answers if row.is_set]
     if len(rows) > 1:
         raise Ambiguous.of(words, [row.id for row in rows])
     if rows:
         return rows[0]
-    if outside := about(found.rows, words):
-        row = outside[0]
+    if answers:
+        row = answers[0]
         raise NoSuchSet(f"{words}: it is in no set", f"{row.state}: {row.detail}", "See: uecwatchd status")
     if verb == "hold":
         return _future_row(found, words, folders)
@@ -161,15 +170,33 @@ def the_row(found: Survey, words: str, *, verb: Verb, folders: Sequence[Path]) -
 
 def _future_row(found: Survey, words: str, folders: Sequence[Path]) -> Row:
     """Return a row for a future set, held under its own name even if a file was named."""
+    host, colon, rest = words.partition(":")
+    if colon and (elsewhere := found.elsewhere.get(host)):
+        return _in_folder(rest, _folders_of(elsewhere), found, host=host)
+    return _in_folder(rest if colon and host == found.known.host else words, folders, found)
+
+
+def _folders_of(elsewhere: LedgerFacts) -> Sequence[Path]:
+    """Return the spool folders of another host. Nobody knows them but by the sets that it has had."""
+    sets = {*(record.id for record in elsewhere.records), *elsewhere.holds}
+    if not sets:
+        why = f"no set of {elsewhere.host} is known, and so none of its spool folders"
+        raise NoSuchSet("cannot hold a set that is not there yet", why, f"Hold it on {elsewhere.host}.")
+    return sorted({Path(one.there.folder) for one in sets})
+
+
+def _in_folder(words: str, folders: Sequence[Path], found: Survey, *, host: str = "") -> Row:
     place, _, name = words.rstrip("/").rpartition("/")
     chosen = [folder for folder in folders if not place or str(folder) == place.rstrip("/")]
     if len(chosen) != 1 or not name:
-        named = " or ".join(shell_word(f"{folder}/{name or 'NAME'}") for folder in folders)
+        there = [str(SetId(str(folder), name or "NAME").of_host(host)) for folder in folders]
         several = f"it is not there yet, and there are {len(folders)} spool folders"
         why = several if chosen else "that is none of the spool folders"
+        named = " or ".join(map(shell_word, there))
         raise Ambiguous(f"{words}: cannot tell which folder is meant", why, f"Say {named}.")
     near = did_you_mean(name, (row.name for row in found.rows if row.is_set))
-    return Row(SetId(str(chosen[0]), stem_of(name)), "absent", f"it is not there yet{near}")
+    meant = SetId(str(chosen[0]), stem_of(name)).of_host(host)
+    return Row(meant, "absent", f"it is not there yet{near}")
 
 
 def _past_row(settings: Settings, words: str) -> Row | None:
@@ -177,9 +204,12 @@ def _past_row(settings: Settings, words: str) -> Row | None:
     ledger = read_ledger(settings)
     if ledger is None:
         return None
-    with closing(ledger), suppress(NoSuchSet):
-        meant = find_past_set(words, ledger.history.names(), ())
-        return Row(meant, PAST, "only its history is left")
+    with (
+        closing(ledger),
+        suppress(NoSuchSet),
+        meant_set(words, ledger, settings, recorded=False) as meant,
+    ):
+        return Row(meant.shown, PAST, "only its history is left")
     return None
 
 
@@ -193,7 +223,7 @@ def decide_on_cloud(
 
     `held` are the clouds that the set is held for; `alive` is True if a daemon runs.
     """
-    name, release = row.name, f"{_command('release', row)} --cloud {shell_word(cloud)}"
+    name, release = row.title, f"{_command('release', row)} --cloud {shell_word(cloud)}"
     if verb in ("hold", "release") and row.held_since is not None:
         return _no_effect(f"{name} is held on all of its clouds, until: {_command('release', row)}")
     if verb == "hold":
@@ -214,7 +244,7 @@ def decide_on_cloud(
         return _no_effect(f"{name} waits for {seen.reason} on cloud {cloud}.", os.EX_TEMPFAIL)
     if seen and row.files and row.state in (PARTLY, "done") and seen.state in _AGAIN:
         words = _AGAIN[_again_key(seen)].format(name=f"{name} on cloud {cloud}", cloud=cloud)
-        return _effect(words + _later(alive=alive))
+        return _effect(words + _later(row, alive=alive))
     return None
 
 
@@ -223,18 +253,28 @@ def decide(verb: Verb, row: Row, *, alive: bool, held: Collection[str] = ()) -> 
 
     `held` are the clouds that it is held for.
     """
-    later = _later(alive=alive)
+    later = _later(row, alive=alive)
     if verb == "retry":
         return _retry(row, later)
     if verb == "forget":
         return _forget(row)
     if verb == "release" and row.held_since is None and held:
-        return _effect(f"{row.name} is held no longer on {' and '.join(f'cloud {one}' for one in held)}.")
+        return _effect(f"{row.title} is held no longer on {' and '.join(f'cloud {one}' for one in held)}.")
     return _hold(row) if verb == "hold" else _release(row, later)
 
 
-def _later(*, alive: bool) -> str:
+def _later(row: Row, *, alive: bool) -> str:
+    if row.id.is_elsewhere:
+        return ""  # which `_on_its_host` says
     return "" if alive else " No daemon is running: it is done when one runs, or by: uecwatchd once"
+
+
+def _on_its_host(effect: VerbEffect, row: Row, *, alive: bool) -> VerbEffect:
+    """Return the effect of a verb with what its host has to do."""
+    if not row.id.is_elsewhere or not effect.act:
+        return effect
+    when = f"sees this within {UNWOKEN_SECONDS:g} s" if alive else "does this when its service runs again"
+    return replace(effect, sentence=f"{effect.sentence} Host {row.id.host} {when}.")
 
 
 def _command(verb: Verb, row: Row) -> str:
@@ -242,7 +282,7 @@ def _command(verb: Verb, row: Row) -> str:
 
 
 def _retry(row: Row, later: str) -> VerbEffect:
-    name, record = row.name, row.record
+    name, record = row.title, row.record
     if row.held_since is not None:
         why = f"{name} is held since {moment(row.held_since)} UTC, and is not tried before:"
         return _no_effect(f"{why} {_command('release', row)}", os.EX_TEMPFAIL)
@@ -286,7 +326,7 @@ _AGAIN = {
 
 
 def _forget(row: Row) -> VerbEffect:
-    name, record = row.name, row.record
+    name, record = row.title, row.record
     if row.state == PAST:
         return _effect(f"The history of {name} is forgotten; nothing else is left of it.")
     if record is None:
@@ -308,7 +348,7 @@ def _starts_again(row: Row) -> str:
 
 
 def _hold(row: Row) -> VerbEffect:
-    name = row.name
+    name = row.title
     if row.held_since is not None:
         return _no_effect(f"{name} is held already, since {moment(row.held_since)} UTC.")
     until = f"until: {_command('release', row)}"
@@ -321,8 +361,8 @@ def _hold(row: Row) -> VerbEffect:
 
 def _release(row: Row, later: str) -> VerbEffect:
     if row.held_since is None:
-        return _no_effect(f"{row.name} is not held ({row.state}: {row.detail}).")
-    return _effect(f"{row.name} is held no longer. {_from_now_on(row.otherwise or row, later)}")
+        return _no_effect(f"{row.title} is not held ({row.state}: {row.detail}).")
+    return _effect(f"{row.title} is held no longer. {_from_now_on(row.otherwise or row, later)}")
 
 
 def _from_now_on(row: Row, later: str) -> str:

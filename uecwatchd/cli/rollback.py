@@ -14,6 +14,7 @@ from uecwatchd.errors import Rejected, Stopped, UecError, problem
 from uecwatchd.ledger.records import Request, SetRecord
 from uecwatchd.ledger.standing import by_cloud, hold_scope
 from uecwatchd.ledger.versions import VersionRecord
+from uecwatchd.outputs.result_files import place_json
 from uecwatchd.outputs.wording import command, moment, on_cloud
 from uecwatchd.types import SetId
 
@@ -39,7 +40,7 @@ class RollbackStep:
 class RollbackPlan:
     """The steps of a rollback, and the reason for each cloud without one. Some of these are best effort."""
 
-    set_id: SetId
+    set_id: SetId  #: as people name it here
     steps: tuple[RollbackStep, ...]
     obstacles: Mapping[str, UecError]
     best_effort: Collection[str] = ()
@@ -53,8 +54,7 @@ class RollbackPlan:
 
 def rollback(arguments: argparse.Namespace) -> int:
     cloud = arguments.cloud or ""
-    with image_verb("rollback", arguments.config) as verb:
-        set_id = verb.set_named(arguments.set)
+    with image_verb("rollback", arguments.config) as own, own.about(arguments.set) as (verb, set_id):
         verb.check_cloud(cloud)
         plan = find_steps(set_id, cloud, verb)
         for step in plan.steps:
@@ -63,18 +63,18 @@ def rollback(arguments: argparse.Namespace) -> int:
             say(str(error))
         if arguments.dry_run:
             if arguments.json:
-                put_json(_as_json(plan, done=False))
+                put_json(_as_json(plan, verb, done=False))
             return plan.exit_code
         scope = hold_scope(verb.ledger.set(set_id), cloud)
         confirm(f"Go back? Then {held_words(set_id, scope)}.", yes=arguments.yes, verb="rollback")
         verb.ledger.put_hold(set_id, since=time.time(), cloud=scope)
         ends = [_carry_out(set_id, step, verb) for step in plan.steps]  # each, also after a failure
-        return _report(plan, scope, done=all(ends), as_json=arguments.json)
+        return _report(plan, scope, verb, done=all(ends), as_json=arguments.json)
 
 
-def _report(plan: RollbackPlan, scope: str, *, done: bool, as_json: bool) -> int:
+def _report(plan: RollbackPlan, scope: str, verb: ImageVerb, *, done: bool, as_json: bool) -> int:
     if as_json:
-        put_json(_as_json(plan, done=done and plan.exit_code == os.EX_OK))
+        put_json(_as_json(plan, verb, done=done and plan.exit_code == os.EX_OK))
     elif done:
         for step in plan.steps:
             put(step.then.image_id)
@@ -91,39 +91,39 @@ def find_steps(set_id: SetId, cloud: str, verb: ImageVerb) -> RollbackPlan:
     versions, record = verb.ledger.versions.of_set(set_id), verb.ledger.set(set_id)
     if record is None:
         why = "its files were removed, and its record with them"
-        raise Rejected(f"{set_id.name}: cannot go back", why, f"See: {command('history', set_id)}")
+        raise Rejected(f"{set_id.name}: cannot go back", why, f"See: {verb.command('history', set_id)}")
     current = {target.cloud for target in record.current}
     there = {one.cloud for one in versions if one.is_in_cloud}
     steps, obstacles = list[RollbackStep](), dict[str, UecError]()
     for name in sorted(({cloud} if cloud else current) or there):
         try:
-            _check_settled(record, name)
+            _check_settled(record, name, verb)
             steps.append(_step(set_id, name, [one for one in versions if one.cloud == name], verb))
         except Stopped:
             raise
         except UecError as error:
             obstacles[name] = error
     if not steps:
-        first, *others = obstacles.values() or (_nothing_published(set_id, "any cloud"),)
+        first, *others = obstacles.values() or (_nothing_published(set_id, "any cloud", verb),)
         for other in others:
             say(str(other))
         raise first
     best_effort = {target.cloud for target in record.current if not target.is_required}
-    return RollbackPlan(set_id, tuple(steps), obstacles, best_effort)
+    return RollbackPlan(set_id.of_host(verb.host), tuple(steps), obstacles, best_effort)
 
 
-def _check_settled(record: SetRecord, cloud: str) -> None:
+def _check_settled(record: SetRecord, cloud: str, verb: ImageVerb) -> None:
     """Raise Rejected while the set has still to be done on a cloud."""
     seen = [one for one in by_cloud(record) if one.cloud in ("", cloud)]
     if open_one := next((one for one in seen if one.state not in SETTLED_STATES), None):
         why = f"it is {open_one.state}{on_cloud(open_one)}"
-        raise Rejected(f"{record.name}: cannot go back", why, f"See: {command('status', record.id)}")
+        raise Rejected(f"{record.name}: cannot go back", why, f"See: {verb.command('status', record.id)}")
 
 
 def _step(set_id: SetId, cloud: str, versions: list[VersionRecord], verb: ImageVerb) -> RollbackStep:
     """Choose the newest image before the one in use that the cloud has, and that has passed its checks."""
     if not any(one.is_in_cloud for one in versions):
-        raise _nothing_published(set_id, f"cloud {cloud}")
+        raise _nothing_published(set_id, f"cloud {cloud}", verb)
     now = next((one for one in versions if one.state == "current"), None)
     older = [one for one in versions if one.is_in_cloud and one.passed and one != now]
     before = [one for one in older if now is None or one.published <= now.published]
@@ -138,12 +138,12 @@ def _step(set_id: SetId, cloud: str, versions: list[VersionRecord], verb: ImageV
     raise Rejected(
         f"{set_id.name}: cannot go back on cloud {cloud}",
         "there is no older image of it that could be used",
-        f"See: {command('history', set_id)}",
+        f"See: {verb.command('history', set_id)}",
     )
 
 
-def _nothing_published(set_id: SetId, where: str) -> Rejected:
-    why, hint = f"nothing was published on {where}", f"See: {command('history', set_id)}"
+def _nothing_published(set_id: SetId, where: str, verb: ImageVerb) -> Rejected:
+    why, hint = f"nothing was published on {where}", f"See: {verb.command('history', set_id)}"
     return Rejected(f"{set_id.name}: cannot go back", why, hint)
 
 
@@ -153,11 +153,11 @@ def _carry_out(set_id: SetId, step: RollbackStep, verb: ImageVerb) -> bool:
     return any(one.image_id == step.then.image_id and one.state == "current" for one in versions)
 
 
-def _as_json(plan: RollbackPlan, *, done: bool) -> dict[str, object]:
+def _as_json(plan: RollbackPlan, verb: ImageVerb, *, done: bool) -> dict[str, object]:
     found = [
         {"cloud": one.cloud, "from": one.now.image_id if one.now else None, "to": one.then.image_id}
         for one in plan.steps
     ]
     stays = [{"cloud": name, "why": problem(error)} for name, error in plan.obstacles.items()]
-    set_id = plan.set_id
-    return {"folder": set_id.folder, "set": set_id.name, "done": done, "clouds": found, "stays": stays}
+    place = place_json(plan.set_id, verb.ledger.sessions.host)
+    return {**place, "set": plan.set_id.name, "done": done, "clouds": found, "stays": stays}

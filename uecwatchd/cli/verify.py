@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 
+from uecwatchd.cli.meant_set import sets_of_name
 from uecwatchd.cli.output import put, put_json
 from uecwatchd.cli.program_log import progress_shown
 from uecwatchd.cli.set_names import Ambiguous
@@ -45,7 +46,9 @@ def verify(arguments: argparse.Namespace) -> int:
 
 def _reported(finding: MemberResult, record: SetRecord, *, in_json: bool) -> dict[str, object]:
     """Return the fields of a finding, and print it unless all are printed as JSON in the end."""
-    against = finding.source or "the ledger's digest (its file is gone, or it was made for the upload)"
+    why = "its file is gone, or it was made for the upload"
+    why = f"its file is on host {record.id.host}" if record.id.is_elsewhere else why
+    against = finding.source or f"the ledger's digest ({why})"
     if not in_json:
         put(
             f"{finding.role:<8} {finding.image_id}{on_cloud(record)} equals {against}: "
@@ -59,12 +62,11 @@ def _registered(
     settings: Settings, name: str, *, cloud: str | None
 ) -> tuple[list[SetRecord], Mapping[str, DetectedCloud]]:
     """Return the set as seen from each cloud with its image, or from this one, and the known clouds."""
-    records: Sequence[SetRecord] = ()
+    named: Sequence[SetRecord] = ()
     before: Mapping[str, DetectedCloud] = {}
     if ledger := read_ledger(settings):
         with closing(ledger):
-            records, before = ledger.sets_named(name.rpartition("/")[2]), ledger.clouds()
-    named = [record for record in records if name in (record.name, str(record.id))]
+            named, before = sets_of_name(name, ledger), ledger.clouds()
     seen = [(one, view) for one in named for view in by_cloud(one) if cloud in (None, view.cloud)]
     done = [(one, view) for one, view in seen if view.state == "done"]
     if len(meant := {one.id for one, _ in done}) > 1:

@@ -11,7 +11,7 @@ from uecwatchd.cli.published_images import ImageVerb, confirm, held_words, image
 from uecwatchd.errors import Rejected
 from uecwatchd.ledger.records import BundleRecord, Request, SetRecord
 from uecwatchd.ledger.standing import hold_scope
-from uecwatchd.outputs.wording import command
+from uecwatchd.outputs.result_files import place_json
 from uecwatchd.types import Role, SetId
 
 
@@ -32,8 +32,7 @@ class ImageToWithdraw:
 
 def withdraw(arguments: argparse.Namespace) -> int:
     cloud = arguments.cloud or ""
-    with image_verb("withdraw", arguments.config) as verb:
-        set_id = verb.set_named(arguments.set)
+    with image_verb("withdraw", arguments.config) as own, own.about(arguments.set) as (verb, set_id):
         verb.check_cloud(cloud)
         found = list(images_of(set_id, cloud, verb))
         if not found:
@@ -41,7 +40,7 @@ def withdraw(arguments: argparse.Namespace) -> int:
             raise Rejected(
                 f"{set_id.name}: there is nothing to take back",
                 f"it has no published image {where}",
-                f"See: {command('history', set_id)}",
+                f"See: {verb.command('history', set_id)}",
             )
         for image in found:
             say(f"To be taken back: {image}.")
@@ -90,15 +89,16 @@ def _report(
             {"cloud": one.cloud, "role": one.role, "id": one.image_id, "gone": left.get(one.image_id, False)}
             for one in found
         ]
-        put_json({"folder": set_id.folder, "set": set_id.name, "done": done, "images": images})
+        place = place_json(set_id, verb.ledger.sessions.host)
+        put_json({**place, "set": set_id.name, "done": done, "images": images})
     elif done:
         for one in found:
             put(f"{one.image_id} {'gone' if left[one.image_id] else 'stays'}")
     if arguments.dry_run:
         return os.EX_OK
     if not done:
-        say(f"It is not done yet, and goes on by itself. See: {command('log', set_id)}")
+        say(f"It is not done yet, and goes on by itself. See: {verb.command('log', set_id)}")
         return os.EX_TEMPFAIL
-    say(f"{held_words(set_id, scope)}. To publish it again: {command('release', set_id, scope)}")
+    say(f"{held_words(set_id, scope)}. To publish it again: {verb.command('release', set_id, scope)}")
     machines = [one for one in found if one.role == "machine"]
     return os.EX_OK if all(left[one.image_id] for one in machines) else os.EX_DATAERR

@@ -55,7 +55,7 @@ def _verify_member(
     def reached(stage: str, done: int) -> None:
         show(Progress(made_for, f"{stage} the {member.role}", member.path, done, member.size))
 
-    expected, source = _expected(Path(made_for.folder), member, partial(reached, "read"))
+    expected, source = _expected(made_for, member, partial(reached, "read"))
     sink = CountingSink(NullSink(), partial(reached, "download"))
     found = download_bundle(cloud, image.manifest, sink, digest_like(expected))
     if found.digest != expected:
@@ -76,16 +76,16 @@ def _verify_member(
 
 
 def _expected(
-    folder: Path, member: MemberRecord, progress: Callable[[int], None]
+    made_for: SetId, member: MemberRecord, progress: Callable[[int], None]
 ) -> tuple[ContentDigest, str]:
     """Return the digest to find, and the file it was read from now, if that is still there.
 
     A prepared image is not what its file is, and what is made for a set is removed when it is done.
     """
-    if member.origin or member.prepared is not None:
+    if member.origin or member.prepared is not None or made_for.is_elsewhere:
         return member.digest, ""
     try:
-        found = safe_open.digest(folder, member.path, member.how, progress=progress)
+        found = safe_open.digest(Path(made_for.folder), member.path, member.how, progress=progress)
         return found, describe(member.how, member.path)
     except UecError:
         return member.digest, ""

@@ -303,6 +303,11 @@ def as_json(record: SetRecord, progress: Mapping[str, object] | None = None) -> 
     }
 
 
+def place_json(set_id: SetId, host: str) -> dict[str, object]:
+    """Return the host and the folder of a set. `host` is this one, empty if it is the only one."""
+    return {"host": set_id.host or host or None, "folder": set_id.there.folder}
+
+
 def progress_as_json(progress: Progress, speed: float) -> dict[str, object]:
     """Return sizes and `speed` in bytes, null if unknown."""
     p, left = progress, seconds_left(done=progress.done, total=progress.total, speed=speed)

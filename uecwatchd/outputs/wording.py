@@ -12,6 +12,7 @@ from uecwatchd.images.guest.summary import ImageSummary
 from uecwatchd.intake.sets.records import Member
 from uecwatchd.ledger.history import StoryEntry
 from uecwatchd.ledger.records import Failure, SetBuild, SetRecord, TargetRecord
+from uecwatchd.ledger.sessions import LEASE_SECONDS, HostSession
 from uecwatchd.ledger.standing import by_cloud
 from uecwatchd.outputs.progress import Snapshot, seconds_left
 from uecwatchd.system.text import format_size, printable, shell_word
@@ -51,6 +52,17 @@ def from_now(when: float, now: float) -> str:
 
 
 # --- commands ---------------------------------------------------------------------------------------------
+
+
+def host_words(one: HostSession) -> str:
+    """Return what to know about a host whose sets are looked at; empty if its service works as usual."""
+    if one.state == "silent":
+        since = moment(one.lease_until - LEASE_SECONDS)
+        return f"{one.host} is silent since {since} UTC: nothing is done there until its service runs again"
+    if one.state == "stopped":
+        since = f", since {moment(one.ended)} UTC" if one.ended else ""
+        return f"the service of {one.host} does not run{since}"
+    return f"{one.host} is drained: nothing new is begun there" if one.is_drained else ""
 
 
 def command(verb: str, set_id: SetId, cloud: str = "") -> str:

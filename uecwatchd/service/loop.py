@@ -13,6 +13,7 @@ from uecwatchd.service.probing import ProbeThread
 from uecwatchd.service.reaper import Reaper
 from uecwatchd.service.service_context import Shared
 from uecwatchd.service.spooler import Spooler
+from uecwatchd.system.wakeup import UNWOKEN_SECONDS
 
 # Between two passes, for any number of events: a large copy causes thousands.
 LEAST_PAUSE_SECONDS = 0.02
@@ -20,8 +21,9 @@ LEAST_PAUSE_SECONDS = 0.02
 # that changes all the time uses at most a tenth of a processor.
 LEAST_SCAN_PAUSE_SECONDS = 0.2
 SCAN_PAUSE_TIMES = 9
-# Maximum delay until a replaced folder, or a due probe of a suspended cloud, is noticed.
-LONGEST_PAUSE_SECONDS = 10.0
+# Maximum delay until a replaced folder, a due probe of a suspended cloud, or a request of another host is
+# noticed.
+LONGEST_PAUSE_SECONDS = UNWOKEN_SECONDS
 # Maximum delay until the answer to a probe is noticed; the next probe may be due soon.
 ASKED_PAUSE_SECONDS = 1.0
 

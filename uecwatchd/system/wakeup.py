@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PIPE_NAME = "wakeup"
+# How long a daemon that nobody wakes up goes without a look at the ledger: another host cannot wake it up.
+UNWOKEN_SECONDS = 10.0
 # All that a pipe holds: one wake-up is enough for any number of requests.
 PIPE_BYTES = 65536
 

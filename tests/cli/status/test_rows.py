@@ -146,7 +146,7 @@ def test_a_name_that_would_break_a_line_is_one_row_in_line_with_the_others(tmp_p
     for name in (b"a\nb.txt", b"tab\t.txt", b"kar\xffmic.txt", b"\x1b[31mred.txt", b"plain.txt"):
         (Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))).write_bytes(b"x")
     found = seen(tmp_path, LedgerFacts(NOW))
-    lines = table(found)
+    lines = table([("", found)])
     assert len(lines) == 6
     assert all(line.isprintable() for line in lines)
     assert len({re.search("STATE|misfit|ignored", line).start() for line in lines}) == 1  # type: ignore[union-attr]
@@ -337,7 +337,7 @@ def test_a_duration_is_given_in_seconds_then_minutes_then_hours(seconds: float, 
 
 def test_the_table_has_a_line_for_each_row(waiting: Path) -> None:
     (waiting / "notes.txt").write_text("hello")
-    first, *others = table(seen(waiting, LedgerFacts(NOW)))
+    first, *others = table([("", seen(waiting, LedgerFacts(NOW)))])
     assert first.split() == ["SET", "STATE"]
     assert [line.split()[:2] for line in others] == [["karmic", "waiting"], ["notes.txt", "misfit"]]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from uecwatchd.cli.history.attempts import PastAttempt
 from uecwatchd.ledger.history import AttemptRecord, StoryEntry
-from uecwatchd.outputs.result_files import instant
+from uecwatchd.outputs.result_files import instant, place_json
 from uecwatchd.outputs.wording import duration, moment, request_id, with_hint
 from uecwatchd.system.text import format_size, printable
 from uecwatchd.types import ID_WORDS
@@ -30,10 +30,13 @@ def entry_lines(entry: StoryEntry) -> Iterator[str]:
     yield from (f"{INDENT}{line}" for line in str(entry.fields.get("traceback", "")).splitlines())
 
 
-def entry_json(entry: StoryEntry) -> dict[str, object]:
-    """Return an entry for programs. Its fields are those of the journal, without their prefix."""
+def entry_json(entry: StoryEntry, *, host: str = "") -> dict[str, object]:
+    """Return an entry for programs. Its fields are those of the journal, without their prefix.
+
+    `host` is the one with the set, where several have one ledger.
+    """
     return {
-        "folder": entry.set_id.folder,
+        **place_json(entry.set_id, host),
         "name": entry.set_id.name,
         "time": instant(entry.moment),
         "kind": str(entry.kind),
@@ -46,11 +49,14 @@ def entry_json(entry: StoryEntry) -> dict[str, object]:
 # --- attempts ---------------------------------------------------------------------------------------------
 
 
-def attempt_json(past: PastAttempt) -> dict[str, object]:
-    """Return an attempt for programs: sizes in bytes, times in UTC, null for missing values."""
+def attempt_json(past: PastAttempt, *, host: str = "") -> dict[str, object]:
+    """Return an attempt for programs: sizes in bytes, times in UTC, null for missing values.
+
+    `host` is this one, where several have one ledger.
+    """
     record = past.record
     return {
-        "folder": record.set_id.folder,
+        **place_json(record.set_id, host),
         "name": record.set_id.name,
         "number": record.number,
         "began": instant(record.began),
@@ -86,10 +92,11 @@ def attempt_lines(past: PastAttempt) -> Iterator[str]:
         yield f"  the cloud's request ids: {', '.join(record.request_ids)}"
 
 
-def attempt_table(found: Sequence[PastAttempt]) -> Iterator[str]:
+def attempt_table(found: Sequence[PastAttempt], *, host: str = "") -> Iterator[str]:
     """Yield one line for each attempt. With several folders, sets have theirs before their name."""
-    folders = {past.record.set_id.folder for past in found}
-    names = [_name(past.record, with_folder=len(folders) > 1) for past in found]
+    sets = [past.record.set_id.of_host(host) for past in found]
+    with_folder = len({one.folder for one in sets}) > 1
+    names = [printable(str(one) if with_folder else one.name) for one in sets]
     width = min(max(map(len, ("SET", *names))), NAME_COLUMNS)
     yield _row(("SET", "ATTEMPT", "BEGAN (UTC)", "TOOK", "OUTCOME", ""), width)
     for past, name in zip(found, names, strict=True):
@@ -104,10 +111,6 @@ def attempt_table(found: Sequence[PastAttempt]) -> Iterator[str]:
 def _row(cells: tuple[str, ...], width: int) -> str:
     name, number, began, took, outcome, detail = cells
     return f"{name:<{width}}  {number:<7}  {began:<19}  {took:<8}  {outcome:<8}  {detail}".rstrip()
-
-
-def _name(record: AttemptRecord, *, with_folder: bool) -> str:
-    return printable(str(record.set_id) if with_folder else record.set_id.name)
 
 
 def _result(past: PastAttempt) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from uecwatchd.ledger.versions import VersionRecord, VersionState
-from uecwatchd.outputs.result_files import instant
+from uecwatchd.outputs.result_files import instant, place_json
 from uecwatchd.outputs.wording import moment
 
 WORDS: Mapping[VersionState, str] = {
@@ -18,7 +18,8 @@ WORDS: Mapping[VersionState, str] = {
 def version_lines(versions: Iterable[VersionRecord]) -> Iterator[str]:
     """Yield one line for each published image."""
     for one in versions:
-        image = f"{one.set_id.name}: {one.image_id} on cloud {one.cloud}"
+        where = f"{one.set_id.host}:" if one.set_id.is_elsewhere else ""
+        image = f"{where}{one.set_id.name}: {one.image_id} on cloud {one.cloud}"
         published = f"{image}, published {moment(one.published)} UTC"
         since = "" if one.state == "current" else f" since {moment(one.since)} UTC"
         instead = f", replaced by {one.replaced_by}" if one.replaced_by else ""
@@ -26,10 +27,13 @@ def version_lines(versions: Iterable[VersionRecord]) -> Iterator[str]:
         yield f"{published}; {WORDS[one.state]}{since}{instead}{judged}"
 
 
-def version_json(one: VersionRecord) -> dict[str, object]:
-    """Return a published image for programs: times in UTC, null for missing values."""
+def version_json(one: VersionRecord, *, host: str = "") -> dict[str, object]:
+    """Return a published image for programs: times in UTC, null for missing values.
+
+    `host` is this one, where several have one ledger.
+    """
     return {
-        "folder": one.set_id.folder,
+        **place_json(one.set_id, host),
         "set": one.set_id.name,
         "cloud": one.cloud,
         "id": one.image_id,

@@ -50,13 +50,10 @@ def draw(answer: StatusAnswer, *, columns: int, one_line: bool = False) -> Rende
     if answer.asked:
         return Group(*(part for row in answer.rows for part in _details(row, answer.asked)))
     draw_rows = _table if columns >= TABLE_COLUMNS else _blocks
-    if answer.folders == 1:
-        return draw_rows(answer.rows, columns, one_line=one_line)
     parts: list[RenderableType] = []
-    for folder in dict.fromkeys(row.folder for row in answer.rows):
-        parts.append(Text(f"{printable(folder)}:", "bold"))
-        within = [row for row in answer.rows if row.folder == folder]
-        parts.append(draw_rows(within, columns, one_line=one_line))
+    for heading, rows in answer.groups():
+        parts += [_flowing(Text(printable(heading), "bold"), one_line=one_line)] if heading else []
+        parts.append(draw_rows(rows, columns, one_line=one_line))
     return Group(*parts)
 
 
@@ -67,9 +64,10 @@ def draw_frame(answer: StatusAnswer, *, columns: int, lines: int, footer: str) -
     last = f"{summary(answer.rows)}{moment(answer.moment)} UTC{footer}"
     rows = answer.rows
     if not answer.asked:
-        folders = answer.folders * 2 if answer.folders > 1 else 1  # each has its name, and a heading
+        # Each group has a heading, and one for its columns.
+        headings = sum(2 if heading else 1 for heading, _ in answer.groups())
         taken = sum(-(-len(text) // columns) for text in (*map(str, notes), LEFT_OUT, last))
-        rows = rows_that_fit(answer.rows, lines=lines - taken - folders - 1, columns=columns)
+        rows = rows_that_fit(answer.rows, lines=lines - taken - headings - 1, columns=columns)
     shown = replace(answer, rows=rows)
     parts = [draw(shown, columns=columns, one_line=True)] if rows else []
     if hidden := len(answer.rows) - len(rows):

@@ -1,11 +1,13 @@
 """The sets as they are on one of their clouds, for an answer about that cloud alone."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from uecwatchd.cli.status.rows import LedgerFacts
 from uecwatchd.intake.sets.records import FolderSets
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.standing import seen_from
+from uecwatchd.types import SetId
 
 
 def seen_on(cloud: str, assembly: FolderSets, known: LedgerFacts) -> tuple[FolderSets, LedgerFacts]:
@@ -13,12 +15,24 @@ def seen_on(cloud: str, assembly: FolderSets, known: LedgerFacts) -> tuple[Folde
 
     Of a set that waits or was refused before its first attempt, nobody knows the clouds: it stays.
     """
-    elsewhere = {one.id for one in assembly.ready if cloud not in one.clouds}
-    elsewhere |= {one.id for one in known.records if not _goes_to(one, cloud)}
-    ready = tuple(one.on(cloud) for one in assembly.ready if one.id not in elsewhere)
-    records = tuple(_alone(one, cloud) for one in known.records if one.id not in elsewhere)
-    holds = {key: since for key, since in known.holds.items() if key not in elsewhere}
-    return replace(assembly, ready=ready), replace(known, records=records, holds=holds)
+    others = {one.id for one in assembly.ready if cloud not in one.clouds} | _not_going(cloud, known)
+    ready = tuple(one.on(cloud) for one in assembly.ready if one.id not in others)
+    return replace(assembly, ready=ready), _without(others, cloud, known)
+
+
+def facts_on(cloud: str, known: LedgerFacts) -> LedgerFacts:
+    """Return records as they are on a cloud, without those that do not go there."""
+    return _without(_not_going(cloud, known), cloud, known)
+
+
+def _not_going(cloud: str, known: LedgerFacts) -> set[SetId]:
+    return {one.id for one in known.records if not _goes_to(one, cloud)}
+
+
+def _without(others: Collection[SetId], cloud: str, known: LedgerFacts) -> LedgerFacts:
+    records = tuple(_alone(one, cloud) for one in known.records if one.id not in others)
+    holds = {key: since for key, since in known.holds.items() if key not in others}
+    return replace(known, records=records, holds=holds)
 
 
 def _goes_to(record: SetRecord, cloud: str) -> bool:

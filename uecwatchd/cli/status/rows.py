@@ -55,6 +55,8 @@ class LedgerFacts:
     asked: Mapping[SetId, Verb] = field(default_factory=dict)
     probes: Mapping[str, float] = field(default_factory=dict)
     cloud_holds: Mapping[SetId, Mapping[str, float]] = field(default_factory=dict)
+    host: str = ""  #: name of the host that they are about, where several have one ledger
+    host_words: str = ""  #: about that host, if it does not work as usual
 
     def probe_of(self, record: SetRecord) -> float | None:
         """Return when the cloud of a waiting set is asked again, if it will be."""
@@ -80,6 +82,7 @@ class Row:
     otherwise: "Row | None" = None  #: the row of a held set without the hold
     seen: bool = True  #: False if its folder could not be scanned
     probe_at: float | None = None  #: when its cloud is asked again, in seconds of the epoch
+    host_words: str = ""  #: about its host, if that is another one and does not work as usual
 
     @property
     def folder(self) -> str:
@@ -88,6 +91,11 @@ class Row:
     @property
     def name(self) -> str:
         return self.id.name
+
+    @property
+    def title(self) -> str:
+        """The name in a sentence, with its host if that is another one."""
+        return f"{self.id.host}:{self.name}" if self.id.is_elsewhere else self.name
 
     @property
     def is_set(self) -> bool:
@@ -130,6 +138,26 @@ def unseen(folder: str, known: LedgerFacts, *, why: str) -> tuple[Row, ...]:
     return tuple(found)
 
 
+def rows_elsewhere(known: LedgerFacts) -> tuple[Row, ...]:
+    """Return rows for the sets of another host, by its records alone: their files are there."""
+    records = {record.id: record for record in known.records}
+    found = []
+    for set_id in sorted(records.keys() | known.holds.keys()):
+        row = Row(set_id, "", "", records.get(set_id), host_words=known.host_words)
+        row = _at_work(row, known) or _by_record(row, known)
+        since = known.holds.get(set_id)
+        found.append(row if since is None else _held(row, since, alive=known.alive))
+    return tuple(found)
+
+
+def _by_record(row: Row, known: LedgerFacts) -> Row:
+    record = row.record
+    if record is None or record.reason == GONE:
+        return _absent(row)
+    files = tuple(dict.fromkeys(member.path for member in record.members)) or (row.name,)
+    return _of_record(replace(row, files=files), record, known)
+
+
 def _outputs(
     listing: Listing, names: Iterable[str], records: Mapping[str, SetRecord]
 ) -> tuple[Mapping[str, tuple[str, ...]], list[tuple[str, str]]]:
@@ -158,8 +186,21 @@ def _stem(path: str) -> str:
     return next((path[: -len(suffix)] for suffix in OUTPUT_SUFFIXES if path.endswith(suffix)), path)
 
 
-def about(found: Iterable[Row], words: str) -> tuple[Row, ...]:
-    """Return the rows for a name: of a set, of a file, or of either with its folder."""
+def about(found: Iterable[Row], words: str, *, host: str = "") -> tuple[Row, ...]:
+    """Return the rows for the name of a set or of a file, which may have its folder or host.
+
+    `host` is the name of this one.
+    """
+    found = tuple(found)
+    if answers := _about(found, words):
+        return answers
+    there, _, rest = words.partition(":")
+    of_host = [row for row in found if rest and (row.id.host or host) == there]
+    meant = {row.id for row in _about([replace(row, id=row.id.there) for row in of_host], rest)}
+    return tuple(row for row in of_host if row.id.there in meant)
+
+
+def _about(found: Iterable[Row], words: str) -> tuple[Row, ...]:
     words = normpath(words)  # a shell completes "folder/", and people type "./karmic.img"
     paths = [(row, words.removeprefix(f"{row.folder.rstrip('/')}/")) for row in found]
     within = [(row, path) for row, path in paths if path != words]
@@ -203,12 +244,9 @@ def _set_row(
 
 def _with_state(row: Row, outcome: Outcome, now: float, known: LedgerFacts) -> Row:
     """Return the row with its state and the reason. `now` is that of the listing."""
-    record, key = row.record, row.id
-    if record and record.state == "working" and known.alive:
-        progress = known.progress.get(key)
-        return replace(row, state="working", detail=_working(record, progress), progress=progress)
-    if verb := known.asked.get(key):
-        return replace(row, state="queued", detail=f"to be {ASKED[verb]}, on request")
+    record = row.record
+    if at_work := _at_work(row, known):
+        return at_work
     if outcome is None:
         return _absent(row)
     if isinstance(outcome, Waiting):
@@ -220,6 +258,19 @@ def _with_state(row: Row, outcome: Outcome, now: float, known: LedgerFacts) -> R
         error = outcome.error
         return replace(row, state=error.kind, detail=problem_and_hint(error), hint=error.hint)
     return replace(row, state="new", detail=f"complete: {plan(outcome)}")
+
+
+def _at_work(row: Row, known: LedgerFacts) -> Row | None:
+    """Return the row of a set that a daemon works on, or was asked to; None for any other."""
+    record = row.record
+    if record and record.state == "working" and known.alive:
+        progress = known.progress.get(row.id)
+        since = f", since {moment(record.began or record.since)} UTC" if known.host else ""
+        detail = f"{_working(record, progress)}{since}"
+        return replace(row, state="working", detail=detail, progress=progress)
+    if verb := known.asked.get(row.id):
+        return replace(row, state="queued", detail=f"to be {ASKED[verb]}, on request")
+    return None
 
 
 def plan(found: ImageSet) -> str:

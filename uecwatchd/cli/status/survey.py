@@ -6,10 +6,11 @@ It changes nothing and creates no file.
 import os
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from uecwatchd.cli.status.one_cloud import seen_on
-from uecwatchd.cli.status.rows import ASKED, LedgerFacts, Row, rows, unseen
+from uecwatchd.cli.status.elsewhere import LookElsewhere, check_hosts, facts_elsewhere
+from uecwatchd.cli.status.one_cloud import facts_on, seen_on
+from uecwatchd.cli.status.rows import ASKED, LedgerFacts, Row, rows, rows_elsewhere, unseen
 from uecwatchd.clouds.assumed_dialect import assume_dialects, undetected
 from uecwatchd.config.records import Settings
 from uecwatchd.errors import UecError
@@ -37,22 +38,35 @@ class Survey:
     known: LedgerFacts
     troubles: tuple[UecError, ...] = ()
     ready: tuple[ImageSet, ...] = ()
+    elsewhere: Mapping[str, LedgerFacts] = field(default_factory=dict)  #: by the names of other hosts
+
+    def facts_about(self, row: Row) -> LedgerFacts:
+        """Return the facts about the host that has a row."""
+        return self.elsewhere.get(row.id.host, self.known)
 
 
-def survey(settings: Settings, *, now: float, settled: bool = False, cloud: str = "") -> Survey:
+def survey(
+    settings: Settings,
+    *,
+    now: float,
+    settled: bool = False,
+    cloud: str = "",
+    look: LookElsewhere | None = None,
+) -> Survey:
     """Scan all folders, and read the ledger. With `settled`, every file counts as settled.
 
-    With a `cloud`, only the sets that go there have rows, as they are there.
+    With a `cloud`, only the sets that go there have rows, as they are there; with `look` also those of other
+    hosts that it is for.
     Otherwise the change time of a file decides. The daemon counts from when it first saw the file: it takes
     longer if it was started later. Raises the errors of the ledger.
     """
-    known, before = _known(settings, now)
+    known, before, elsewhere = _known(settings, now, look)
     strange = dict.fromkeys(undetected(settings.clouds, before))
     rules = make_rules(settings, assume_dialects(settings.clouds, before), strange)
     found: list[Row] = []
     troubles: list[UecError] = []
     ready: list[ImageSet] = []
-    for folder in settings.spool.folders:
+    for folder in settings.spool.folders if look is None or look.is_for(known.host) else ():
         try:
             with as_internal_error(str(folder)):
                 owner = _service_user(settings)
@@ -72,15 +86,21 @@ def survey(settings: Settings, *, now: float, settled: bool = False, cloud: str 
         except UecError as error:
             troubles.append(error)
             found += unseen(str(folder), known, why=f"its folder cannot be scanned: {error.why}")
-    return Survey(tuple(found), known, tuple(troubles), tuple(ready))
+    for facts in elsewhere.values():
+        found += rows_elsewhere(facts_on(cloud, facts) if cloud else facts)
+    return Survey(tuple(found), known, tuple(troubles), tuple(ready), elsewhere)
 
 
-def _known(settings: Settings, now: float) -> tuple[LedgerFacts, Mapping[str, DetectedCloud]]:
+def _known(
+    settings: Settings, now: float, look: LookElsewhere | None
+) -> tuple[LedgerFacts, Mapping[str, DetectedCloud], Mapping[str, LedgerFacts]]:
     alive = lockfile.is_locked(settings.state.dir, STATE_LOCK)
     ledger = read_ledger(settings)
     if ledger is None:
-        return LedgerFacts(now, alive), {}
+        check_hosts(look, ())
+        return LedgerFacts(now, alive), {}, {}
     with closing(ledger):
+        elsewhere = facts_elsewhere(ledger, look, now=now) if look else {}
         asked = {r.set_id: r.verb for r in ledger.requests() if r.verb in ASKED and r.due is None}
         # All sets, even for one name: a name is decided among all files of its folder.
         known = LedgerFacts(
@@ -92,8 +112,9 @@ def _known(settings: Settings, now: float) -> tuple[LedgerFacts, Mapping[str, De
             asked,
             ledger.probes(),
             ledger.cloud_holds(),
+            ledger.sessions.host,
         )
-        return known, ledger.clouds()
+        return known, ledger.clouds(), elsewhere
 
 
 def _closed(assembly: FolderSets, listing: Listing, known: LedgerFacts) -> FolderSets:

@@ -1,6 +1,6 @@
 """The answer for people, and for programs."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from uecwatchd.cli.status.answer import StatusAnswer
@@ -27,11 +27,14 @@ NAME_COLUMNS = 40
 HEADING = ("SET", "STATE", "")
 
 
-def row_json(row: Row) -> dict[str, object]:
-    """Return a row for programs: sizes in bytes, times in UTC, null for missing values."""
+def row_json(row: Row, *, host: str = "") -> dict[str, object]:
+    """Return a row for programs: sizes in bytes, times in UTC, null for missing values.
+
+    `host` is this one, where several have one ledger.
+    """
     record, hold = _current_record(row), row.held_since
     fields: dict[str, object] = {
-        "folder": row.folder,
+        **result_files.place_json(row.id, host),
         "name": row.name,
         "state": row.state,
         "detail": row.detail,
@@ -65,20 +68,17 @@ def answer_lines(answer: StatusAnswer) -> list[str]:
     """Return the rows of an answer as plain lines."""
     if answer.asked:
         return [line for row in answer.rows for line in details(row, asked=answer.asked)]
-    return table(answer.rows, folders=answer.folders) if answer.rows else []
+    return table(tuple(answer.groups())) if answer.rows else []
 
 
-def table(found: Iterable[Row], *, folders: int = 1) -> list[str]:
-    """Return one line for each row; with several folders, below the name of the folder."""
-    found = tuple(found)
-    cells = [(printable(row.name), row.state, printable(row.detail)) for row in found]
-    width = min(max(len(name) for name, _, _ in (HEADING, *cells)), NAME_COLUMNS)
-    lines, last = [_line(HEADING, width)], ""
-    for row, line in zip(found, cells, strict=True):
-        if folders > 1 and row.folder != last:
-            lines.append(f"{printable(row.folder)}:")
-        last = row.folder
-        lines.append(_line(line, width))
+def table(groups: Sequence[tuple[str, Sequence[Row]]]) -> list[str]:
+    """Return one line for each row, below the heading of its group, if that has one."""
+    names = [len(printable(row.name)) for _, rows in groups for row in rows]
+    width = min(max(len(HEADING[0]), *names, 0), NAME_COLUMNS)
+    lines = [_line(HEADING, width)]
+    for heading, rows in groups:
+        lines += [printable(heading)] if heading else []
+        lines += [_line((printable(row.name), row.state, printable(row.detail)), width) for row in rows]
     return lines
 
 
@@ -108,6 +108,8 @@ def _relation(row: Row, asked: str) -> Iterator[str]:
 
 def _more(row: Row) -> Iterator[str]:
     yield f"  in {row.folder}{': ' if row.files else ''}{', '.join(row.files)}"
+    if row.host_words:
+        yield f"  {row.host_words}"
     record = row.record
     if record is None:
         return

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from uecwatchd.cli.output import put, put_json, say, written
 from uecwatchd.cli.status.answer import StatusAnswer, make_answer
+from uecwatchd.cli.status.elsewhere import LookElsewhere
 from uecwatchd.cli.status.rows import Row
 from uecwatchd.cli.status.survey import survey
 from uecwatchd.cli.status.text import answer_lines, row_json
@@ -25,7 +26,8 @@ def status(arguments: argparse.Namespace) -> int:
         raise Rejected(f"there is no cloud named {cloud}", why, "Name one of them.")
 
     def look() -> StatusAnswer:
-        found = survey(settings, now=time.time(), cloud=cloud)
+        elsewhere = LookElsewhere(arguments.host or "", arguments.set or "")
+        found = survey(settings, now=time.time(), cloud=cloud, look=elsewhere)
         return make_answer(found, settings, arguments.set)
 
     if arguments.watch is None:
@@ -40,7 +42,7 @@ def show(answer: StatusAnswer, *, in_json: bool) -> int:
     for trouble in answer.troubles:
         say(trouble)
     if in_json and not answer.is_unknown:
-        put_json([row_json(row) for row in answer.rows])
+        put_json([row_json(row, host=answer.host) for row in answer.rows])
     elif not in_json:
         put_answer(answer)
     if answer.rows or not in_json or answer.is_unknown:

@@ -1,0 +1,75 @@
+"""The sets of other hosts with the same ledger, as far as the ledger knows them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from posixpath import normpath
+from typing import TypeVar
+
+from uecwatchd.cli.host_names import check_host, split_host
+from uecwatchd.cli.status.rows import ASKED, LedgerFacts
+from uecwatchd.ledger.api import Ledger
+from uecwatchd.ledger.sessions import HostSession
+from uecwatchd.outputs.wording import host_words
+from uecwatchd.types import SetId
+
+Fact = TypeVar("Fact")
+
+
+@dataclass(frozen=True, slots=True)
+class LookElsewhere:
+    """The hosts of an answer: all, or one. `asked` is the name in the question.
+
+    A name without a host is looked for among the names of sets alone, because only an index answers quickly.
+    """
+
+    host: str = ""
+    asked: str = ""
+
+    def is_for(self, own: str) -> bool:
+        """Tell if the answer is also about this host."""
+        return self.host in ("", own)
+
+
+def check_hosts(look: LookElsewhere | None, hosts: Sequence[HostSession]) -> None:
+    """Raise Rejected if the answer is to be about a host that is unknown."""
+    if look and look.host:
+        check_host(look.host, hosts)
+
+
+def facts_elsewhere(ledger: Ledger, look: LookElsewhere, *, now: float) -> Mapping[str, LedgerFacts]:
+    """Return the facts about each host that is looked at, without this one, ordered by their names.
+
+    `now` is in seconds of the epoch. Raises Rejected if there is no such host.
+    """
+    hosts = ledger.sessions.hosts()
+    check_hosts(look, hosts)
+    named, rest = split_host(look.asked, hosts)
+    only = look.host or named
+    chosen = [one for one in hosts if one.host != ledger.sessions.host and only in ("", one.host)]
+    # With a host, the name may be that of a file: then all of its sets are read.
+    name = normpath(rest) if rest and not only else None
+    if not chosen or (name and "/" in name):
+        return {}
+    others = ledger.others
+    records = others.sets(host=only or None, name=name)
+    holds, cloud_holds, progress = others.holds(), others.cloud_holds(), others.progress()
+    asked = {one.set_id: one.verb for one in others.requests() if one.verb in ASKED and one.due is None}
+
+    def facts(one: HostSession) -> LedgerFacts:
+        return LedgerFacts(
+            now,
+            one.state in ("running", "drained"),
+            tuple(record for record in records if record.id.host == one.host),
+            _of_host(one, holds),
+            _of_host(one, progress),
+            _of_host(one, asked),
+            cloud_holds=_of_host(one, cloud_holds),
+            host=one.host,
+            host_words=host_words(one),
+        )
+
+    return {one.host: facts(one) for one in chosen}
+
+
+def _of_host(one: HostSession, facts: Mapping[SetId, Fact]) -> dict[SetId, Fact]:
+    return {set_id: fact for set_id, fact in facts.items() if set_id.host == one.host}
