@@ -12,7 +12,16 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.overviews import BOB, NOW, SPOOL, a_set, an_attempt, full_overview, overview
+from tests.support.overviews import (
+    BOB,
+    NOW,
+    SPOOL,
+    a_set,
+    an_attempt,
+    fleet_overview,
+    full_overview,
+    overview,
+)
 from uecwatchd.ledger.history import STAGE_BOUNDS_SECONDS, TotalKey, totals_of
 from uecwatchd.outputs.metrics import MOST_SERIES, write_metrics
 from uecwatchd.outputs.overview import STATES, Overview
@@ -108,16 +117,16 @@ def test_prometheus_understands_the_dashboard(promtool: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("expressions", [of_rules, of_dashboard], ids=["alerts", "dashboard"])
 def test_alerts_and_dashboard_use_metrics_that_exist(expressions: object) -> None:
-    there = samples(full_overview()).keys()
+    there = samples(full_overview()).keys() | samples(fleet_overview()).keys()
     used = set().union(*map(names_in, expressions()))  # type: ignore[operator]
     assert used - there == set()
 
 
 def test_the_readme_names_each_metric() -> None:
     readme = (ROOT / "README.md").read_text()
-    families = text_string_to_metric_families(write_metrics(full_overview()).decode())
+    families = text_string_to_metric_families(write_metrics(fleet_overview()).decode())
     totals = {family.name: f"{family.name}_total" for family in families if family.type == "counter"}
-    families = text_string_to_metric_families(write_metrics(full_overview()).decode())
+    families = text_string_to_metric_families(write_metrics(fleet_overview()).decode())
     names = (totals.get(family.name, family.name) for family in families)
     assert [name for name in names if f"`{name}" not in readme] == []
 
@@ -214,3 +223,16 @@ def test_a_hostile_name_stays_a_label(promtool: str, name: str) -> None:
 def test_two_names_that_look_alike_have_a_series_each() -> None:
     facts = overview(a_set("a\x1bb"), a_set("a\\x1bb"))
     assert len(samples(facts)["uecwatchd_set_consecutive_failures"]) == 2
+
+
+def test_a_host_of_a_fleet_counts_its_own_sets_and_says_which_it_is(promtool: str) -> None:
+    facts = fleet_overview()
+    counted = samples(facts)
+    assert counted["uecwatchd_sets"] == {("a", state): float(state == "done") for state in STATES}
+    hosts = {("running",): 2.0, ("silent",): 1.0, ("drained",): 0.0, ("stopped",): 0.0}
+    assert counted["uecwatchd_fleet_hosts"] == hosts
+    families = list(text_string_to_metric_families(write_metrics(facts).decode()))
+    without = {one.name for one in families for sample in one.samples if sample.labels.get("host") != "a"}
+    assert without == {"uecwatchd_fleet_hosts"}
+    assert "uecwatchd_fleet_hosts" not in samples(full_overview())
+    check(promtool, "check", "metrics", text=write_metrics(facts))

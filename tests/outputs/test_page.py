@@ -9,11 +9,23 @@ from typing import Any
 import html5lib
 import pytest
 
-from tests.support.overviews import ALICE, BOB, NOW, SPOOL, a_set, an_attempt, full_overview, overview
+from tests.support.overviews import (
+    ALICE,
+    BOB,
+    NOW,
+    SPOOL,
+    a_set,
+    an_attempt,
+    fleet_overview,
+    full_overview,
+    overview,
+)
 from uecwatchd.ledger.records import Failure, SetBuild
-from uecwatchd.outputs.overview import STATES, Overview, Situation, SpoolFolder, choose
-from uecwatchd.outputs.overview_json import MOST_SETS, write_overview
+from uecwatchd.outputs.fleet_overview import MOST_SETS
+from uecwatchd.outputs.overview import STATES, Overview, choose
+from uecwatchd.outputs.overview_json import write_overview
 from uecwatchd.outputs.page import LONGEST_TEXT_CHARS, render_page
+from uecwatchd.outputs.situation import Situation, SpoolFolder
 from uecwatchd.types import SetId
 
 HOSTILE = (
@@ -51,7 +63,9 @@ def hostile_overview(name: str) -> Overview:
     return replace(facts, host=name, recent=(attempt,), folders=(SpoolFolder(f"/srv/{name}"),))
 
 
-@pytest.mark.parametrize("facts", [full_overview(), overview()], ids=["full", "empty"])
+@pytest.mark.parametrize(
+    "facts", [full_overview(), overview(), fleet_overview()], ids=["full", "empty", "fleet"]
+)
 def test_the_page_is_valid_html(facts: Overview) -> None:
     assert "main" in set(tags(page_of(facts)))
 
@@ -229,3 +243,45 @@ def test_the_json_is_ascii_and_brings_each_name_back(name: str) -> None:
     data = write_overview(hostile_overview(name))
     assert all(byte == 10 or 32 <= byte < 127 for byte in data)
     assert json.loads(data)["sets"][0]["name"] == name
+
+
+# --- several hosts ----------------------------------------------------------------------------------------
+
+
+def test_a_page_shows_the_sets_of_all_hosts_and_which_host_is_silent() -> None:
+    text = page_of(fleet_overview())
+    assert text.count('data-label="Host:"') == 3
+    assert "b is silent since 2026-11-29" in text
+    assert '<span class="state silent">silent</span>' in text
+    assert '<progress max="100" value="25"' in text
+    assert "on host c, attempt 1" in text
+    assert text.count("8 done") == 1, "seven are elsewhere, and not shown"
+    assert "7 are left out" in text
+    assert 'data-label="Host:"' not in page_of(full_overview())
+
+
+def test_the_json_has_the_hosts_and_counts_the_work_of_a_dead_one_as_queued() -> None:
+    facts = json.loads(write_overview(fleet_overview()))
+    states = {(one["host"], one["folder"], one["name"]): one["state"] for one in facts["sets"]}
+    assert states == {
+        ("a", SPOOL, "lucid"): "done",
+        ("b", SPOOL, "karmic"): "queued",
+        ("c", SPOOL, "karmic"): "working",
+    }
+    assert [(one["name"], one["state"], one["states"]) for one in facts["hosts"]] == [
+        ("a", "running", {"done": 1}),
+        ("b", "silent", {"queued": 1, "done": 7}),
+        ("c", "running", {"working": 1}),
+    ]
+    assert (facts["states"]["done"], facts["sets_left_out"]) == (8, 7)
+    assert [one["host"] for one in facts["attempts"]] == ["c", "a"]
+    alone = json.loads(write_overview(full_overview()))
+    assert alone["hosts"] == []
+    assert {one["host"] for one in alone["sets"]} == {None}
+
+
+def test_owners_of_one_number_on_two_hosts_have_a_part_of_the_space_each() -> None:
+    facts = fleet_overview()
+    many = tuple(a_set(f"many{number}", "rejected") for number in range(9))
+    chosen = choose(replace(facts, situation=Situation(many)).everywhere, 3)
+    assert {one.id.host for one in chosen} == {"", "b", "c"}

@@ -122,6 +122,28 @@ def history(host: Host, *words: str) -> list[dict]:
     return found
 
 
+def test_the_page_of_each_host_shows_all_and_its_metrics_its_own(
+    hosts: tuple[Host, Host], small_set: RealSet, tmp_path: Path
+) -> None:
+    a, _ = hosts
+    page = tmp_path / "page"
+    page.mkdir()
+    a.configure(f'{a.config.read_text()}\n[outputs]\npage = "{page}"\nmetrics = "{page}"\n')
+    a.drop_set(small_set, "lucid")
+    assert a.run("once").returncode == 0
+    facts = json.loads((page / "status.json").read_text())
+    assert {(one["host"], one["name"]): one["state"] for one in facts["sets"]} == {
+        ("a", "lucid"): "done",
+        ("b", "karmic"): "done",
+    }
+    assert [one["state"] for one in facts["hosts"]] == ["running", "stopped"]
+    assert [(one["host"], one["name"]) for one in facts["attempts"]] == [("a", "lucid"), ("b", "karmic")]
+    assert "the service of b does not run" in (page / "status.html").read_text()
+    metrics = (page / "uecwatchd.prom").read_text()
+    assert 'uecwatchd_sets{host="a",state="done"} 1.0' in metrics
+    assert 'uecwatchd_fleet_hosts{state="stopped"} 1.0' in metrics
+
+
 # --- requests ---------------------------------------------------------------------------------------------
 
 

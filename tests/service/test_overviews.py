@@ -23,8 +23,10 @@ from uecwatchd.config.records import OutputSettings
 from uecwatchd.events import Kind
 from uecwatchd.ledger.sqlite import open_ledger
 from uecwatchd.ledger.state_folder import lock_state
-from uecwatchd.outputs.overview import Overview, Situation
+from uecwatchd.outputs.fleet_overview import FleetReader
+from uecwatchd.outputs.overview import Overview
 from uecwatchd.outputs.progress import ProgressTracker
+from uecwatchd.outputs.situation import Situation
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.overviews import (
     FILES,
@@ -34,6 +36,7 @@ from uecwatchd.service.overviews import (
     Overviews,
     OverviewSources,
 )
+from uecwatchd.service.policy import is_shown
 from uecwatchd.system import lockfile
 from uecwatchd.system.clocks import Clocks
 
@@ -66,6 +69,9 @@ class Writing:
                 self.listener,
                 Conditions(self.listener),
                 clocks,
+                FleetReader(
+                    self.ledger.sessions, self.ledger.others, is_shown=is_shown, monotonic=self.clock
+                ),
             ),
             situation=lambda: self.situation,
             files=self.files,

@@ -5,10 +5,14 @@ from dataclasses import replace
 from uecwatchd.errors import CloudAway, Halted
 from uecwatchd.events import Progress
 from uecwatchd.ledger.history import AttemptRecord, StageTime, TotalKey, totals_of
+from uecwatchd.ledger.other_hosts import HostCount
 from uecwatchd.ledger.records import Failure, SetRecord, TargetImage, TargetRecord
+from uecwatchd.ledger.sessions import HostSession
 from uecwatchd.ledger.standing import seen_from
-from uecwatchd.outputs.overview import Overview, Situation, SpoolFolder
+from uecwatchd.outputs.fleet_overview import FleetOverview
+from uecwatchd.outputs.overview import Overview
 from uecwatchd.outputs.progress import TrackedProgress
+from uecwatchd.outputs.situation import Situation, SpoolFolder
 from uecwatchd.types import SetId
 
 NOW = 1_795_950_000.0
@@ -141,3 +145,25 @@ def full_overview() -> Overview:
         failures={SetId(SPOOL, "nightly"): 4, SetId(SPOOL, "win2003"): 1},
         totals=totals,
     )
+
+
+def fleet_overview() -> Overview:
+    """Return an overview of host a in a fleet, whose host b is silent with a set at work, and c works."""
+    a, b, c = (HostSession(name, is_drained=False, now=NOW, working=1, began=NOW - 900) for name in "abc")
+    sessions = (
+        replace(a, version="0.1.0", lease_until=NOW + 20),
+        replace(b, version="0.1.0", lease_until=NOW - 60),
+        replace(c, version="0.1.0", lease_until=NOW + 20),
+    )
+    working = a_set("karmic", "working")
+    stuck, busy = (replace(working, id=working.id.of_host(host)) for host in "bc")
+    upload = Progress(busy.id, "upload", "karmic.img", 25, 100, 3)
+    fleet = FleetOverview(
+        "a",
+        sessions,
+        Situation((stuck, busy), running=frozenset([busy.id])),
+        {HostCount("b", "working"): 1, HostCount("b", "done"): 7, HostCount("c", "working"): 1},
+        {busy.id: TrackedProgress(upload, NOW - 40, 1.0)},
+        (replace(an_attempt("hardy", minutes=1), set_id=SetId(f"c:{SPOOL}", "hardy")),),
+    )
+    return replace(overview(a_set("lucid")), recent=(an_attempt("lucid"),), fleet=fleet)

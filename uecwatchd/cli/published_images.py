@@ -107,7 +107,7 @@ class ImageVerb:
 
     def _host_works(self) -> bool:
         hosts = self.ledger.sessions.hosts()
-        return any(one.host == self.host and one.state in ("running", "drained") for one in hosts)
+        return any(one.host == self.host and one.is_at_work for one in hosts)
 
     def _has_failed(self, request: Request, before: Sequence[StoryEntry]) -> bool:
         """Tell if the daemon has tried it once, and tries it again later."""

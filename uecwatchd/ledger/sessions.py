@@ -70,6 +70,11 @@ class HostSession:
         return self.began is not None and self.ended is None
 
     @property
+    def is_at_work(self) -> bool:
+        """True while its service runs, and has its lease."""
+        return self.state in ("running", "drained")
+
+    @property
     def state(self) -> HostState:
         if not self.is_open:
             return "stopped"

@@ -11,6 +11,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, get_args
 
 from uecwatchd.ledger.history import STAGE_BOUNDS_SECONDS, BootOutcome, ImageChange, TotalKey
+from uecwatchd.ledger.sessions import HostState
 from uecwatchd.ledger.standing import PARTLY
 from uecwatchd.ledger.versions import MOST_GONE, VersionState
 from uecwatchd.outputs.overview import Overview, began_to_wait, choose, count_states, last_successes
@@ -38,14 +39,36 @@ def write_metrics(overview: Overview) -> bytes:
         """Collector of one overview."""
 
         def collect(self) -> Iterable["Metric"]:
-            yield from _of_service(overview)
-            yield from _of_states(overview)
-            yield from _of_sets(overview)
-            yield from _of_work(overview)
+            parts = (_of_service, _of_states, _of_sets, _of_work)
+            yield from (_with_host(one, overview) for part in parts for one in part(overview))
+            yield from _of_fleet(overview)
 
     registry = CollectorRegistry()
     registry.register(OverviewCollector())
     return generate_latest(registry)
+
+
+def _with_host(family: "Metric", overview: Overview) -> "Metric":
+    """Label series with their host in a fleet: its sets are counted there, and on no other host."""
+    if host := overview.fleet.host:
+        family.samples = [one._replace(labels={**one.labels, "host": host}) for one in family.samples]
+    return family
+
+
+def _of_fleet(overview: Overview) -> Iterator["Metric"]:
+    """Yield what all hosts of a fleet say alike."""
+    from prometheus_client.core import GaugeMetricFamily
+
+    if not overview.fleet.host:
+        return
+    hosts = GaugeMetricFamily(
+        "uecwatchd_fleet_hosts",
+        "Number of hosts in each state; each host says the same about all.",
+        labels=["state"],
+    )
+    for state in get_args(HostState):
+        hosts.add_metric([state], sum(one.state == state for one in overview.fleet.hosts))
+    yield hosts
 
 
 def _of_service(overview: Overview) -> Iterator["Metric"]:

@@ -6,56 +6,23 @@ that need attention, and leave out some if there are too many.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import nsmallest
 from itertools import chain, islice, zip_longest
 
-from uecwatchd.errors import UecError
 from uecwatchd.ledger.history import AttemptRecord, TotalKey
 from uecwatchd.ledger.records import SetRecord
-from uecwatchd.ledger.standing import PARTLY, shown_state
+from uecwatchd.ledger.standing import PARTLY
 from uecwatchd.ledger.versions import VersionState
+from uecwatchd.outputs.fleet_overview import MOST_ATTEMPTS, FleetOverview
 from uecwatchd.outputs.progress import TrackedProgress
+from uecwatchd.outputs.situation import Situation, SpoolFolder
 from uecwatchd.types import SetId
 
 # The order of states in an overview: first what is going on, then what a person has to act on.
 STATES = (
     *("working", "halted", "rejected", "deferred", PARTLY, "held", "queued", "waiting", "withdrawn", "done"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolFolder:
-    """A spool folder: its error if it cannot be scanned, and its free space in bytes if that is known."""
-
-    path: str
-    error: UecError | None = None
-    free_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """The loop's knowledge: equal to an earlier one if nothing has changed.
-
-    `holds` and the times in records are seconds of the epoch.
-    """
-
-    records: tuple[SetRecord, ...] = ()
-    holds: Mapping[SetId, float] = field(default_factory=dict)
-    running: frozenset[SetId] = frozenset()
-    clouds: Mapping[str, str] = field(default_factory=dict)  #: what each is, empty if it is not known
-    suspended: Mapping[str, UecError] = field(default_factory=dict)  #: clouds, with the reason
-    probes: Mapping[str, float] = field(default_factory=dict)  #: of these, by the monotonic clock
-    folders: tuple[SpoolFolder, ...] = ()
-
-    def state_of(self, record: SetRecord) -> str:
-        """Return the state of a set as people see it: held, and at work only while a worker has it."""
-        if record.id in self.running:
-            return "working"
-        if record.id in self.holds:
-            return "held"
-        state = shown_state(record)
-        return "queued" if state == "working" else state
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +42,51 @@ class Overview:
     totals: Mapping[TotalKey, float] = field(default_factory=dict)
     images: Mapping[tuple[str, VersionState], int] = field(default_factory=dict)  #: by cloud and state
     is_last: bool = False  #: the service ends after this
+    fleet: FleetOverview = field(default_factory=FleetOverview)  #: the other hosts with the same ledger
+
+    @property
+    def everywhere(self) -> Situation:
+        """The situation here, with the sets of other hosts that are to be shown."""
+        own, there = self.situation, self.fleet.situation
+        if not self.fleet.host:
+            return own
+        return replace(
+            own,
+            records=(*own.records, *there.records),
+            holds={**own.holds, **there.holds},
+            running=own.running | there.running,
+        )
+
+    @property
+    def all_recent(self) -> tuple[AttemptRecord, ...]:
+        """The last attempts on all hosts, the newest first."""
+        if not self.fleet.host:
+            return self.recent
+        found = sorted((*self.recent, *self.fleet.recent), key=lambda one: -one.ended)
+        return tuple(found[:MOST_ATTEMPTS])
+
+    def progress_of(self, set_id: SetId) -> TrackedProgress | None:
+        """Return the progress of a set of any host."""
+        return (self.fleet.progress if set_id.is_elsewhere else self.progress).get(set_id)
+
+    def count_everywhere(self) -> Mapping[str, int]:
+        """Count the sets of all hosts in each state. The holds of the other hosts are not told apart."""
+        counts = dict(count_states(self.situation))
+        for one in self.fleet.hosts:
+            for state, number in self.fleet.counts_of(one.host).items():
+                counts[state] += number
+        return counts
 
 
 def choose(situation: Situation, most: int) -> tuple[SetRecord, ...]:
     """Return the sets to be shown, at most so many, in the order of their states, the newest first.
 
-    If there are more, owners have equal parts of the space: one of them may have dropped thousands of files.
+    If there are more, the owners on each host have equal parts of the space: one of them may have dropped
+    thousands of files.
     """
-    by_owner = defaultdict[int | None, list[SetRecord]](list)
+    by_owner = defaultdict[tuple[str, int | None], list[SetRecord]](list)
     for record in situation.records:
-        by_owner[record.owner].append(record)
+        by_owner[record.id.host, record.owner].append(record)
 
     def urgency(record: SetRecord) -> tuple[int, float, SetId]:
         return STATES.index(situation.state_of(record)), -record.since, record.id

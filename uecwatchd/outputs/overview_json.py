@@ -5,47 +5,50 @@ from collections.abc import Mapping
 from uecwatchd.errors import UecError
 from uecwatchd.ledger.history import AttemptRecord
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.sessions import HostSession
 from uecwatchd.outputs import result_files
+from uecwatchd.outputs.fleet_overview import MOST_SETS
 from uecwatchd.outputs.overview import Overview, choose, count_states
 from uecwatchd.outputs.result_files import instant
+from uecwatchd.outputs.situation import Situation
 from uecwatchd.system.text import json_text
 from uecwatchd.types import ID_WORDS
 
 OVERVIEW_VERSION = 1
-# A busy team has some hundred sets. Each takes about 2 KiB in the JSON, and 1 KiB in the page.
-MOST_SETS = 500
 
 
 def write_overview(overview: Overview) -> bytes:
     """Return the JSON: sizes in bytes, times in UTC, null for missing values."""
-    situation, chosen = overview.situation, choose(overview.situation, MOST_SETS)
+    situation, counts = overview.everywhere, overview.count_everywhere()
+    chosen = choose(situation, MOST_SETS)
     fields = {
         "version": OVERVIEW_VERSION,
         "written": instant(overview.moment),
         "host": overview.host,
         "program": overview.version,
         "running": not overview.is_last,
-        "states": count_states(situation),
-        "sets": [_set(record, overview) for record in chosen],
-        "sets_left_out": len(situation.records) - len(chosen),
+        "states": counts,
+        "sets": [_set(record, situation, overview) for record in chosen],
+        "sets_left_out": max(0, sum(counts.values()) - len(chosen)),
+        "hosts": [_host(one, overview) for one in overview.fleet.hosts],
         "clouds": [_cloud(name, overview) for name in situation.clouds],
         "folders": [
             {"folder": one.path, "free_bytes": one.free_bytes, "error": _error(one.error)}
             for one in overview.folders
         ],
-        "attempts": [_attempt(one) for one in overview.recent],
+        "attempts": [_attempt(one, overview) for one in overview.all_recent],
     }
     return (json_text(fields, ascii_only=True) + "\n").encode()
 
 
-def _set(record: SetRecord, overview: Overview) -> Mapping[str, object]:
-    tracked = overview.progress.get(record.id)
+def _set(record: SetRecord, situation: Situation, overview: Overview) -> Mapping[str, object]:
+    tracked = overview.progress_of(record.id)
     progress = result_files.progress_as_json(tracked.latest, tracked.speed) if tracked else None
     return {
-        "folder": record.folder,
+        **result_files.place_json(record.id, overview.fleet.host),
         "name": record.name,
-        "state": overview.situation.state_of(record),
-        "held_since": instant(overview.situation.holds.get(record.id)),
+        "state": situation.state_of(record),
+        "held_since": instant(situation.holds.get(record.id)),
         "last_success": instant(overview.successes.get(record.id)),
         "report": result_files.as_json(record, progress),
     }
@@ -68,9 +71,23 @@ def _error(error: UecError | None) -> Mapping[str, str] | None:
     return {"class": error.kind, "what": error.what, "why": error.why, "hint": error.hint}
 
 
-def _attempt(attempt: AttemptRecord) -> Mapping[str, object]:
+def _host(one: HostSession, overview: Overview) -> Mapping[str, object]:
+    """Return a host with the number of its sets in each state."""
+    is_own = one.host == overview.fleet.host
+    counts = count_states(overview.situation) if is_own else overview.fleet.counts_of(one.host)
     return {
-        "folder": attempt.set_id.folder,
+        "name": one.host,
+        "state": one.state,
+        "version": one.version or None,
+        "began": instant(one.began),
+        "ended": instant(one.ended),
+        "states": {state: number for state, number in counts.items() if number},
+    }
+
+
+def _attempt(attempt: AttemptRecord, overview: Overview) -> Mapping[str, object]:
+    return {
+        **result_files.place_json(attempt.set_id, overview.fleet.host),
         "name": attempt.set_id.name,
         "number": attempt.number,
         "began": instant(attempt.began),

@@ -12,12 +12,22 @@ from typing import TYPE_CHECKING
 from uecwatchd.events import Progress
 from uecwatchd.ledger.history import AttemptRecord
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.sessions import HostSession
 from uecwatchd.ledger.standing import PARTLY, by_cloud
-from uecwatchd.outputs.overview import Overview, choose, count_states
-from uecwatchd.outputs.overview_json import MOST_SETS
+from uecwatchd.outputs.fleet_overview import MOST_SETS
+from uecwatchd.outputs.overview import STATES, Overview, choose, count_states
 from uecwatchd.outputs.progress import TrackedProgress
 from uecwatchd.outputs.result_files import instant
-from uecwatchd.outputs.wording import amounts, build_words, duration, moment, next_attempt, time_left
+from uecwatchd.outputs.situation import Situation
+from uecwatchd.outputs.wording import (
+    amounts,
+    build_words,
+    duration,
+    host_words,
+    moment,
+    next_attempt,
+    time_left,
+)
 from uecwatchd.system.extras import optional_library
 from uecwatchd.system.text import format_size, printable
 from uecwatchd.types import ID_WORDS, Role
@@ -44,6 +54,15 @@ class SetOnCloud:
 
 
 @dataclass(frozen=True, slots=True)
+class PageHost:
+    """One of several hosts on the page: its service, the numbers of its sets, and what is unusual there."""
+
+    session: HostSession
+    numbers: tuple[tuple[str, int], ...]
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class PageSet:
     """One set on the page."""
 
@@ -60,24 +79,31 @@ class PageSet:
 
 def render_page(overview: Overview) -> bytes:
     """Return the page as HTML. Raises Halted if the library for it is missing."""
-    situation = overview.situation
+    situation, counts = overview.everywhere, overview.count_everywhere()
     chosen = choose(situation, MOST_SETS)
     text = _template().render(
         overview=overview,
         situation=situation,
-        counts={state: number for state, number in count_states(situation).items() if number},
-        sets=[_set(record, overview) for record in chosen],
-        left_out=len(situation.records) - len(chosen),
+        counts={state: number for state, number in counts.items() if number},
+        sets=[_set(record, situation, overview) for record in chosen],
+        left_out=max(0, sum(counts.values()) - len(chosen)),
+        hosts=[_host(one, overview) for one in overview.fleet.hosts],
         refresh=REFRESH_SECONDS,
         renewed_within=duration(2 * RENEW_SECONDS),
     )
     return text.encode("utf-8", "backslashreplace")
 
 
-def _set(record: SetRecord, overview: Overview) -> PageSet:
-    situation = overview.situation
+def _host(one: HostSession, overview: Overview) -> PageHost:
+    is_own = one.host == overview.fleet.host
+    counts = count_states(overview.situation) if is_own else overview.fleet.counts_of(one.host)
+    numbers = tuple((state, counts[state]) for state in STATES if counts.get(state))
+    return PageHost(one, numbers, host_words(one))
+
+
+def _set(record: SetRecord, situation: Situation, overview: Overview) -> PageSet:
     state = situation.state_of(record)
-    tracked = overview.progress.get(record.id) if state == "working" else None
+    tracked = overview.progress_of(record.id) if state == "working" else None
     return PageSet(
         record,
         state,

@@ -16,13 +16,16 @@ from uecwatchd.config.records import OutputSettings
 from uecwatchd.events import Event, Kind, Listener
 from uecwatchd.ledger.history import History
 from uecwatchd.ledger.versions import Versions
+from uecwatchd.outputs.fleet_overview import MOST_ATTEMPTS, FleetReader
 from uecwatchd.outputs.metrics import METRICS_FILE, write_metrics
-from uecwatchd.outputs.overview import Overview, Situation, SpoolFolder
+from uecwatchd.outputs.overview import Overview
 from uecwatchd.outputs.overview_json import write_overview
 from uecwatchd.outputs.page import render_page
 from uecwatchd.outputs.progress import ProgressTracker
 from uecwatchd.outputs.public_files import replace_public
+from uecwatchd.outputs.situation import Situation, SpoolFolder
 from uecwatchd.service.conditions import Conditions
+from uecwatchd.service.policy import is_shown
 from uecwatchd.service.service_context import Shared
 from uecwatchd.system.clocks import Clocks
 from uecwatchd.system.disk_space import free_space
@@ -38,11 +41,11 @@ PAUSE_TIMES = 9
 HANGING_SECONDS = 60.0
 # How long the end of the service waits for the last write.
 LAST_SECONDS = 5.0
-RECENT_ATTEMPTS = 50
 
+PAGE = "outputs.page"
 Write = Callable[[Overview], bytes]
 FILES: Mapping[str, Mapping[str, Write]] = {
-    "outputs.page": {"status.json": write_overview, "status.html": render_page},
+    PAGE: {"status.json": write_overview, "status.html": render_page},
     "outputs.metrics": {METRICS_FILE: write_metrics},
 }
 
@@ -57,15 +60,20 @@ class OverviewSources:
     listener: Listener
     conditions: Conditions
     clocks: Clocks
+    fleet: FleetReader
 
     @classmethod
     def of(cls, shared: Shared) -> Self:
-        history, reporting = shared.ledger.history, shared.reporting
-        versions = shared.ledger.versions
-        return cls(history, versions, reporting.tracker, reporting.listener, shared.conditions, shared.clocks)
+        ledger, reporting, clocks = shared.ledger, shared.reporting, shared.clocks
+        fleet = FleetReader(ledger.sessions, ledger.others, is_shown=is_shown, monotonic=clocks.monotonic)
+        told = (reporting.tracker, reporting.listener, shared.conditions)
+        return cls(ledger.history, ledger.versions, *told, clocks, fleet)
 
-    def read(self, situation: Situation, *, is_last: bool) -> Overview:
-        """Return the overview of a situation now. It may wait for the ledger, and for disks of the spools."""
+    def read(self, situation: Situation, *, is_last: bool, with_others: bool = False) -> Overview:
+        """Return the overview of a situation now. It may wait for the ledger, and for disks of the spools.
+
+        Only one thread may read it `with_others`: the sets of other hosts.
+        """
         now, history = self.clocks.now(), self.history
         ahead = now - self.clocks.monotonic()
         return Overview(
@@ -76,12 +84,13 @@ class OverviewSources:
             probes={cloud: at + ahead for cloud, at in situation.probes.items()},
             folders=tuple(_with_space(folder) for folder in situation.folders),
             progress={one.latest.set: one for one in self.tracker.snapshot()},
-            recent=history.recent(RECENT_ATTEMPTS),
+            recent=history.recent(MOST_ATTEMPTS),
             successes=history.successes(),
             failures=history.failures(),
             totals=history.totals(),
             images=self.versions.count(),
             is_last=is_last,
+            fleet=self.fleet.read(now=now) if with_others else self.fleet.hosts(),
         )
 
 
@@ -143,7 +152,8 @@ class OverviewThread:
         key = ("outputs", self.setting)
         was_failing = self._conditions.lasts(key)
         with self._conditions.guard(key, self.setting):
-            overview = self._sources.read(situation, is_last=is_last)
+            with_others = self.setting == PAGE
+            overview = self._sources.read(situation, is_last=is_last, with_others=with_others)
             for name, write in self._files.items():
                 replace_public(self.folder, name, write(overview))
         ended = self._monotonic()

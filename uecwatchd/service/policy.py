@@ -22,6 +22,11 @@ GONE = "its files were removed"
 HELD_THERE = "its release there"
 
 
+def is_shown(record: SetRecord) -> bool:
+    """Tell if a set is in an overview: not if its files were removed before it was done."""
+    return record.reason != GONE or record.state == "done"
+
+
 def make_rules(
     settings: Settings,
     dialects: Mapping[str, Dialect],

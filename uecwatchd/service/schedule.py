@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.standing import seen_from
-from uecwatchd.outputs.overview import Situation, SpoolFolder
-from uecwatchd.service.policy import GONE, earliest_retry, summarize
+from uecwatchd.outputs.situation import Situation, SpoolFolder
+from uecwatchd.service.policy import earliest_retry, is_shown, summarize
 from uecwatchd.service.spooler_parts import ConfiguredParts, LastingParts
 
 
@@ -63,7 +63,7 @@ class Schedule:
             name: dialects[name].versions if name in dialects else "" for name in self.setup.settings.clouds
         }
         return Situation(
-            tuple(one for one in records if one.reason != GONE or one.state == "done"),
+            tuple(filter(is_shown, records)),
             self.parts.requests.open.holds,
             frozenset(self.parts.dispatcher.running),
             kinds,

@@ -58,7 +58,7 @@ def facts_elsewhere(ledger: Ledger, look: LookElsewhere, *, now: float) -> Mappi
     def facts(one: HostSession) -> LedgerFacts:
         return LedgerFacts(
             now,
-            one.state in ("running", "drained"),
+            one.is_at_work,
             tuple(record for record in records if record.id.host == one.host),
             _of_host(one, holds),
             _of_host(one, progress),
