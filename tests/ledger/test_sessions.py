@@ -20,6 +20,7 @@ from uecwatchd.ledger.postgres_migrations import SCHEMA
 from uecwatchd.ledger.sessions import LEASE_SECONDS, SETTLE_SECONDS
 from uecwatchd.ledger.sql_ledger import SqlLedger
 
+SIDE_BY_SIDE = 6  # the number of the step that brought versions side by side
 KEY = f"{BUNDLE.cloud}/{BUNDLE.identity}"
 
 
@@ -133,7 +134,8 @@ def test_an_upload_that_is_complete_is_taken_over_as_it_is(
     with a.claim(KEY, check=no_stop):
         fleet.bury("a")
         with b.claim(KEY, check=give_up):
-            assert b.bundle(made.cloud, made.identity) == made
+            found = b.bundle(made.cloud, made.identity)
+            assert found == replace(made, secret_key=None, secret_iv=None)  # which are a's secret
 
 
 def test_a_buried_host_can_write_nothing_and_claims_nothing(
@@ -299,16 +301,20 @@ def test_a_new_version_that_takes_away_waits_until_the_older_one_has_ended_every
         fleet.open("a")
 
 
-def test_a_new_version_waits_for_hosts_from_before_there_were_versions_side_by_side(fleet: Fleet) -> None:
-    with closing(fleet.open("a")) as a:
-        a.sessions.begin()
+def test_a_new_version_waits_for_hosts_from_before_there_were_versions_side_by_side(
+    database_server: DatabaseServer, tmp_path: Path
+) -> None:
+    with database_server.database(template="template1") as name:
+        fleet = Fleet(database_server, name, tmp_path)
+        fleet.upgrade("a", replace(SCHEMA, steps=SCHEMA.steps[:SIDE_BY_SIDE]))
+        fleet.execute("INSERT INTO sessions (host, version, lease_until) VALUES ('a', '0', 'infinity')")
         fleet.execute("ALTER TABLE sessions DROP COLUMN steps; ALTER TABLE ledger DROP COLUMN least")
-        fleet.execute("UPDATE ledger SET version = 5")
+        fleet.execute(f"UPDATE ledger SET version = {SIDE_BY_SIDE - 1}")  # noqa: S608 (a number)
         with pytest.raises(Deferred, match="uecwatchd of that version runs on a"):
             fleet.open("b")
         fleet.expire("a")
         fleet.open("b").close()
-    assert fleet.execute("SELECT version FROM ledger") == [(len(SCHEMA.steps),)]
+        assert fleet.execute("SELECT version FROM ledger") == [(len(SCHEMA.steps),)]
 
 
 def test_a_change_of_the_tables_does_not_wait_long_behind_other_transactions(

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.program.test_fleet import join
 from tests.support.daemon import daemon_process, daemon_thread, stop_daemon, wait_for_line
 from tests.support.fleet import Fleet
 from tests.support.host import Host
@@ -51,7 +50,7 @@ def fleet(database_server: DatabaseServer, tmp_path: Path) -> Iterator[Fleet]:
 
 @pytest.fixture
 def hosts(fleet: Fleet, make_host: Callable[..., Host]) -> list[Host]:
-    return [join(make_host(name), fleet, name) for name in "abc"]
+    return [fleet.join(make_host(name), name) for name in "abc"]
 
 
 def drop_sets(hosts: Sequence[Host], made: RealSet, number: int) -> list[str]:
