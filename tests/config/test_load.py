@@ -387,7 +387,7 @@ def test_the_shipped_file_explains_every_setting_with_its_default(tmp_path: Path
 
 LATER_KEYS_OF_CLOUDS = (
     *("test", "instance_type", "key_name", "user_data", "subnet", "security_groups"),
-    *("boot_seconds", "boot_every", "boot_port"),
+    *("boot_seconds", "boot_every", "boot_port", "uploads", "registrations"),
 )
 
 

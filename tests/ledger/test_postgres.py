@@ -114,7 +114,7 @@ SELECT table_name, column_name, data_type, is_nullable = 'NO' OR domain_name IS 
 )
 FROM information_schema.columns
 WHERE table_schema = 'public' AND table_name NOT LIKE 'own%'
-    AND NOT table_name = ANY ('{ledger,hosts,sessions,claims,fleet_clouds}')
+    AND NOT table_name = ANY ('{ledger,hosts,sessions,claims,fleet_clouds,cloud_uses,slots,outages}')
     AND column_name <> 'host'
 """
 

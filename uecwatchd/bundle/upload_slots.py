@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
+from typing import Protocol
 
 from uecwatchd.bundle.bundler import PartData
 
@@ -45,15 +46,45 @@ class UploadSlots:
         return max(1, len(self._sharers))
 
 
+class Permits(Protocol):
+    """Permits to send a part, where a cloud takes only so many at once."""
+
+    def take(self) -> bool:
+        """Take one, if there is one now."""
+
+    def give_back(self) -> None:
+        """Give one back, in the thread that has sent the part."""
+
+    def wait(self) -> None:
+        """Wait a moment for one. May raise to end the wait."""
+
+
+class Unlimited:
+    """Permits where there is no limit."""
+
+    def take(self) -> bool:
+        return True
+
+    def give_back(self) -> None:
+        """Do nothing."""
+
+    def wait(self) -> None:
+        """Do nothing: no caller waits."""
+
+
+UNLIMITED = Unlimited()
+
+
 def store_parts(
     parts: Iterable[PartData],
     store: Callable[[PartData], None],
     *,
     slots: UploadSlots,
+    permits: Permits = UNLIMITED,
     check: Callable[[], None] = lambda: None,
     done: Callable[[PartData], None] = lambda _part: None,
 ) -> None:
-    """Store parts, as many at once as there are slots.
+    """Store parts, as many at once as there are slots and permits.
 
     Memory holds these and the one that is being made. `check` is called before each upload and `done` after
     it, both in this thread. Raises what any of them raised, after the running uploads have ended.
@@ -66,12 +97,18 @@ def store_parts(
             stored.result()
             done(part)
 
+    def store_one(part: PartData) -> None:
+        try:
+            store(part)
+        finally:
+            permits.give_back()
+
     threads = ThreadPoolExecutor(slots.most, f"{threading.current_thread().name} part")
     with threads as pool, slots.shared() as share:
         for part in parts:
             check()
-            while len(uploading) >= share():
-                wait_for_some()
-            uploading[pool.submit(store, part)] = part
+            while len(uploading) >= share() or not permits.take():
+                (wait_for_some if uploading else permits.wait)()
+            uploading[pool.submit(store_one, part)] = part
         while uploading:
             wait_for_some()

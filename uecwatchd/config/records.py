@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretS
 from uecwatchd.config.address import InvalidAddress, hide_password, read_address
 from uecwatchd.config.installation import InstallSettings
 from uecwatchd.config.retention import RetentionRule
-from uecwatchd.config.values import AbsolutePath, BucketAddress, HostName, Integer, Number
+from uecwatchd.config.values import AbsolutePath, BucketAddress, HostName, Integer, Number, Region
 from uecwatchd.types import BucketPlace
 
 # Each set means two gigabyte-sized reads at once; each upload means 10 MiB of memory.
@@ -30,9 +30,6 @@ EUCA2OOLS_FILES = (
 MOST_BOOT_SECONDS = 900.0
 # EC2 takes 16 KiB of user data, in base64.
 MOST_USER_DATA = 16 * 1024 * 3 // 4
-
-# Regions that botocore accepts.
-REGION = re.compile(r"(?![0-9]+$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
 SIZE = re.compile(r"([0-9]{1,9})([MGTmgt]?)")
 SIZE_UNITS = {"": 0, "M": 20, "G": 30, "T": 40}
@@ -112,13 +109,6 @@ def _web_address(text: str) -> str:
     return text
 
 
-def _region(text: str) -> str:
-    # It becomes a part of host names and of signatures.
-    if not re.fullmatch(REGION, text):
-        raise ValueError("is no name for a region: use letters, digits and hyphens")
-    return text
-
-
 def _parameter_name(text: str) -> str:
     if not re.fullmatch(r"/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", text.replace("{name}", "name")):
         raise ValueError(
@@ -140,7 +130,6 @@ Seconds = Annotated[Number, Field(gt=0, le=86400)]
 Command = Annotated[tuple[str, ...], BeforeValidator(_as_list), AfterValidator(_program)]
 LaunchWord = Annotated[str, Field(max_length=255), AfterValidator(_printable)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
-Region = Annotated[str, AfterValidator(_region)]
 
 STRICT = ConfigDict(extra="forbid")
 
@@ -301,9 +290,10 @@ class HookSettings:
 class CloudSettings:
     """The configuration of one cloud.
 
-    Missing values come from an eucarc, the files of euca2ools, or a profile, in this order. From `test` on
-    they are about test boots: `boot_seconds` is the limit of one, `boot_every` the pause between two looks,
-    `boot_port` the port that has to answer, 0 for none.
+    Missing values come from an eucarc, the files of euca2ools, or a profile, in this order. `uploads` and
+    `registrations` limit what all hosts do there at once, None: no limit. From `test` on they are about test
+    boots: `boot_seconds` is the limit of one, `boot_every` the pause between two looks, `boot_port` the port
+    that has to answer, 0 for none.
     """
 
     __pydantic_config__ = STRICT
@@ -329,6 +319,8 @@ class CloudSettings:
     user_key: AbsolutePath | None = None
     cloud_cert: AbsolutePath | None = None
     ca_bundle: AbsolutePath | None = None
+    uploads: Concurrency | None = None
+    registrations: Concurrency | None = None
     test: bool = False
     instance_type: LaunchWord = ""
     key_name: LaunchWord = ""

@@ -16,6 +16,8 @@ FILE_NAME_MAX_BYTES = 255  # of Linux file systems
 EXPECT_MAX_CHARS = 200  # a line of a console, as far as it is shown
 SIZE = re.compile(r"([0-9]{1,12})([KMGT])", re.IGNORECASE)
 BUCKET_ADDRESS = re.compile(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{1,254})(?:/([^\0]{0,500}))?", re.DOTALL)
+# Regions that botocore accepts.
+REGION = re.compile(r"(?![0-9]+$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 SIZE_SHIFTS = {"K": 10, "M": 20, "G": 30, "T": 40}
 
 
@@ -75,6 +77,13 @@ def _host_name(text: str) -> str:
     return text
 
 
+def _region(text: str) -> str:
+    # It becomes a part of host names and of signatures.
+    if not re.fullmatch(REGION, text):
+        raise ValueError("is no name for a region: use letters, digits and hyphens")
+    return text
+
+
 def _absolute(path: Path) -> Path:
     if not path.is_absolute() or "\0" in str(path):
         raise ValueError("must be an absolute path")
@@ -86,6 +95,7 @@ Integer = Annotated[int, BeforeValidator(_not_a_flag)]
 BucketAddress = Annotated[BucketPlace, BeforeValidator(_as_bucket_place)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 HostName = Annotated[str, AfterValidator(_host_name)]
+Region = Annotated[str, AfterValidator(_region)]
 PlainName = Annotated[str, AfterValidator(plain_name)]
 Line = Annotated[str, Field(min_length=1), AfterValidator(one_line)]
 Expected = Annotated[str, Field(min_length=1, max_length=EXPECT_MAX_CHARS), AfterValidator(one_line)]

@@ -20,7 +20,7 @@ from uecwatchd.delivery.existing import (
 )
 from uecwatchd.delivery.identity import free_identity, is_anothers, plan_bundle, separate
 from uecwatchd.delivery.pending import deregister_overdue, is_available, is_overdue, renew_unlisted
-from uecwatchd.delivery.request import UploadRequest, UploadTools, arch_word
+from uecwatchd.delivery.request import UploadRequest, UploadTools, arch_word, tell_waiting
 from uecwatchd.delivery.stale_uploads import remove_stale_uploads
 from uecwatchd.delivery.takeover import (
     begin_again,
@@ -36,6 +36,7 @@ from uecwatchd.images.block_source import BlockSource
 from uecwatchd.images.digests import digest_like
 from uecwatchd.ledger.records import BundleRecord
 from uecwatchd.ledger.sessions import Claim
+from uecwatchd.ledger.slots import SlotKey
 from uecwatchd.types import ID_WORDS
 
 
@@ -73,7 +74,9 @@ def register_member(request: UploadRequest, source: BlockSource, tools: UploadTo
         check_settled(claim, known, tools)
         tools.check_stop()
         _check_bundle(own, bundle, tools)
-        return _register(own, bundle, tools)
+        key, waits = SlotKey(bundle.cloud, "registrations"), tell_waiting(own, "register", tools)
+        with tools.limits.one(key, check=tools.check_stop, waits=waits):
+            return _register(own, bundle, tools)
 
 
 def await_available(

@@ -8,7 +8,8 @@ from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import WorkSettings
-from uecwatchd.events import Listener
+from uecwatchd.delivery.limits import CloudLimits
+from uecwatchd.events import Event, Kind, Listener, Progress
 from uecwatchd.intake.sets.records import Member
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.system.clocks import Clocks
@@ -73,6 +74,7 @@ class UploadTools:
     listener: Listener
     work: WorkSettings
     slots: UploadSlots  #: shared by all uploads of the service
+    limits: CloudLimits  #: shared by all hosts
     patience: RetryPolicy
     check_stop: Callable[[], None]  #: called between parts; raises Stopped
     check_files: Callable[[], None]  #: raises Deferred when a file of the set has changed
@@ -87,3 +89,21 @@ class UploadTools:
 def arch_word(request: UploadRequest, cloud: Cloud) -> str:
     """Return the cloud's word for the architecture, which was checked before the upload."""
     return cloud.dialect.architectures.get(request.arch, request.arch)
+
+
+def tell_waiting(request: UploadRequest, verb: str, tools: UploadTools) -> Callable[[str], None]:
+    """Return a function that shows what a set waits for, given as a clause, and tells it once.
+
+    `verb` is what it waits to do with the member, such as "upload".
+    """
+    told = set[str]()
+    stage = f"{verb} the {request.member.role}"
+
+    def tell(clause: str) -> None:
+        tools.listener.progress(Progress(request.made_for, stage, clause, 0, 0))
+        if clause not in told:
+            told.add(clause)
+            what = f"{request.made_for.name}: {clause}"
+            tools.listener.tell(Event(Kind.WORKING, what, request.made_for, fields={"stage": stage}))
+
+    return tell

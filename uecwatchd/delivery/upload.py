@@ -29,13 +29,14 @@ from uecwatchd.clouds.credentials.account import bundle_user, sealed_with, seali
 from uecwatchd.clouds.objects import is_same_object, list_objects, put_object
 from uecwatchd.clouds.request_retry import retry
 from uecwatchd.delivery.identity import with_keys_of, with_new_keys
-from uecwatchd.delivery.request import UploadRequest, UploadTools, arch_word
+from uecwatchd.delivery.request import UploadRequest, UploadTools, arch_word, tell_waiting
 from uecwatchd.errors import Rejected, UecError, problem
 from uecwatchd.events import Event, Fields, Kind, Progress
 from uecwatchd.images.block_source import BlockSource
 from uecwatchd.images.digests import digest_like
 from uecwatchd.intake.spool import safe_open
 from uecwatchd.ledger.records import BundleRecord
+from uecwatchd.ledger.slots import SlotKey
 from uecwatchd.system import failpoints
 from uecwatchd.system.text import format_size
 from uecwatchd.types import StoredObject
@@ -67,7 +68,9 @@ def send(
     account = tools.cloud.account
     manifest = write_manifest(_manifest(request, bundle, totals, secret, tools), key=account.user_key)
     _check_manifest_size(request, manifest, totals, tools)
-    last = _put(tools, "put manifest", bundle.bucket, manifest_name(bundle.prefix), manifest)
+    key, waits = SlotKey(bundle.cloud, "uploads"), tell_waiting(request, "upload", tools)
+    with tools.limits.one(key, check=tools.check_stop, waits=waits):
+        last = _put(tools, "put manifest", bundle.bucket, manifest_name(bundle.prefix), manifest)
     _tell_uploaded(request, bundle, totals, tools, seconds=round(time.monotonic() - began, 1))
     return replace(
         bundle,
@@ -184,9 +187,11 @@ def _send_parts(
         ready += 1
         tools.check_stop()
 
+    key, waits = SlotKey(bundle.cloud, "uploads"), tell_waiting(request, "upload", tools)
+    limited = tools.limits.used(key, most=tools.slots.most, check=tools.check_stop, waits=waits)
     pieces = begin(progress)
-    with closing(pieces):
-        store_parts(pieces, send_one, slots=tools.slots, check=check, done=pieces.release)
+    with closing(pieces), limited as permits:
+        store_parts(pieces, send_one, slots=tools.slots, permits=permits, check=check, done=pieces.release)
     return pieces.totals, tuple(stored[index] for index in sorted(stored))
 
 

@@ -193,6 +193,24 @@ POSTGRES_MIGRATIONS = (
     """
     CREATE INDEX sets_by_state ON sets (state, since) INCLUDE (host);
     """,
+    # What hosts do at clouds: the limits that they share, and which of them probes one that is away.
+    """
+    CREATE TABLE cloud_uses (
+        session BIGINT REFERENCES sessions ON DELETE CASCADE, cloud words, use words, most BIGINT,
+        waits_since TIMESTAMPTZ, PRIMARY KEY (session, cloud, use)
+    );
+    CREATE INDEX cloud_uses_by_cloud ON cloud_uses (cloud, use);
+    CREATE TABLE slots (
+        cloud words, use words, number BIGINT NOT NULL,
+        session BIGINT REFERENCES sessions ON DELETE SET NULL, PRIMARY KEY (cloud, use, number)
+    );
+    CREATE INDEX slots_by_session ON slots (session);
+    CREATE TABLE outages (
+        cloud words PRIMARY KEY, what words, why words, hint words, found_by words,
+        session BIGINT REFERENCES sessions ON DELETE SET NULL,
+        probe_at TIMESTAMPTZ NOT NULL, taken_at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp()
+    );
+    """,
 )
 
 # A program that knows fewer steps cannot use the tables any more.

@@ -14,6 +14,8 @@ from uecwatchd.errors import Deferred
 from uecwatchd.ledger.postgres_connections import DatabaseConnections, TimedConnection
 from uecwatchd.ledger.postgres_errors import RESUMES
 from uecwatchd.ledger.postgres_migrations import SCHEMA
+from uecwatchd.ledger.postgres_outages import PostgresOutages
+from uecwatchd.ledger.postgres_slots import PostgresSlots
 from uecwatchd.ledger.postgres_store import PostgresStore
 from uecwatchd.ledger.sessions import (
     LEASE_SECONDS,
@@ -92,6 +94,8 @@ class PostgresSessions:
         self._store = store
         self._clock = clock
         self._connections = DatabaseConnections(store.place)
+        self.slots = PostgresSlots(store, self._rows)
+        self.outages = PostgresOutages(store, self._rows)
         self._sure_until = self._contact_since = float("-inf")
         self._lock = threading.Lock()  # guards _unreleased
         self._unreleased: set[str] = set()  # claims that could not be ended when their work was
@@ -109,6 +113,7 @@ class PostgresSessions:
             for statement in END_EARLIER:
                 connection.execute(statement, [self._store.host])
             connection.execute(DROP_SETTLED)
+            self.slots.begin(connection)
             values = [self._store.host, version("uecwatchd"), len(SCHEMA.steps)]
             row = connection.execute(BEGIN_SESSION, values).fetchone()
             self._read_drained(connection)
@@ -127,6 +132,8 @@ class PostgresSessions:
             if renewed and asked - since >= LEASE_SECONDS:
                 connection.execute(BURY)
             self._read_drained(connection)
+            self.slots.read(connection)
+            self.outages.read(connection)
         if not renewed:
             raise self._store.overtaken()
         self._contact_since = min(since, asked)
@@ -212,11 +219,7 @@ class PostgresSessions:
         return str(row["place"]) if row else place
 
     def hosts(self) -> tuple[HostSession, ...]:
-        with (
-            self._store.used(),
-            self._connections.borrow(lambda one: one.execute(HOSTS).fetchall()) as (_, rows),
-        ):
-            return tuple(HostSession(**row) for row in rows)
+        return tuple(HostSession(**row) for row in self._rows(HOSTS))
 
     def set_drained(self, host: str, *, is_drained: bool) -> None:
         with failpoints.effect("drain a host"):
@@ -224,11 +227,17 @@ class PostgresSessions:
 
     def _row(self, query: str, *values: object) -> DictRow | None:
         """Execute one statement, and return its first row."""
-        with (
-            self._store.used(),
-            self._connections.borrow(lambda one: one.execute(query.encode(), values).fetchone()) as (_, row),
-        ):
-            return row
+        return next(iter(self._rows(query, *values)), None)
+
+    def _rows(self, query: str, *values: object) -> list[DictRow]:
+        """Execute one statement, and return its rows."""
+
+        def execute(connection: TimedConnection) -> list[DictRow]:
+            cursor = connection.execute(query.encode(), values)
+            return cursor.fetchall() if cursor.description else []
+
+        with self._store.used(), self._connections.borrow(execute) as (_, rows):
+            return rows
 
     @contextmanager
     def _transaction(self) -> Iterator[TimedConnection]:

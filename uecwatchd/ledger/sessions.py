@@ -20,6 +20,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from uecwatchd.ledger.outages import NoOutages, Outages
+from uecwatchd.ledger.slots import OwnSlots, Slots
+
 # A host that was away for so long is taken for dead. Shorter than that are pauses of virtual machines.
 LEASE_SECONDS = 30.0
 # Two renewals may fail before a lease ends.
@@ -102,6 +105,14 @@ class Sessions(Protocol):
         """True if the store could not be reached the last time: nothing new is to be begun."""
 
     @property
+    def slots(self) -> Slots:
+        """The slots for the work of all hosts at one cloud."""
+
+    @property
+    def outages(self) -> Outages:
+        """The clouds that are away for all hosts."""
+
+    @property
     def is_drained(self) -> bool:
         """True if this host is to begin nothing new, as of the last beat."""
 
@@ -138,6 +149,10 @@ class OneHost:
 
     host = ""
     is_shared = is_drained = is_away = False
+
+    def __init__(self) -> None:
+        self.slots = OwnSlots()
+        self.outages = NoOutages()
 
     def close(self) -> None:
         """Do nothing: the ledger closes its store."""

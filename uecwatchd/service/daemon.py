@@ -6,6 +6,7 @@ from functools import partial
 
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import Settings
+from uecwatchd.delivery.limits import CloudLimits
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Level, Listener
 from uecwatchd.ledger.api import Ledger
@@ -30,6 +31,7 @@ from uecwatchd.service.reaper import reaper_of
 from uecwatchd.service.reporting import report_to
 from uecwatchd.service.service_context import Shared, Signals
 from uecwatchd.service.set_states import SetStates
+from uecwatchd.service.shared_clouds import SharedClouds
 from uecwatchd.service.spooler import Spooler
 from uecwatchd.system import lockfile, wakeup
 from uecwatchd.system.clocks import Clocks
@@ -60,6 +62,7 @@ class Service:
         self._settings = settings
         reporting = report_to(listener, tracker=tracker, ledger=ledger, clocks=clocks)
         conditions, signals = Conditions(reporting.listener), Signals()
+        limits = CloudLimits(ledger.sessions.slots, monotonic=clocks.monotonic)
         self._shared = Shared(
             reporting,
             conditions,
@@ -68,10 +71,12 @@ class Service:
             patience,
             started=clocks.now(),
             state_folder=settings.state.dir,
+            limits=limits,
             signals=signals,
             boot_threads=BootThreads(signals.wake.set),
         )
         self._heartbeat = Heartbeat(conditions, monotonic=clocks.monotonic)
+        self._shared_clouds = SharedClouds(ledger.sessions, limits, conditions)
         self._tools = self._shared.tools_for(settings)
         clouds = self._tools.clouds
         self._probes = ProbeThread(
@@ -154,7 +159,10 @@ class Service:
         Raises LedgerDamaged, after the same, when the ledger is found to be damaged.
         """
         signals = self._shared.signals
-        with self._locked() as overviews, wakeup.listen(self._settings.state.dir, signals.wake.set):
+        with (
+            self._locked(probes=True) as overviews,
+            wakeup.listen(self._settings.state.dir, signals.wake.set),
+        ):
             self._heartbeat.begin(notifier)
             watch = FolderWatch(
                 self._settings.spool,
@@ -194,8 +202,11 @@ class Service:
         )
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[Overviews]:
-        """Lock the state directory and the folders; a folder that appears later is locked then."""
+    def _locked(self, *, probes: bool = False) -> Iterator[Overviews]:
+        """Lock the state directory and the folders; a folder that appears later is locked then.
+
+        With `probes`, this service asks suspended clouds again.
+        """
         lock = lock_state(self._settings.state.dir)
         overviews = Overviews(
             self._settings.outputs,
@@ -203,10 +214,14 @@ class Service:
             situation=lambda: self._spooler.schedule.situation(),
         )
         session = leased(
-            self._shared.ledger.sessions, self._shared.conditions, wake=self._shared.signals.wake.set
+            self._shared.ledger.sessions,
+            self._shared.conditions,
+            wake=self._shared.signals.wake.set,
+            beaten=self._shared_clouds.beat,
         )
         try:
             with session:
+                self._shared_clouds.announce(self._settings, probes=probes)
                 drop_progress(self._shared.ledger)
                 try:
                     self._spooler.lock_folders()
@@ -258,6 +273,7 @@ class Service:
             settings = reloaded() if reloaded else self._settings
             tools = self._shared.tools_for(settings)
             tools.clouds.take_over(self._tools.clouds)
+            self._shared_clouds.announce(settings, probes=True)
             self._spooler.configure(settings, tools)
             suspended = tools.clouds.availability.suspended()
             self._shared.conditions.keep_only(partial(_outlasts_reload, suspended))

@@ -15,17 +15,19 @@ JOIN_SECONDS = 1.0
 
 
 @contextmanager
-def leased(sessions: Sessions, conditions: Conditions, *, wake: Callable[[], None]) -> Iterator[None]:
+def leased(
+    sessions: Sessions, conditions: Conditions, *, wake: Callable[[], None], beaten: Callable[[], None]
+) -> Iterator[None]:
     """Hold a session, and renew its lease in a thread.
 
-    `wake` is called from there when the ledger can be used again, or if another host has ended the session:
-    the ledger then says so, too.
+    `beaten` is called from there after each renewal. `wake` is called from there when the ledger can be used
+    again, or if another host has ended the session: the ledger then says so, too.
     """
     sessions.begin()
     _tell_drained(sessions, conditions)
     over = threading.Event()
     thread = threading.Thread(
-        target=_beat, args=(sessions, conditions, wake, over), name="lease", daemon=True
+        target=_beat, args=(sessions, conditions, wake, beaten, over), name="lease", daemon=True
     )
     if sessions.is_shared:
         thread.start()
@@ -40,7 +42,11 @@ def leased(sessions: Sessions, conditions: Conditions, *, wake: Callable[[], Non
 
 
 def _beat(
-    sessions: Sessions, conditions: Conditions, wake: Callable[[], None], over: threading.Event
+    sessions: Sessions,
+    conditions: Conditions,
+    wake: Callable[[], None],
+    beaten: Callable[[], None],
+    over: threading.Event,
 ) -> None:
     repeated = conditions.recurring("renewing the lease")
     while not over.wait(max(repeated.pause, BEAT_SECONDS)):
@@ -56,6 +62,7 @@ def _beat(
                 if conditions.clear(LEASE) or conditions.lasts(OUTAGE):
                     wake()
                 _tell_drained(sessions, conditions)
+                beaten()
 
 
 def _tell_drained(sessions: Sessions, conditions: Conditions) -> None:

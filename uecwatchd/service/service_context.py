@@ -9,6 +9,7 @@ from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import Settings
+from uecwatchd.delivery.limits import CloudLimits
 from uecwatchd.errors import Overtaken
 from uecwatchd.events import Event, Kind
 from uecwatchd.images.formats.open import DiskAccess
@@ -52,6 +53,7 @@ class Shared:
     patience: RetryPolicy  #: how long a worker stays with a cloud that is not ready
     started: float  #: wall clock at the start
     state_folder: Path  #: the one of the start: another one in the configuration takes effect at a restart
+    limits: CloudLimits
     signals: Signals = field(default_factory=Signals)
     interrupts: Interrupts = field(default_factory=Interrupts)
     boot_threads: BootThreads = field(default_factory=BootThreads)
@@ -100,6 +102,7 @@ class Shared:
             work=settings.work,
             install=settings.install,
             slots=UploadSlots(settings.work.uploads),
+            limits=self.limits,
             configured_bucket=bucket,
             clocks=self.clocks,
             hooks=settings.hooks,

@@ -22,7 +22,8 @@ from uecwatchd.clouds.credentials.source import Source, at_home
 from uecwatchd.clouds.dialects import ACCOUNT_NUMBER, DIALECTS, Dialect
 from uecwatchd.clouds.proxy import HTTPS_EVERYWHERE, check_proxy
 from uecwatchd.config.address import InvalidAddress, hide_password, read_address
-from uecwatchd.config.records import REGION, CloudSettings, keys_of
+from uecwatchd.config.records import CloudSettings, keys_of
+from uecwatchd.config.values import REGION
 from uecwatchd.errors import Halted
 from uecwatchd.system.file_errors import cannot_read
 from uecwatchd.system.small_files import read_small

@@ -18,7 +18,7 @@ from botocore.parsers import ResponseParserError
 
 from uecwatchd.clouds.errors.response_repair import TAG, element
 from uecwatchd.clouds.errors.table import HTTP_WHERE_TLS_IS, ROWS, SAID_BY_ANYBODY
-from uecwatchd.config.records import REGION
+from uecwatchd.config.values import REGION
 from uecwatchd.errors import CloudAway, Halted, UecError
 from uecwatchd.system.text import printable
 

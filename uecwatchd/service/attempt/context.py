@@ -17,6 +17,7 @@ from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.installation import InstallSettings
 from uecwatchd.config.records import CloudSettings, HookSettings, StateSettings, WorkSettings
 from uecwatchd.config.retention import RetentionRule
+from uecwatchd.delivery.limits import CloudLimits
 from uecwatchd.errors import Stopped
 from uecwatchd.events import Event, Fields, Kind, Level, Listener
 from uecwatchd.images.formats.open import DiskAccess
@@ -54,6 +55,7 @@ class AttemptTools:
     work: WorkSettings
     slots: UploadSlots
     configured_bucket: str
+    limits: CloudLimits = field(default_factory=CloudLimits)
     boot_threads: BootThreads = field(default_factory=BootThreads)
     hooks: HookSettings = field(default_factory=HookSettings)
     cloud_settings: Mapping[str, CloudSettings] = field(default_factory=dict)

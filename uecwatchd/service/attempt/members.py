@@ -54,7 +54,7 @@ def deliver(job: Job, tools: AttemptTools) -> Job:
     uploads = _upload_tools(job, tools)
     machine = job.found.member("machine")
     beside = {one.role: _request(job, one) for one in job.found.members if one is not machine}
-    with progress_in_report(tools.reporting.tracker, job.record):
+    with progress_in_report(tools.reporting.tracker, job.record), tools.limits.of_a_set():
         made = {role: _register(job, request, uploads, tools) for role, request in beside.items()}
         main = _machine_request(job, tools, machine, made) if machine else None
         pending = [one.image_id for one in made.values() if not one.is_available]
@@ -149,6 +149,7 @@ def _upload_tools(job: Job, tools: AttemptTools) -> UploadTools:
         listener=job.listener,
         work=tools.work,
         slots=tools.slots,
+        limits=tools.limits,
         patience=tools.patience,
         check_stop=check_stop,
         check_files=lambda: _check_unchanged(job, tools),
