@@ -1,9 +1,11 @@
 """Nouns that all wings share."""
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
 Role = Literal["machine", "kernel", "ramdisk"]
@@ -68,15 +70,27 @@ class SetId(NamedTuple):
 class FileStamp(NamedTuple):
     """Values from `fstat`: if the content of a file may have changed, at least one of them differs."""
 
-    device: int
+    device: int  #: or a `share_number`
     inode: int
     size: int  #: bytes
     ctime_ns: int  #: last change of content or metadata; unlike the modification time, it cannot be set
 
     @classmethod
-    def of(cls, status: os.stat_result) -> Self:
-        """Return the stamp in the status of a file."""
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
+    def of(cls, status: os.stat_result, *, share: int = 0) -> Self:
+        """Return the stamp in the status of a file; with a `share`, in a shared folder."""
+        return cls(share or status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
+
+    def is_of(self, status: os.stat_result) -> bool:
+        """Tell if a file has this stamp."""
+        return self == FileStamp.of(status, share=min(self.device, 0))
+
+
+def share_number(folder: Path) -> int:
+    """Return the number in place of the device in the stamps of a shared folder.
+
+    The number of the device differs between hosts, and between two mounts. No device has a negative one.
+    """
+    return -1 - int.from_bytes(hashlib.sha256(os.fsencode(folder)).digest()[:6])
 
 
 class ContentDigest(str):

@@ -405,7 +405,7 @@ def test_a_configuration_of_the_version_before_means_the_same() -> None:
     before["work"]["max_disk_size"] = None  # which came later
     before["spool"]["removed"] = "keep"
     for policy in before["spool"]["policy"].values():
-        policy |= {"retention": None, "source": None, "source_cloud": "default"}
+        policy |= {"retention": None, "source": None, "source_cloud": "default", "shared": False}
     for cloud in before["clouds"].values():
         cloud |= {"ssm_url": None, "latest_parameter": None}
     for later in ("outputs", "notify", "hooks", "install", "retention", "fleet"):

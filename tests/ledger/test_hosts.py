@@ -18,9 +18,9 @@ from uecwatchd.ledger.history import AttemptRecord, StoryEntry
 from uecwatchd.ledger.other_hosts import HostCount
 from uecwatchd.ledger.outbox import Announced, Message
 from uecwatchd.ledger.postgres_migrations import POSTGRES_MIGRATIONS, TABLES_OF_HOSTS
-from uecwatchd.ledger.postgres_schema import name_of_home
 from uecwatchd.ledger.records import LeavingFile, ProgressRecord, Request
 from uecwatchd.ledger.sql_ledger import SqlLedger
+from uecwatchd.ledger.state_folder import name_of_home
 from uecwatchd.ledger.versions import VersionRecord
 from uecwatchd.types import DetectedCloud, SetId
 

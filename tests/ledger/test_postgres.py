@@ -27,11 +27,11 @@ from uecwatchd.ledger.history import StoryEntry
 from uecwatchd.ledger.postgres_connections import MOST_CONNECTIONS, connect, place_of
 from uecwatchd.ledger.postgres_migrations import POSTGRES_MIGRATIONS
 from uecwatchd.ledger.postgres_others import KEYS_OF_LATEST
-from uecwatchd.ledger.postgres_schema import name_of_home
 from uecwatchd.ledger.postgres_sql import to_postgres
 from uecwatchd.ledger.postgres_store import PostgresStore
 from uecwatchd.ledger.records import MemberRecord
 from uecwatchd.ledger.sql_ledger import SqlLedger
+from uecwatchd.ledger.state_folder import name_of_home
 from uecwatchd.types import FileStamp, SetId
 
 TYPES = {

@@ -7,7 +7,8 @@ from pathlib import Path
 from uecwatchd.config.records import FleetSettings
 from uecwatchd.ledger.postgres_connections import connect, place_of
 from uecwatchd.ledger.postgres_migrations import SCHEMA, PostgresSchema
-from uecwatchd.ledger.postgres_schema import TABLES, name_of_home, prepare
+from uecwatchd.ledger.postgres_schema import TABLES, prepare
+from uecwatchd.ledger.state_folder import name_of_home
 
 # A table, an index, and a column in each table that there is.
 ADDITIONS = " ".join(

@@ -31,7 +31,7 @@ from uecwatchd.outputs.wording import command
 from uecwatchd.service.work_folder import work_folder
 from uecwatchd.system.disk_space import check_space_for
 from uecwatchd.system.file_errors import open_for_reading
-from uecwatchd.types import FileStamp, SetId
+from uecwatchd.types import SetId
 
 CHANGED = "the file has changed since its set was worked on"
 PREPARED_ANEW = "it is prepared as this program does it now, and was registered as another version did it"
@@ -110,7 +110,7 @@ def open_image_of_set(image: ImageOfSet, check: Callable[[], None]) -> Iterator[
     """
     access = DiskAccess.limited_to(image.settings.work.max_disk_size)
     with _open_file(image, check) as file:
-        has_changed = not image.member.origin and FileStamp.of(os.fstat(file.fileno())) != image.member.stamp
+        has_changed = not image.member.origin and not image.member.stamp.is_of(os.fstat(file.fileno()))
         disk = open_disk(file, name=image.name, access=access, check=check)
         remarks, about_kernel = (
             (CHANGED,) if has_changed else (),

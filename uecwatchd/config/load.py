@@ -27,6 +27,7 @@ from uecwatchd.config.records import (
     keys_of,
 )
 from uecwatchd.config.retention import RetentionRule
+from uecwatchd.config.sharing import find_wrong_shares
 from uecwatchd.config.sources import (
     PREFIX,
     NamedSetting,
@@ -132,6 +133,7 @@ def load(config: Path | None, *, environ: Mapping[str, str]) -> Settings:
 
 def _contradictions(settings: Settings) -> Iterator[str]:
     yield from _wrong_sources(settings)
+    yield from find_wrong_shares(settings)
     if settings.spool.removed == "withdraw" and settings.spool.after != "keep":
         yield (
             f'spool.removed = "withdraw" needs spool.after = "keep": with "{settings.spool.after}"'

@@ -40,9 +40,8 @@ Members = Literal["separate", "trusted"]
 # Keys that can be forbidden in sidecars. All other keys concern only the sidecar's own files.
 Closable = Literal["public", "share", "bucket", "on_existing", "clouds", "test", "retention", "install"]
 Compression = Literal["fast", "small"]
-# What a message can be about. "partly": done on some of its clouds, and failed on another. "stale": nothing
-# new for longer than `fresh` allows.
-# Outcomes that states show, and those that only a request leaves behind.
+# What a message can be about: what states show, and what only a request leaves behind. "partly": done on
+# some of its clouds, and failed on another. "stale": nothing new for longer than `fresh` allows.
 StateOutcome = Literal["done", "partly", "rejected", "deferred", "halted", "recovered", "stale", "withdrawn"]
 Outcome = Literal[StateOutcome, "rolled-back", "pruned"]
 
@@ -141,7 +140,7 @@ STRICT = ConfigDict(extra="forbid")
 class FolderPolicy:
     """Keys for one spool folder that replace those under [spool]; None keeps the one under [spool].
 
-    `source` is a bucket that the folder is filled from, with the keys of `source_cloud`.
+    `source` is a bucket that fills the folder, with the keys of `source_cloud`. `shared`: by several hosts.
     """
 
     __pydantic_config__ = STRICT
@@ -153,6 +152,7 @@ class FolderPolicy:
     retention: RetentionRule | None = None
     source: BucketAddress | None = None
     source_cloud: Annotated[str, AfterValidator(cloud_name)] = "default"
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from uecwatchd.errors import Deferred, Rejected
 from uecwatchd.install.answers import ANSWERS_LIMIT_BYTES
 from uecwatchd.install.request import RecipeFile
 from uecwatchd.system.text import file_word, format_size
-from uecwatchd.types import FileStamp
 
 AGAIN = "It is tried again by itself."
 
@@ -54,7 +53,7 @@ class OpenFiles:
         """Raise Deferred if one of them was written to since the request."""
         for key, descriptor in self._descriptors.items():
             # The time of a change is also that of a second name or of other rights, as it is for members.
-            if FileStamp.of(os.fstat(descriptor)) != self._files[key].stamp:
+            if not self._files[key].stamp.is_of(os.fstat(descriptor)):
                 raise Deferred(
                     f"{self.name(key)}: it has changed", "it is not the file of the request", AGAIN
                 )

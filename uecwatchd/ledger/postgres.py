@@ -10,12 +10,12 @@ from uecwatchd.errors import Rejected
 from uecwatchd.ledger.key_seal import KeySeal, find_seal, seal_of
 from uecwatchd.ledger.postgres_connections import DatabasePlace, connect, place_of
 from uecwatchd.ledger.postgres_others import PostgresOtherHosts
-from uecwatchd.ledger.postgres_schema import examine, home_of, is_readable, name_of_home, prepare
+from uecwatchd.ledger.postgres_schema import examine, home_of, is_readable, prepare
 from uecwatchd.ledger.postgres_sessions import PostgresSessions
 from uecwatchd.ledger.postgres_store import PostgresStore
 from uecwatchd.ledger.sessions import boot_time
 from uecwatchd.ledger.sql_ledger import SqlLedger
-from uecwatchd.ledger.state_folder import make_folder, translate_folder_errors
+from uecwatchd.ledger.state_folder import make_folder, name_of_home, translate_folder_errors
 
 
 def open_ledger(fleet: FleetSettings, folder: Path, *, clock: Callable[[], float] = boot_time) -> SqlLedger:

@@ -5,10 +5,8 @@ of that name would take them for removed, and two would register each set twice.
 """
 
 import re
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import psycopg
 
@@ -26,7 +24,6 @@ from uecwatchd.system import failpoints
 
 # For the administrator, in psql.
 GIVE_AWAY = "give its rows away: UPDATE hosts SET home = '' WHERE host ="
-MACHINE_ID = Path("/etc/machine-id")
 # One process makes or changes the tables at a time. A number that no other program is likely to use.
 MIGRATION_LOCK = 0x75656377
 TABLES = tuple(re.findall(r"CREATE TABLE (\w+)", " ".join(POSTGRES_MIGRATIONS)))
@@ -50,15 +47,6 @@ NOTE_VERSION = "INSERT INTO ledger (version, least) VALUES ($1, $2)"
 # A large table takes long. But other hosts wait behind a lock that is waited for.
 PATIENCE = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '5s'"
 PRESENT = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NOT NULL LIMIT 1"
-
-
-def name_of_home(state: Path) -> str:
-    """Return the words for this machine with this state directory, as the owner of the rows of a host."""
-    try:
-        machine = MACHINE_ID.read_text().strip()
-    except OSError:
-        machine = ""
-    return " ".join([socket.gethostname(), str(state), *([f"({machine})"] if machine else [])])
 
 
 @dataclass(frozen=True, slots=True)

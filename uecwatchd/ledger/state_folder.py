@@ -3,6 +3,7 @@
 import errno
 import os
 import pwd
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,17 @@ STATE_LOCK = lockfile.LockFile(
 LOCK_PATIENCE_SECONDS = 1.0
 # Errors of a file system without locks: NFS without its lock service, some with FUSE.
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+MACHINE_ID = Path("/etc/machine-id")
 TAKE_A_LOCAL_DISK = "Set dir under [state] to a folder on a disk of this machine."
+
+
+def name_of_home(state: Path) -> str:
+    """Return the words for this machine with this state directory, as the owner of the rows of a host."""
+    try:
+        machine = MACHINE_ID.read_text().strip()
+    except OSError:
+        machine = ""
+    return " ".join([socket.gethostname(), str(state), *([f"({machine})"] if machine else [])])
 
 
 def make_folder(folder: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uecwatchd.config.records import Settings
+from uecwatchd.config.sharing import share_in
 from uecwatchd.intake.sets import assemble
 from uecwatchd.intake.sets.records import FolderSets
 from uecwatchd.intake.spool import contents, safe_open, scan
@@ -110,6 +111,7 @@ class Scanner:
             before=self._listings.get(folder),
             ignore=self._settings.spool.ignore,
             budget=contents.ReadBudget(progressed=self._progressed),
+            share=share_in(self._settings.spool, folder),
         )
         self._listings[folder] = listing
         self._report_rest(listing)

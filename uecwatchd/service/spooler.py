@@ -5,6 +5,7 @@ class only connects the parts that do it.
 """
 
 import contextlib
+import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from uecwatchd.errors import UecError, words_of
 from uecwatchd.events import Event, Kind
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.standing import by_cloud
+from uecwatchd.ledger.state_folder import name_of_home
 from uecwatchd.outputs.notify.facts import Facts
 from uecwatchd.service.attempt import context
 from uecwatchd.service.attempt.boot import after_boots
@@ -23,7 +25,7 @@ from uecwatchd.service.cloud_reports import report_outages
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.dispatch import Dispatcher
 from uecwatchd.service.file_removal import remove_leaving
-from uecwatchd.service.folder_locks import FolderLocks
+from uecwatchd.service.folder_locks import FolderLocks, LockHolder
 from uecwatchd.service.policy import GONE
 from uecwatchd.service.reconcile import Reconciler
 from uecwatchd.service.requests import Requests
@@ -78,7 +80,8 @@ class Spooler:
         self._progressed = progressed
         self._announce = announce
         self._next_prune = float("-inf")
-        self._locks = FolderLocks()
+        holder = LockHolder(settings.fleet.host or socket.gethostname(), name_of_home(tools.state_folder))
+        self._locks = FolderLocks(holder, conditions)
         self._clock_jumps = ClockJumps(now=tools.clocks.now, monotonic=monotonic)
         self.configure(settings, tools)
 
@@ -154,7 +157,7 @@ class Spooler:
         folders = spool.folders if folders is None else folders
         for folder in folders:
             with self._isolated(folder), setup.scanner.timed(folder):
-                self._locks.acquire(folder, self._parts.conditions)
+                self._locks.acquire(folder)
                 remove_leaving(
                     folder, setup.tools.ledger, self._parts.conditions, now=setup.tools.clocks.now()
                 )
@@ -260,7 +263,7 @@ class Spooler:
 
     def lock_folders(self) -> None:
         """Lock the folders that can be locked. Raises LockTaken when another service has one of them."""
-        self._locks.acquire_at_start(self._setup.settings.spool.folders, self._parts.conditions)
+        self._locks.acquire_at_start(self._setup.settings.spool.folders)
 
     def close(self) -> None:
         """Wait until every set at work has ended or stopped, and unlock the folders."""

@@ -4,8 +4,8 @@ Everything that outlives the process is done within `effect`: a row of the ledge
 call that changes something in a cloud, a file beside the images. So a test can end the process just before or
 just after it, as a power loss would.
 
-This is the only global variable of the program. The effects are in modules that do not know each other, and
-only tests listen.
+This is a global variable, as `folder_lease` has one, and no other module: the effects are in modules that do
+not know each other, and only tests listen.
 """
 
 from collections.abc import Callable, Iterator

@@ -62,10 +62,10 @@ def examine_folder(folder: Path) -> Iterator[Finding]:
 
 
 def examine_sharing(folder: Path, file_system: str) -> Iterator[Finding]:
-    """Warn of a spool folder that other hosts can reach too, because locks may not reach them."""
+    """Warn of a spool folder that other hosts can reach too."""
     if is_shared(file_system):
-        what = f"{folder}: on {file_system} its lock may not keep out a uecwatchd of another host"
-        hint = "Let one host alone watch this folder: two would register each set twice."
+        what = f"{folder}: on {file_system} another host may have it, too"
+        hint = "A second one is refused there. Hosts of a fleet may share it: shared = true in its policy."
         yield Finding("warning", what, hint)
 
 

@@ -13,6 +13,7 @@ from uecwatchd.cli.status.one_cloud import facts_on, seen_on
 from uecwatchd.cli.status.rows import ASKED, LedgerFacts, Row, rows, rows_elsewhere, unseen
 from uecwatchd.clouds.assumed_dialect import assume_dialects, undetected
 from uecwatchd.config.records import Settings
+from uecwatchd.config.sharing import share_in
 from uecwatchd.errors import UecError
 from uecwatchd.intake.sets import assemble
 from uecwatchd.intake.sets.records import FolderSets, ImageSet, Refused, defer_open_files
@@ -71,8 +72,8 @@ def survey(
             with as_internal_error(str(folder)):
                 owner = _service_user(settings)
                 budget = contents.ReadBudget(seconds=READ_SECONDS)
-                ignore = settings.spool.ignore
-                listing = scan.scan(folder, now=0.0, ignore=ignore, owner=owner, budget=budget)
+                ignore, share = settings.spool.ignore, share_in(settings.spool, folder)
+                listing = scan.scan(folder, now=0.0, ignore=ignore, owner=owner, budget=budget, share=share)
                 seen = _with_times_seen(listing, now=now, settled=settled)
                 records = [record for record in known.records if record.folder == str(folder)]
                 here = folder_rules(folder, rules, settings.spool, service=owner)

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from uecwatchd.errors import Deferred
+from uecwatchd.intake.spool.folder_lease import check
 from uecwatchd.intake.spool.safe_open import folder_descriptor
 from uecwatchd.system import failpoints
 from uecwatchd.types import FileStamp
@@ -41,6 +42,7 @@ def archive(folder: Path, files: Iterable[tuple[str, FileStamp]], *, when: datet
             ):
                 if _is_still(source, name, stamp):
                     with failpoints.effect("archive a file"):
+                        check(folder)
                         os.rename(name, _free_name(to, name), src_dir_fd=source, dst_dir_fd=to)
                         os.fsync(
                             to
@@ -57,6 +59,7 @@ def discard(folder: Path, files: Iterable[tuple[str, FileStamp]]) -> None:
             with _trouble(path, "delete"), _below(spool, above) as source:
                 if _is_still(source, name, stamp):
                     with failpoints.effect("delete a file"):
+                        check(folder)
                         os.unlink(name, dir_fd=source)
                         os.fsync(source)
             _clear_away(spool, above)
@@ -89,7 +92,7 @@ def _made(descriptor: int, names: Iterable[str]) -> Iterator[int]:
 def _is_still(descriptor: int, name: str, stamp: FileStamp) -> bool:
     with contextlib.suppress(FileNotFoundError):
         status = os.lstat(name, dir_fd=descriptor)
-        return stat.S_ISREG(status.st_mode) and FileStamp.of(status) == stamp
+        return stat.S_ISREG(status.st_mode) and stamp.is_of(status)
     return False
 
 

@@ -317,5 +317,5 @@ def _read_small(descriptor: int, path: str, stamp: FileStamp) -> bytes:
 
 def _must_be_listed(path: str, status: os.stat_result, stamp: FileStamp | None) -> None:
     """Check that the file is still the listed one: its content is used for all names of that file."""
-    if stamp is not None and FileStamp.of(status) != stamp:
+    if stamp is not None and not stamp.is_of(status):
         raise changed(path)

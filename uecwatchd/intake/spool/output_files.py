@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from uecwatchd.errors import Deferred, Rejected
+from uecwatchd.intake.spool.folder_lease import FolderLease, check, is_leased, lease_of
 from uecwatchd.intake.spool.safe_open import KIND_WORDS, EntryKind, folder_descriptor, kind_of, user_name
 from uecwatchd.system import failpoints, lockfile
 from uecwatchd.system.text import shell_word
@@ -21,14 +22,16 @@ SPOOL_LOCK = lockfile.LockFile(
     "another uecwatchd watches this folder",
     "Stop the other one, or give this one another folder. To find it: sudo lslocks | grep uec.lock",
 )
+# Of the host that works on a folder; see `host_mark`.
+MARK_NAME = ".uec.host"
 OUTPUT_SUFFIXES = (
     *(".uec.log", ".uec.json", ".uec.error", ".uec.png"),
     *(".emi", ".eki", ".eri", ".latest"),
 )
-# NAME_MAX is 255 bytes; the longest that we add is ".NAME.uec.error.uec." and 8 random letters.
+# NAME_MAX is 255 bytes; the longest that we add is ".NAME.uec.error.uec.HOST." and 8 random letters.
 OUTPUT_STEM_BYTES = 200
-# Names that `place` gives to unfinished files.
-UNFINISHED = re.compile(r"\..+\.uec\.[0-9a-f]{8}")
+# Names that `place` gives to unfinished files. Before there were several hosts, they had none.
+UNFINISHED = re.compile(r"\..+\.uec\.(?:(?P<host>[A-Za-z0-9_-]+)\.)?[0-9a-f]{8}")
 # Errors of file systems without hard links: FAT, some FUSE and network file systems.
 NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK})
 # Readable by the group that drops files, not by the world.
@@ -79,16 +82,18 @@ def place(folder: Path, name: str, data: bytes) -> None:
     Raises NameTaken if somebody else's file has the name, Deferred if the disk is full.
     """
     with folder_descriptor(folder) as descriptor, _output_trouble(folder, name):
-        _place(descriptor, name, data)
+        _place(descriptor, name, data, lease_of(folder))
 
 
-def _place(descriptor: int, name: str, data: bytes) -> None:
+def _place(descriptor: int, name: str, data: bytes, lease: FolderLease) -> None:
     replaces = _check_ours(descriptor, name)
-    temporary = f".{name}.uec.{secrets.token_hex(4)}"
+    temporary = f".{name}.uec.{lease.host}.{secrets.token_hex(4)}"
     try:
         with failpoints.effect(f"write {_ending(name)}"):
-            _write_new(descriptor, temporary, data)
+            lease.check()
+            write_new(descriptor, temporary, data)
         with failpoints.effect(f"place {_ending(name)}"):
+            lease.check()
             if replaces or not _is_named(descriptor, temporary, name):
                 os.rename(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
             os.fsync(descriptor)
@@ -98,15 +103,34 @@ def _place(descriptor: int, name: str, data: bytes) -> None:
 
 
 def _is_named(descriptor: int, temporary: str, name: str) -> bool:
-    """Give a finished file its name with a link, which fails, unlike a rename, if the name is taken.
+    """Give a finished file its name; return False if a file of ours has it, which a rename replaces.
 
-    Returns False if the file system has no hard links, so that only a rename is possible.
+    Also if the file system has no hard links, so that only a rename is possible.
     """
     try:
-        os.link(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor, follow_symlinks=False)
+        return _link(descriptor, temporary, name)
     except FileExistsError:
         _check_ours(descriptor, name)
         return False
+
+
+def give_name(descriptor: int, temporary: str, name: str) -> bool:
+    """Give a finished file in an open folder its name; return False if that is taken."""
+    try:
+        if not _link(descriptor, temporary, name):
+            os.rename(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _link(descriptor: int, temporary: str, name: str) -> bool:
+    """Give a file a second name, which fails, unlike a rename, if the name is taken.
+
+    Returns False if the file system has no hard links.
+    """
+    try:
+        os.link(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor, follow_symlinks=False)
     except OSError as error:
         if error.errno in NO_HARD_LINKS:
             return False
@@ -121,13 +145,15 @@ def check_free(folder: Path, name: str) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove unfinished files of a process that was killed.
+    """Remove unfinished files of a killed process, but not those of other hosts.
 
     Only the holder of the folder's lock may call this.
     """
+    hosts = (lease_of(folder).host,) if is_leased(folder) else ()
     with folder_descriptor(folder) as descriptor:
         for name in sorted(os.listdir(descriptor)):  # noqa: PTH208 (a path would be resolved again)
-            if not UNFINISHED.fullmatch(name):
+            found = UNFINISHED.fullmatch(name)
+            if not found or (hosts and found["host"] not in hosts):
                 continue
             with contextlib.suppress(OSError):
                 status = os.lstat(name, dir_fd=descriptor)
@@ -145,9 +171,10 @@ def append(folder: Path, name: str, text: str, *, lasting: bool = False) -> None
     with folder_descriptor(folder) as descriptor, _output_trouble(folder, name):
         status = _check_ours(descriptor, name)
         if status is None or status.st_nlink > 1:
-            _place(descriptor, name, data)
+            _place(descriptor, name, data, lease_of(folder))
             return
         with failpoints.effect(f"append to {_ending(name)}"):
+            check(folder)
             _append(descriptor, name, data, lasting=lasting)
 
 
@@ -175,6 +202,7 @@ def remove(folder: Path, name: str) -> None:
         if not _is_there(descriptor, name):
             return
         with failpoints.effect(f"remove {_ending(name)}"):
+            check(folder)
             os.unlink(name, dir_fd=descriptor)
             os.fsync(descriptor)  # or the file would come back after a power loss
 
@@ -191,9 +219,10 @@ def _ending(name: str) -> str:
     return next((suffix for suffix in OUTPUT_SUFFIXES if name.endswith(suffix)), name)
 
 
-def _write_new(descriptor: int, name: str, data: bytes) -> None:
+def write_new(descriptor: int, name: str, data: bytes, *, mode: int = OUTPUT_MODE) -> None:
+    """Write a new file in an open folder, down to the disk. Raises OSError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    opened = os.open(name, flags, OUTPUT_MODE, dir_fd=descriptor)
+    opened = os.open(name, flags, mode, dir_fd=descriptor)
     with os.fdopen(opened, "wb") as file:
         file.write(data)
         file.flush()

@@ -163,8 +163,8 @@ def open_image(
     with open_member(folder, path) as file:
         with reading(path):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-            found = FileStamp.of(os.fstat(file.fileno()))
-        if stamp not in (None, found):
+            found = FileStamp.of(status := os.fstat(file.fileno()))
+        if stamp and not stamp.is_of(status):
             raise changed(path)
         with reading(path):
             source = (

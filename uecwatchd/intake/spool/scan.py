@@ -15,7 +15,7 @@ from uecwatchd.intake.spool.contents import Contents, FactsOrError, ReadBudget, 
 from uecwatchd.intake.spool.exposure import Exposure, exposure
 from uecwatchd.intake.spool.ignored import ignored_by
 from uecwatchd.intake.spool.name_limit import MOST_NAMES_IN_A_SET, names_in
-from uecwatchd.intake.spool.output_files import SPOOL_LOCK, is_foreign, is_output
+from uecwatchd.intake.spool.output_files import MARK_NAME, SPOOL_LOCK, is_foreign, is_output
 from uecwatchd.intake.spool.safe_open import (
     EntryKind,
     cannot_open,
@@ -102,15 +102,16 @@ def scan(
     seen: float | None = None,
     owner: int | None = None,
     budget: ReadBudget | None = None,
+    share: int = 0,
 ) -> Listing:
     """List a folder. Files with the same stamp as in the listing `before` are not read again.
 
     `seen` is the time when new files count as first seen; `now` by default. `owner` is the user of the
-    service; that of this process by default. Files beyond the `budget` are listed as unread. Raises
-    NotPermitted if the folder cannot be listed, Deferred if it is not there.
+    service; that of this process by default. Files beyond the `budget` are listed as unread. `share` is for
+    the stamps. Raises NotPermitted if the folder cannot be listed, Deferred if it is not there.
     """
     since, budget = now if seen is None else seen, budget or ReadBudget()
-    names = _Names(ignore, since, budget)
+    names = _Names(ignore, since, budget, share)
     with folder_descriptor(folder) as descriptor:
         left_out = names.take(descriptor, "", budget.names)
         closed: dict[str, FactsOrError] = {}
@@ -125,7 +126,7 @@ def scan(
         entries = {path: entry for path, entry in every.items() if not _is_boot_file(path, every)}
         boot_files = {path: entry for path, entry in every.items() if path not in entries}
         service = os.geteuid() if owner is None else owner
-        planted = _planted(descriptor, names.ignored, owner=service, since=since)
+        planted = _planted(descriptor, names.ignored, owner=service, since=since, share=share)
         whose = _owners(descriptor, names.ignored)
         found = Listing(folder, now, entries, names.ignored, closed, planted=planted, ignored_of=whose)
         found = replace(found, left_out=left_out, boot_files=boot_files)
@@ -135,12 +136,13 @@ def scan(
 class _Names:
     """The names in a folder and in its sub-folders, up to a limit."""
 
-    def __init__(self, ignore: Sequence[str], since: float, budget: ReadBudget) -> None:
+    def __init__(self, ignore: Sequence[str], since: float, budget: ReadBudget, share: int) -> None:
         self.entries: dict[str, Entry] = {}
         self.ignored: dict[str, str] = {}
         self._ignore = ignore
         self._since = since
         self._budget = budget
+        self._share = share
         self._names_left: dict[int, int] = {}
 
     def folders(self) -> list[str]:
@@ -184,7 +186,7 @@ class _Names:
         return left_out
 
     def _take(self, descriptor: int, prefix: str, name: str) -> None:
-        if name == SPOOL_LOCK.name and not prefix:
+        if name in (SPOOL_LOCK.name, MARK_NAME) and not prefix:
             return
         if not _is_text(name):  # no cloud, journal or ledger could store it
             self.ignored[prefix + spelled(name)] = NOT_UTF8
@@ -193,14 +195,16 @@ class _Names:
             self.ignored[prefix + name] = pattern
             return
         with suppress(FileNotFoundError):  # removed since it was listed
-            entry = _entry(name, os.lstat(name, dir_fd=descriptor), self._since)
+            entry = _entry(name, os.lstat(name, dir_fd=descriptor), self._since, self._share)
             if entry.kind == "folder" and (pattern := ignored_by(name, is_folder=True)):
                 self.ignored[prefix + name] = pattern
             else:
                 self.entries[prefix + name] = entry
 
 
-def _planted(descriptor: int, ignored: Mapping[str, str], *, owner: int, since: float) -> Mapping[str, Entry]:
+def _planted(
+    descriptor: int, ignored: Mapping[str, str], *, owner: int, since: float, share: int
+) -> Mapping[str, Entry]:
     """Return files with names of result files that are not ours, beside the sets.
 
     The service writes no result files into a set's own folder.
@@ -210,7 +214,7 @@ def _planted(descriptor: int, ignored: Mapping[str, str], *, owner: int, since: 
         with suppress(FileNotFoundError):
             status = os.lstat(name, dir_fd=descriptor)
             if is_foreign(status, owner=owner):
-                planted[name] = _entry(name, status, since)
+                planted[name] = _entry(name, status, since, share)
     return planted
 
 
@@ -227,9 +231,10 @@ def _is_text(name: str) -> bool:
     return not any("\udc80" <= character <= "\udcff" for character in name)
 
 
-def _entry(name: str, status: os.stat_result, since: float) -> Entry:
+def _entry(name: str, status: os.stat_result, since: float, share: int) -> Entry:
     kind, owner, exposed = kind_of(status.st_mode), status.st_uid, exposure(status)
-    return Entry(name, kind, status.st_size, FileStamp.of(status), since, owner=owner, exposed=exposed)
+    stamp = FileStamp.of(status, share=share)
+    return Entry(name, kind, status.st_size, stamp, since, owner=owner, exposed=exposed)
 
 
 def _with_age(path: str, entry: Entry, before: Listing | None) -> Entry:

@@ -197,8 +197,8 @@ def _check_unchanged(job: Job, tools: AttemptTools) -> None:
 def _check_stamp(folder: Path, path: str, stamp: FileStamp) -> None:
     try:
         with safe_open.open_member(folder, path) as file:
-            found = FileStamp.of(os.fstat(file.fileno()))
+            is_same = stamp.is_of(os.fstat(file.fileno()))
     except Rejected as error:  # removed, or something else in its place
         raise safe_open.changed(path) from error
-    if found != stamp:
+    if not is_same:
         raise safe_open.changed(path)

@@ -153,7 +153,7 @@ def _report(job: Job, packed: PackedFiles, tools: AttemptTools, done: int) -> No
 
 def _check_same(file: FileIO, packed: PackedFiles) -> None:
     """Raise Deferred if the archive is not the one that the scan has seen, or has changed."""
-    if FileStamp.of(os.fstat(file.fileno())) != packed.stamp:
+    if not packed.stamp.is_of(os.fstat(file.fileno())):
         raise safe_open.changed(packed.path)
 
 

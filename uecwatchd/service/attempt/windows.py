@@ -41,7 +41,7 @@ class SpoolFile:
         """Return its first bytes. Raises Deferred if it is not the file that the scan has seen."""
         with safe_open.open_member(self.folder, self.path) as file:
             content = file.read(size)
-            if FileStamp.of(os.fstat(file.fileno())) != self.stamp:
+            if not self.stamp.is_of(os.fstat(file.fileno())):
                 raise safe_open.changed(self.path)
         return content
 
