@@ -114,7 +114,9 @@ SELECT table_name, column_name, data_type, is_nullable = 'NO' OR domain_name IS 
 )
 FROM information_schema.columns
 WHERE table_schema = 'public' AND table_name NOT LIKE 'own%'
-    AND NOT table_name = ANY ('{ledger,hosts,sessions,claims,fleet_clouds,cloud_uses,slots,outages}')
+    AND NOT table_name = ANY (
+        '{ledger,hosts,sessions,claims,fleet_clouds,cloud_uses,slots,outages,shares,offers}'
+    )
     AND column_name <> 'host'
 """
 

@@ -1,6 +1,6 @@
 """Ledgers of several hosts in one database, as they are opened in one process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from tests.support.postgres import DatabaseServer
 from uecwatchd.config.records import FleetSettings
 from uecwatchd.ledger.postgres import open_ledger
 from uecwatchd.ledger.postgres_migrations import PostgresSchema
+from uecwatchd.ledger.sessions import boot_time
 from uecwatchd.ledger.sql_ledger import SqlLedger
 
 
@@ -28,10 +29,11 @@ class Fleet:
     name: str
     folder: Path
 
-    def open(self, host: str, clock: Callable[[], float] | None = None) -> SqlLedger:
+    def open(
+        self, host: str, clock: Callable[[], float] = boot_time, shares: Iterable[Path] = ()
+    ) -> SqlLedger:
         settings = fleet_of(self.server, self.name, host)
-        folder = self.folder / host
-        return open_ledger(settings, folder, clock=clock) if clock else open_ledger(settings, folder)
+        return open_ledger(settings, self.folder / host, clock=clock, shares=shares)
 
     def join(self, host: Host, name: str) -> Host:
         """Give a build host the ledger in this database, and a name."""

@@ -12,7 +12,8 @@ For all operations:
 - all may be called from several threads, and while other processes use the same store.
 
 Several hosts may have one store. Then each has its own sets, with all that belongs to them, and sees those of
-others only where it says so: they have HOST:FOLDER as their folder. Bundles are shared by all.
+others only where it says so: they have HOST:FOLDER as their folder. Bundles are shared by all, and sets in
+shared folders by the hosts that have the folder.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -27,6 +28,7 @@ from uecwatchd.ledger.other_hosts import OtherHosts
 from uecwatchd.ledger.outbox import Outbox
 from uecwatchd.ledger.records import BundleRecord, LeavingFile, ProgressRecord, Request, SetRecord
 from uecwatchd.ledger.sessions import Claim, Sessions
+from uecwatchd.ledger.sharing import Sharing
 from uecwatchd.ledger.versions import Versions
 from uecwatchd.types import ContentDigest, DetectedCloud, DigestOf, FileStamp, Role, SetId
 
@@ -69,6 +71,10 @@ class Ledger(Protocol):
     @property
     def others(self) -> OtherHosts:
         """The rows of the other hosts."""
+
+    @property
+    def sharing(self) -> Sharing:
+        """The folders that several of these hosts work on."""
 
     @property
     def versions(self) -> Versions:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 from uecwatchd.config.records import Settings
+from uecwatchd.config.sharing import shared_folders
 from uecwatchd.errors import Halted
 from uecwatchd.ledger import sqlite
 from uecwatchd.ledger.api import Ledger
@@ -16,7 +17,9 @@ def open_ledger(settings: Settings, *, lost: Callable[[str], None] | None = None
     called with a sentence about this.
     """
     if settings.fleet.dsn:
-        opened: Ledger = _postgres().open_ledger(settings.fleet, settings.state.dir)
+        opened: Ledger = _postgres().open_ledger(
+            settings.fleet, settings.state.dir, shares=shared_folders(settings.spool)
+        )
         return opened
     return sqlite.open_ledger(settings.state.dir, lost=lost)
 
@@ -33,7 +36,9 @@ def open_host(settings: Settings, host: str) -> Ledger:
 def read_ledger(settings: Settings) -> Ledger | None:
     """Open the ledger for reading; None if there is none yet. Raises as `open_ledger` does."""
     if settings.fleet.dsn:
-        opened: Ledger | None = _postgres().read_ledger(settings.fleet, settings.state.dir)
+        opened: Ledger | None = _postgres().read_ledger(
+            settings.fleet, settings.state.dir, shares=shared_folders(settings.spool)
+        )
         return opened
     return sqlite.read_ledger(settings.state.dir)
 

@@ -1,6 +1,6 @@
 """The ledger in a PostgreSQL database."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,30 +12,37 @@ from uecwatchd.ledger.postgres_connections import DatabasePlace, connect, place_
 from uecwatchd.ledger.postgres_others import PostgresOtherHosts
 from uecwatchd.ledger.postgres_schema import examine, home_of, is_readable, prepare
 from uecwatchd.ledger.postgres_sessions import PostgresSessions
+from uecwatchd.ledger.postgres_sharing import PostgresSharing
 from uecwatchd.ledger.postgres_store import PostgresStore
 from uecwatchd.ledger.sessions import boot_time
 from uecwatchd.ledger.sql_ledger import SqlLedger
 from uecwatchd.ledger.state_folder import make_folder, name_of_home, translate_folder_errors
 
 
-def open_ledger(fleet: FleetSettings, folder: Path, *, clock: Callable[[], float] = boot_time) -> SqlLedger:
+def open_ledger(
+    fleet: FleetSettings,
+    folder: Path,
+    *,
+    shares: Iterable[Path] = (),
+    clock: Callable[[], float] = boot_time,
+) -> SqlLedger:
     """Open the ledger; create or migrate it if needed. Raises NotPermitted, Halted, Deferred.
 
     `folder` is the state directory that the rows of this host belong to. It has the lock of the daemon.
-    `clock` is the one that leases are counted by.
+    `shares` are its shared folders. `clock` is the one that leases are counted by.
     """
     with translate_folder_errors(folder):
         make_folder(folder)
         seal = seal_of(folder)
-    place, home = place_of(fleet), name_of_home(folder)
+    place, home = place_of(fleet, shares=shares), name_of_home(folder)
     with closing(connect(place)) as connection:
         prepare(connection, place, home=home)
     return _ledger(place, home, seal, clock)
 
 
-def read_ledger(fleet: FleetSettings, folder: Path) -> SqlLedger | None:
+def read_ledger(fleet: FleetSettings, folder: Path, *, shares: Iterable[Path] = ()) -> SqlLedger | None:
     """Open the ledger for reading; None if there is none yet. Raises as `open_ledger` does."""
-    place, home = place_of(fleet, reading=True), name_of_home(folder)
+    place, home = place_of(fleet, reading=True, shares=shares), name_of_home(folder)
     with closing(connect(place)) as connection:
         there = is_readable(connection, place, home=home)
     return _ledger(place, home, find_seal(folder)) if there else None
@@ -60,7 +67,13 @@ def _ledger(
     place: DatabasePlace, home: str, seal: KeySeal | None, clock: Callable[[], float] = boot_time
 ) -> SqlLedger:
     store = PostgresStore(place, home=home)
-    return SqlLedger(store, PostgresSessions(store, clock=clock), PostgresOtherHosts(store), seal=seal)
+    return SqlLedger(
+        store,
+        PostgresSessions(store, clock=clock),
+        others=PostgresOtherHosts(store),
+        sharing=PostgresSharing(store),
+        seal=seal,
+    )
 
 
 def examine_database(fleet: FleetSettings, folder: Path) -> str:

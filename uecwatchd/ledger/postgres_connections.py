@@ -13,9 +13,10 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
@@ -29,6 +30,7 @@ from uecwatchd.config.records import FleetSettings
 from uecwatchd.errors import Deferred, Halted, words_of
 from uecwatchd.ledger.api import LedgerAway
 from uecwatchd.ledger.postgres_errors import cannot_connect, wrong_dsn
+from uecwatchd.ledger.rows import OF_SHARE
 
 Result = TypeVar("Result")
 
@@ -54,8 +56,11 @@ SESSION = (
 )
 
 
-# By this setting, the views of the tables have the rows of one host.
-AS_HOST = "SELECT set_config('uecwatchd.host', $1, false)"
+# By these settings, the views of the tables have the rows of one host, and of the folders that it shares.
+AS_HOST = (
+    "SELECT set_config('uecwatchd.host', $1, false), set_config('uecwatchd.hosts', $2, false),"
+    " set_config('uecwatchd.shares', $3, false)"
+)
 
 
 class NoAnswer(psycopg.OperationalError):
@@ -85,11 +90,15 @@ class DatabasePlace:
     parameters: Mapping[str, Any] = field(repr=False)
     host: str  #: name of this host among those that use the database
     reading: bool = False  #: it is only read
+    shares: tuple[str, ...] = ()  #: folders that this host shares with others
     answer_seconds: float = ANSWER_SECONDS
 
 
-def place_of(fleet: FleetSettings, *, reading: bool = False) -> DatabasePlace:
-    """Return the configured database. Raises Halted for a malformed text."""
+def place_of(fleet: FleetSettings, *, reading: bool = False, shares: Iterable[Path] = ()) -> DatabasePlace:
+    """Return the configured database, for a host with these shared folders.
+
+    Raises Halted for a malformed text.
+    """
     dsn = fleet.dsn.get_secret_value() if fleet.dsn else ""
     try:
         given = conninfo_to_dict(dsn)
@@ -102,7 +111,8 @@ def place_of(fleet: FleetSettings, *, reading: bool = False) -> DatabasePlace:
     if not name and not host and "service" in given:
         words = f"database of service {given['service']}"
     parameters = {"connect_timeout": CONNECT_SECONDS, **given}
-    return DatabasePlace(words, parameters, fleet.host or socket.gethostname(), reading)
+    shared = tuple(map(str, shares))
+    return DatabasePlace(words, parameters, fleet.host or socket.gethostname(), reading, shared)
 
 
 def connect(place: DatabasePlace) -> TimedConnection:
@@ -123,7 +133,8 @@ def connect(place: DatabasePlace) -> TimedConnection:
             connection.answer_seconds = place.answer_seconds
             connection.adapters.register_loader("json", TextLoader)  # as the other store returns it
             connection.execute(SESSION)
-            connection.execute(AS_HOST, [place.host])
+            hosts = (place.host, OF_SHARE, *(f"{OF_SHARE}{folder}" for folder in place.shares))
+            connection.execute(AS_HOST, [place.host, "\n".join(hosts), "\n".join(place.shares)])
             if place.reading:
                 connection.execute("SET default_transaction_read_only = on")
             on_error.pop_all()

@@ -5,8 +5,9 @@ there needs a step here: a test compares what both make. Text is ordered by its 
 and flags are BOOLEAN. The one row of `ledger` has the version.
 
 Several hosts may have one database. The tables in `TABLES_OF_HOSTS` have the rows of each host, by a column
-`host` that only they have. A host reads and changes its own rows through views of the same columns, with
-`own_` before the name of the table. Row-level security would do the same, but lets superusers through.
+`host` that only they have. A host reads and changes its own rows, and those of its shared folders, through
+views of the same columns, with `own_` before the name of the table. Row-level security would do the same, but
+lets superusers through.
 
 Hosts of two versions work side by side. A step that only adds, such as a table, an index, or a column with a
 default, changes nothing for an older program: it names the columns that it writes, and skips what it does not
@@ -38,6 +39,19 @@ TABLES_OF_HOSTS = {
     "messages": "",
     "boots": "",
 }
+
+
+# Tables with rows of a shared folder; see `_shared`. What one host has to do, such as its messages, its test
+# boots and its progress, stays its own.
+SHARED_TABLES = (
+    *("sets", "targets", "images", "holds", "cloud_holds", "leaving", "announced", "versions"),
+    *("requests", "story", "attempts"),
+)
+
+
+def _shared(table: str) -> str:
+    """Return the statement that gives new rows of a shared folder to the share, by `host` = *FOLDER."""
+    return f"CREATE TRIGGER share BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION share_row();"
 
 
 def _with_host(table: str, key: str) -> str:
@@ -211,6 +225,39 @@ POSTGRES_MIGRATIONS = (
         probe_at TIMESTAMPTZ NOT NULL, taken_at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp()
     );
     """,
+    # Folders that several hosts work on, each with the session that scans it, and their due sets. The digests
+    # of the files there have a negative number in place of the device; see `types.share_number`.
+    "".join(
+        (
+            """
+    CREATE TABLE shares (
+        folder words PRIMARY KEY, id words, session BIGINT REFERENCES sessions ON DELETE SET NULL
+    );
+    CREATE TABLE offers (
+        folder words, name words, stamp words, size BIGINT NOT NULL, is_kept BOOLEAN NOT NULL,
+        session BIGINT REFERENCES sessions ON DELETE CASCADE, PRIMARY KEY (folder, name)
+    );
+    CREATE INDEX free_offers ON offers (size, folder, name) WHERE session IS NULL AND NOT is_kept;
+    CREATE FUNCTION share_row() RETURNS trigger LANGUAGE plpgsql AS $do$
+    BEGIN
+        IF NEW.folder = ANY (string_to_array(current_setting('uecwatchd.shares', true), chr(10))) THEN
+            NEW.host := '*' || NEW.folder;
+        END IF;
+        RETURN NEW;
+    END
+    $do$;
+    CREATE FUNCTION share_digest() RETURNS trigger LANGUAGE plpgsql AS $do$
+    BEGIN
+        NEW.host := '*';
+        RETURN NEW;
+    END
+    $do$;
+    CREATE TRIGGER share BEFORE INSERT ON digests FOR EACH ROW WHEN (NEW.device < 0)
+        EXECUTE FUNCTION share_digest();
+    """,
+            *map(_shared, SHARED_TABLES),
+        )
+    ),
 )
 
 # A program that knows fewer steps cannot use the tables any more.
@@ -240,8 +287,9 @@ BEGIN
         GROUP BY relname
     LOOP
         EXECUTE format(
-            'CREATE OR REPLACE VIEW own_%s AS SELECT %s FROM %s WHERE host = current_setting(%L)',
-            view.of, view.columns, view.of, 'uecwatchd.host'
+            'CREATE OR REPLACE VIEW own_%s AS SELECT %s FROM %s WHERE host = ANY (string_to_array('
+                'coalesce(nullif(current_setting(%L, true), %L), current_setting(%L)), chr(10)))',
+            view.of, view.columns, view.of, 'uecwatchd.hosts', '', 'uecwatchd.host'
         );
     END LOOP;
 END

@@ -156,6 +156,10 @@ class PostgresSessions:
 
     def sure(self) -> None:
         self._store.check_owner()
+        self.check_lease()
+
+    def check_lease(self) -> None:
+        self._store.check()
         if self._store.session is not None and self._clock() >= self._sure_until:
             why = "this host has not renewed its lease in time, and another one may have taken its work over"
             raise Deferred(f"{self._store.place.words}: cannot go on", why, RESUMES)

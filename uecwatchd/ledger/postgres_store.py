@@ -24,7 +24,7 @@ from uecwatchd.ledger.postgres_connections import (
 )
 from uecwatchd.ledger.postgres_errors import RESUMES, translate_database_errors
 from uecwatchd.ledger.postgres_sql import to_postgres
-from uecwatchd.ledger.rows import replace_rows
+from uecwatchd.ledger.rows import OF_SHARE, replace_rows
 from uecwatchd.ledger.sql_store import MOST_WAITING, Record, SqlTransaction, Statement, TableRow
 from uecwatchd.system import failpoints
 
@@ -42,13 +42,13 @@ class PostgresTransaction:
     """A transaction under way, for statements in the SQL of SQLite."""
 
     def __init__(self, connection: TimedConnection) -> None:
-        self._connection = connection
+        self.connection = connection
 
     def execute(self, statement: str, values: Sequence[Any] = (), /) -> object:
-        return self._connection.execute(to_postgres(statement).encode(), storable_values(values))
+        return self.connection.execute(to_postgres(statement).encode(), storable_values(values))
 
     def executemany(self, statement: str, rows: Iterable[Sequence[Any]], /) -> None:
-        cursor = self._connection.cursor()
+        cursor = self.connection.cursor()
         cursor.executemany(to_postgres(statement).encode(), [storable_values(row) for row in rows])
 
 
@@ -57,6 +57,7 @@ class PostgresStore:
 
     def __init__(self, place: DatabasePlace, *, home: str) -> None:
         self.host = place.host
+        self.shares = place.shares
         self.place = place
         self.session: int | None = None  # of this host, while a service has one
         self._overtaken: Overtaken | None = None
@@ -127,6 +128,8 @@ class PostgresStore:
         rows = self.rows_of_fleet(statement, *values)
         for row in rows:
             host = row.pop("host")
+            if host.startswith(OF_SHARE):
+                host = self.host if row["folder"] in self.shares else OF_SHARE
             if host != self.host:
                 row["folder"] = f"{host}:{row['folder']}"
         # Again, because the statement has ordered them without their hosts.
@@ -162,7 +165,13 @@ class PostgresStore:
                 pass
 
     @contextmanager
-    def _transaction(self, *, lasting: bool) -> Iterator[SqlTransaction]:
+    def in_session(self) -> Iterator[TimedConnection]:
+        """Write in one transaction, in the SQL of PostgreSQL."""
+        with self._transaction(lasting=True) as transaction:
+            yield transaction.connection
+
+    @contextmanager
+    def _transaction(self, *, lasting: bool) -> Iterator[PostgresTransaction]:
         owner = OWNER if self.session is None else OWNER_IN_SESSION.format(self.session)
         begin = f"{BEGIN[lasting]}; {owner}"
         with (

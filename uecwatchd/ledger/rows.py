@@ -1,7 +1,7 @@
 """Conversion between records and rows of the tables."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, fields
 from typing import Any, get_args
 
@@ -28,6 +28,8 @@ from uecwatchd.system.known_fields import make_known
 from uecwatchd.types import ContentDigest, FileStamp, Role, SetId, StoredObject
 
 KEYS = ("secret_key", "secret_iv")
+# Instead of a host, for what belongs to a shared folder: the hosts that share it know it by its path.
+OF_SHARE = "*"
 OF_SET = "folder = ? AND name = ?"
 # A set with all that belongs to it, in one statement: another process may write between two.
 SELECT_SETS = """
@@ -117,16 +119,32 @@ def set_from(row: TableRow) -> SetRecord:
     return make_known(SetRecord, values)
 
 
-def maker_words(set_id: SetId, *, host: str) -> str:
+def maker_words(set_id: SetId, *, host: str, shares: Collection[str] = ()) -> str:
     """Return a set as the maker of a bundle: with its host, where several have one ledger."""
-    return f"{host}:{set_id}" if host and not set_id.is_elsewhere else str(set_id)
+    whose = OF_SHARE if set_id.folder in shares else host
+    return f"{whose}:{set_id}" if whose and not set_id.is_elsewhere else str(set_id)
 
 
-def bundle_row(record: BundleRecord, *, host: str = "", seal: KeySeal | None = None) -> dict[str, object]:
-    """Return the row of a bundle. `host` is this one, if several have the ledger; `seal` is for its keys."""
+def maker_from(words: str, *, host: str, shares: Collection[str] = ()) -> SetId:
+    """Return the set that `maker_words` has written. Raises ValueError for anything else."""
+    whose, _, own = words.partition(":")
+    if host and whose == host:
+        return SetId.parse(own)
+    is_shared = whose == OF_SHARE and SetId.parse(own).folder in shares
+    return SetId.parse(own if is_shared else words)
+
+
+def bundle_row(
+    record: BundleRecord, *, host: str = "", shares: Collection[str] = (), seal: KeySeal | None = None
+) -> dict[str, object]:
+    """Return the row of a bundle. `host` is this one, if several have the ledger; `shares` are its shares.
+
+    `seal` is for its keys.
+    """
     row: dict[str, object] = {f.name: getattr(record, f.name) for f in fields(record)}
     row["sha256"] = row.pop("digest")
-    row["made_for"] = maker_words(record.made_for, host=host) if record.made_for else ""
+    maker = record.made_for
+    row["made_for"] = maker_words(maker, host=host, shares=shares) if maker else ""
     row["objects"] = json.dumps([astuple(stored) for stored in record.objects])
     for name in KEYS:
         key = getattr(record, name)
@@ -138,7 +156,9 @@ def _sealed_for(row: Mapping[str, Any], name: str) -> bytes:
     return json.dumps([row["cloud"], row["identity"], name]).encode()
 
 
-def bundle_from(row: TableRow, *, host: str = "", seal: KeySeal | None = None) -> BundleRecord:
+def bundle_from(
+    row: TableRow, *, host: str = "", shares: Collection[str] = (), seal: KeySeal | None = None
+) -> BundleRecord:
     """Return the bundle of a row. Without keys if another host has sealed them."""
     values: dict[str, Any] = dict(row)
     for name in KEYS:
@@ -146,8 +166,8 @@ def bundle_from(row: TableRow, *, host: str = "", seal: KeySeal | None = None) -
             values[name] = seal.open(values[name], of=_sealed_for(values, name))
     objects = tuple(StoredObject(*stored) for stored in json.loads(values["objects"]))
     values["digest"] = ContentDigest.parse(values.pop("sha256"))
-    maker = values["made_for"].removeprefix(f"{host}:" if host else "")
-    values["made_for"] = SetId.parse(maker) if maker else None
+    maker = values["made_for"]
+    values["made_for"] = maker_from(maker, host=host, shares=shares) if maker else None
     flags = {name: bool(values[name]) for name in ("renewed", "on_trial")}
     return make_known(BundleRecord, {**values, **flags, "objects": objects})
 

@@ -131,6 +131,9 @@ class Sessions(Protocol):
         To be called right before an effect that must not happen twice.
         """
 
+    def check_lease(self) -> None:
+        """Raise the same if the lease may have ended, by the clock of this host alone."""
+
     def claimed(self, bundle: str, *, check: Callable[[], None]) -> AbstractContextManager[Claim]:
         """Keep other hosts from a bundle. `check` is called about once a second while another one has it."""
 
@@ -168,6 +171,9 @@ class OneHost:
 
     def sure(self) -> None:
         """Do nothing: nobody takes anything over."""
+
+    def check_lease(self) -> None:
+        """Do nothing: there is none."""
 
     def claimed(self, bundle: str, *, check: Callable[[], None]) -> AbstractContextManager[Claim]:
         return nullcontext(UNSHARED)

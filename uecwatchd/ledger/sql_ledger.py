@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 from uecwatchd.ledger.api import CHECK_SECONDS
 from uecwatchd.ledger.boots import Boots
@@ -35,6 +36,7 @@ from uecwatchd.ledger.rows import (
     set_from,
 )
 from uecwatchd.ledger.sessions import Claim, OneHost, Sessions
+from uecwatchd.ledger.sharing import NothingShared, Sharing
 from uecwatchd.ledger.sql_boots import SqlBoots
 from uecwatchd.ledger.sql_history import SqlHistory
 from uecwatchd.ledger.sql_outbox import SqlOutbox
@@ -44,6 +46,13 @@ from uecwatchd.ledger.versions import Versions
 from uecwatchd.types import ContentDigest, DetectedCloud, DigestOf, FileStamp, Role, SetId
 
 OF_STAMP = "device = ? AND inode = ? AND size = ? AND ctime_ns = ?"
+
+
+class OurRows(TypedDict):
+    """The names by which rows for all hosts tell the sets of this one."""
+
+    host: str
+    shares: Collection[str]
 
 
 class SqlLedger:
@@ -56,14 +65,17 @@ class SqlLedger:
         self,
         store: SqlStore,
         sessions: Sessions | None = None,
-        others: OtherHosts | None = None,
         *,
+        others: OtherHosts | None = None,
+        sharing: Sharing | None = None,
         seal: KeySeal | None = None,
     ) -> None:
         self._store = store
         self._seal = seal
+        self._who = OurRows(host=store.host, shares=store.shares)
         self.sessions: Sessions = sessions or OneHost()
         self.others: OtherHosts = others or NoOtherHosts()
+        self.sharing: Sharing = sharing or NothingShared()
         self._lock = threading.Lock()  # guards _claims
         self._claims: dict[str, threading.Lock] = {}
         self.history: History = SqlHistory(self._store)
@@ -148,15 +160,13 @@ class SqlLedger:
 
     def _bundles(self, rest: str, *values: object) -> tuple[BundleRecord, ...]:
         query = f"SELECT * FROM bundles {rest}"  # noqa: S608 (constants)
-        return self._store.records(
-            partial(bundle_from, host=self._store.host, seal=self._seal), query, *values
-        )
+        return self._store.records(partial(bundle_from, **self._who, seal=self._seal), query, *values)
 
     def _maker(self, set_id: SetId) -> str:
-        return maker_words(set_id, host=self._store.host)
+        return maker_words(set_id, **self._who)
 
     def put_bundle(self, record: BundleRecord) -> BundleRecord:
-        row = bundle_row(record, host=self._store.host, seal=self._seal)
+        row = bundle_row(record, **self._who, seal=self._seal)
         self._store.replace(f"note bundle {record.state}", "bundles", row)
         if record.secret_key is None:
             self._store.forget_for_good()

@@ -4,7 +4,7 @@ Statements are in the SQL of SQLite, with `?` or `?1` for values. A store of ano
 few words that are different there, so that each operation is written once.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
@@ -42,6 +42,10 @@ class SqlStore(Protocol):
     @property
     def host(self) -> str:
         """Name of this host among those that share the database; empty if none does."""
+
+    @property
+    def shares(self) -> Collection[str]:
+        """Folders that this host shares with others; their rows are those of all of them."""
 
     def close(self) -> None:
         """End the use, after what waits for a transaction was written."""

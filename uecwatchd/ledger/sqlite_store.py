@@ -19,6 +19,7 @@ class SqliteStore:
     """An open file. Usable from several threads; each call is one transaction."""
 
     host = ""
+    shares: tuple[str, ...] = ()
 
     def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
         self._connection = connection
