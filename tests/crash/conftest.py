@@ -2,7 +2,6 @@
 
 import json
 import random
-import re
 import select
 import shutil
 import signal
@@ -21,7 +20,7 @@ from tests.support.postgres import DatabaseServer
 from tests.support.waiting import PATIENCE_SECONDS, until
 from uecwatchd.config.load import load
 from uecwatchd.demo.material import RealSet
-from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES
+from uecwatchd.intake.spool.output_files import OUTPUT_SUFFIXES, UNFINISHED
 from uecwatchd.ledger.open import open_ledger
 from uecwatchd.sandbox.server import Sandbox
 
@@ -35,7 +34,7 @@ KILLED = -9  # the exit code of a process that a moment has ended
 NOISE_BYTES = 20 << 20
 SETTLE_SECONDS = 0.05
 KINDS = ["kernel", "machine", "ramdisk"]
-TEMPORARY = re.compile(r"\..+\.uec\.[0-9a-f]{8}")
+TEMPORARY = UNFINISHED
 # In the order in which they appear.
 IN_ORDER = (".uec.log", ".uec.json", ".eki", ".eri", ".emi")
 

@@ -8,7 +8,7 @@ requested.
 import errno
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from posixpath import basename
@@ -80,12 +80,23 @@ class WatchMode:
 
 
 class Watch:
-    """Watches folders from `start` to `stop`. Not thread-safe: it belongs to the service's loop."""
+    """Watches folders from `start` to `stop`. Not thread-safe: it belongs to the service's loop.
 
-    def __init__(self, folders: Iterable[Path], wake: threading.Event, *, scan_every: float) -> None:
+    In `polled` folders other hosts write as well, which no event tells.
+    """
+
+    def __init__(
+        self,
+        folders: Iterable[Path],
+        wake: threading.Event,
+        *,
+        scan_every: float,
+        polled: Collection[Path] = (),
+    ) -> None:
         self._folders = tuple(folders)
         self._handler = _Wake(wake)
         self._scan_every = scan_every
+        self._polled = polled
         self._observer: BaseObserver | None = None
         self._seen: dict[Path, tuple[int, int] | None] = {}
         self.modes: tuple[WatchMode, ...] = ()
@@ -145,7 +156,8 @@ class Watch:
     def _start_mode(self, folder: Path, observer: BaseObserver) -> WatchMode:
         if why := _unreachable_because(folder):
             return WatchMode(folder, events=False, scan_every=self._shortest_pause(), why=why, passing=True)
-        if is_shared(kind := file_system_of(folder)):
+        if is_shared(kind := file_system_of(folder)) or folder in self._polled:
+            kind = f"{kind}, shared" if folder in self._polled else kind
             return WatchMode(folder, events=False, scan_every=self._shortest_pause(), why=kind)
         try:
             # One level down, because a set may be a folder; inotify alone is not recursive.

@@ -1,6 +1,6 @@
 """Shared folders in PostgreSQL; see `sharing` for the rules.
 
-The queue of the host that scans is a table, from which hosts take rows by SKIP LOCKED, as job queues on
+The queue of the host that scans is a table. Hosts take rows from it by SKIP LOCKED, as job queues on
 PostgreSQL do. It is no second truth: each scan makes it again from the sets and the files.
 """
 
@@ -115,6 +115,6 @@ class PostgresSharing:
 
     @contextmanager
     def _change(self, moment: str) -> Iterator[TimedConnection]:
-        """Write in one transaction of this host's session, which nobody buries meanwhile."""
+        """Write in one transaction of this host's session, so that nobody buries it in between."""
         with failpoints.effect(moment), self._store.in_session() as connection:
             yield connection

@@ -49,7 +49,7 @@ OF_STAMP = "device = ? AND inode = ? AND size = ? AND ctime_ns = ?"
 
 
 class OurRows(TypedDict):
-    """The names by which rows for all hosts tell the sets of this one."""
+    """Names of this host in the rows for all hosts."""
 
     host: str
     shares: Collection[str]

@@ -83,7 +83,9 @@ class Service:
             clouds, ledger=ledger, clocks=clocks, resumed=self._resumed, conditions=conditions
         )
         self._reaper = reaper_of(self._shared, self._tools)
-        self._messages = Messages(settings.notify, self._shared)
+        self._messages = Messages(
+            settings.notify, self._shared, is_ours=lambda set_id: self._spooler.is_ours(set_id)
+        )
         self._buckets = BucketFolders(settings.spool, self._shared, clouds)
         self._spooler = self._make_spooler(settings)
 

@@ -15,10 +15,11 @@ from uecwatchd.outputs import result_files
 from uecwatchd.outputs.ledger_progress import drop_progress
 from uecwatchd.service.attempt import context, run
 from uecwatchd.service.policy import asked_clouds, due_clouds, to_due_set
-from uecwatchd.service.queue import SetQueue
+from uecwatchd.service.queue import QueuedSet, SetQueue
 from uecwatchd.service.requests import Requests
 from uecwatchd.service.retry import adjust_for_downtime, record_failure, with_fresh_retries
 from uecwatchd.service.set_states import SetStates
+from uecwatchd.service.shared_work import SharedWork
 from uecwatchd.service.workers import RunningSet, Workers
 from uecwatchd.system.internal_errors import as_internal_error, internal_error
 from uecwatchd.types import SetId
@@ -37,9 +38,12 @@ class Dispatcher:
         *,
         states: SetStates,
         requests: Requests,
+        shared: SharedWork,
         monotonic: Callable[[], float],
         ended: Callable[[], None],
     ) -> None:
+        self._slots = slots
+        self._shared = shared
         self._states = states
         self._requests = requests
         self._monotonic = monotonic
@@ -51,15 +55,25 @@ class Dispatcher:
         return self._workers.running
 
     @property
+    def at_work(self) -> Set[SetId]:
+        """Sets that are worked on, here or by another host."""
+        return self._workers.running | self._shared.elsewhere
+
+    @property
     def taken(self) -> Set[SetId]:
         """Sets that are at work, or queued for it."""
-        return self._workers.running | self._queue.ids
+        return self.at_work | self._queue.ids
+
+    @property
+    def free(self) -> int:
+        """Number of workers without a set for them."""
+        return self._slots - len(self._workers.running | self._queue.ids)
 
     def is_due(
         self, found: ImageSet, record: SetRecord | None, *, now: float, suspended: Mapping[str, UecError]
     ) -> bool:
         """Tell if a set is to be worked on now: by its record, or because somebody asked for it."""
-        if found.id in self._workers.running:
+        if found.id in self.at_work:
             return False
         return bool(self._clouds(found, record, now=now, suspended=suspended))
 
@@ -90,6 +104,10 @@ class Dispatcher:
             due_sets.append(to_due_set(found, record if same else None))
         self._queue.replace(folder, due_sets, now=self._monotonic())
 
+    def queued(self, folder: Path) -> tuple[QueuedSet, ...]:
+        """Return the sets of a folder in the queue."""
+        return self._queue.of_folder(folder)
+
     def clear(self, folder: Path | None = None) -> None:
         """Empty the queue, or remove the sets of one folder."""
         if folder is None:
@@ -104,17 +122,32 @@ class Dispatcher:
             self._queue.clear()
             return
         for each in self._queue.take(self._workers.sizes):
-            found, record = each.found, self._states.get(each.found.id)
-            suspended = tools.clouds.availability.suspended()
-            clouds = self._clouds(found, record, now=tools.clocks.now(), suspended=suspended)
-            if not clouds:
-                continue  # its cloud was suspended since the scan; the next one queues it when it is due
-            if record and (named := self._requests.asked_clouds(found.id)):
-                asked = asked_clouds(record, found, named)
-                record = with_each(record, with_fresh_retries, asked)
-            work = partial(run.work, found, before=record, tools=tools, clouds=clouds)
-            requests = self._requests.open.of(found.id, "retry")
-            self._workers.start(found, clouds, size=each.candidate.size, work=work, requests=requests)
+            if self._shared.take(each.found.id):
+                self._begin(each.found, self._states.get(each.found.id), each.candidate.size, tools)
+
+    def begin_taken(self, found: ImageSet, size: int, tools: context.AttemptTools) -> bool:
+        """Have a worker begin a set that another host has offered; False if it is not due here.
+
+        Raises what the ledger raises.
+        """
+        if self._requests.open.holds.keys() & {found.id}:
+            return False
+        return self._begin(found, tools.ledger.set(found.id), size, tools)
+
+    def _begin(
+        self, found: ImageSet, record: SetRecord | None, size: int, tools: context.AttemptTools
+    ) -> bool:
+        suspended = tools.clouds.availability.suspended()
+        clouds = self._clouds(found, record, now=tools.clocks.now(), suspended=suspended)
+        if not clouds:
+            return False  # its cloud was suspended since the scan; the next one queues it when it is due
+        if record and (named := self._requests.asked_clouds(found.id)):
+            asked = asked_clouds(record, found, named)
+            record = with_each(record, with_fresh_retries, asked)
+        work = partial(run.work, found, before=record, tools=tools, clouds=clouds)
+        requests = self._requests.open.of(found.id, "retry")
+        self._workers.start(found, clouds, size=size, work=work, requests=requests)
+        return True
 
     def collect(self, tools: context.AttemptTools) -> tuple[SetId, ...]:
         """Take the results of attempts that have ended; return the sets."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.intake.spool import output_files
 from uecwatchd.intake.spool.folder_lease import FolderLease, enter, host_word, leave
-from uecwatchd.intake.spool.host_mark import HostMark
+from uecwatchd.intake.spool.host_mark import HostMark, is_marked
 from uecwatchd.intake.spool.output_files import SPOOL_LOCK
 from uecwatchd.intake.watch import identity
 from uecwatchd.service.conditions import Conditions
@@ -97,7 +97,7 @@ class FolderLocks:
     def _lock(self, folder: Path, now: tuple[int, int] | None) -> None:
         """Lock a folder of this host alone, and mark it if other hosts may have it, too."""
         descriptor = output_files.lock_spool(folder)
-        if descriptor is not None and is_shared(file_system_of(folder)):
+        if descriptor is not None and (is_shared(file_system_of(folder)) or is_marked(folder)):
             try:
                 self._marks.place(folder, self._holder.mark_of(folder, ""))
             except BaseException:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from uecwatchd.config.records import SpoolSettings
+from uecwatchd.config.sharing import shared_folders
 from uecwatchd.events import Event, Kind, Level, Listener
 from uecwatchd.intake.watch import RETRY_SECONDS, Watch, reason_late, seconds_overdue
 from uecwatchd.service.conditions import Conditions
@@ -33,7 +34,8 @@ class FolderWatch:
     def start(self, settings: SpoolSettings) -> None:
         """Watch the folders of this configuration."""
         self.settings = settings
-        self._watch = Watch(settings.folders, self._wake, scan_every=settings.scan_every)
+        polled = shared_folders(settings)
+        self._watch = Watch(settings.folders, self._wake, scan_every=settings.scan_every, polled=polled)
         self._watch.start()
 
     def stop(self) -> None:

@@ -121,6 +121,7 @@ class Loop:
             return 0.0
         now = self._shared.clocks.monotonic()
         scan = 0.0 if self._scan_wanted else min(self._spooler.schedule.due_in(), self._watch.due_in())
+        scan = min(scan, self._spooler.help_in())
         probe = now + ASKED_PAUSE_SECONDS if self._probes.busy else self._probes.next_at()
         scan = max(scan, self._next_scan - now)
         return max(0.0, scan if probe is None else min(scan, probe - now))

@@ -11,8 +11,9 @@ from uecwatchd.errors import UecError, problem
 from uecwatchd.intake import sidecar
 from uecwatchd.intake.sets.records import FolderSets, ImageSet, Rules
 from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.sharing import Offer
 from uecwatchd.ledger.standing import by_cloud, count_done, is_published, seen_from, shown_state
-from uecwatchd.service.queue import DueSet
+from uecwatchd.service.queue import DueSet, QueuedSet
 from uecwatchd.service.retry import is_retry_due
 from uecwatchd.service.work_folder import FINAL_STATES
 from uecwatchd.types import FileStamp, SetId
@@ -155,6 +156,15 @@ def to_due_set(found: ImageSet, record: SetRecord | None) -> DueSet:
     )
     size = 0 if sent else sum(size for _, size in found.described)
     return DueSet(found, again=awaits or any(one.state == "deferred" for one in undone), size=size)
+
+
+def to_offer(queued: QueuedSet, *, is_kept: bool) -> Offer:
+    """Return what other hosts have to know of a set in the queue.
+
+    An installation and a test boot belong to the host that began them, so their sets are kept.
+    """
+    found = queued.found
+    return Offer(found.id, found.stamp, queued.candidate.size, is_kept=is_kept or bool(found.recipe))
 
 
 def is_over(found: ImageSet, record: SetRecord | None) -> bool:

@@ -94,6 +94,10 @@ class SetQueue:
             queued[key] = QueuedSet(one.found, QueueEntry(key, one.size, since, one.again))
         self._sets[folder] = queued
 
+    def of_folder(self, folder: Path) -> tuple[QueuedSet, ...]:
+        """Return the sets of a folder in the queue."""
+        return tuple(self._sets.get(folder, {}).values())
+
     def clear_folder(self, folder: Path) -> None:
         self._sets.pop(folder, None)
 

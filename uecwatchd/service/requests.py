@@ -109,25 +109,27 @@ class Requests:
         listener: Listener,
         *,
         builds: Path,
+        is_known: Callable[[SetId], bool] = lambda _set_id: True,
     ) -> bool:
         """Update, and do what needs no scan. Return True if a cloud is to be probed now.
 
         A set at work, by `is_busy` on a cloud, stops first, and is forgotten at a later call. Its retry waits
-        for the attempt's end.
+        for the attempt's end. What is not `is_known` is left to another host, or to a later scan.
         """
         before = self.open
         self.update()
         for event in events_between(before, self.open):
-            listener.tell(event)
+            if event.set is None or is_known(event.set):
+                listener.tell(event)
         for request in [one for one in self.open.requests if one.verb == "forget"]:
-            if is_busy(request.set_id, request.cloud):
+            if is_busy(request.set_id, request.cloud) or not is_known(request.set_id):
                 continue
             if request.cloud:
                 self._forget_on_cloud(request, listener)
             else:
                 self._forget(request.set_id, listener, builds)
         is_blocked = False
-        for record in filter(None, map(self._states.get, self.open.sets("retry"))):
+        for record in filter(None, map(self._states.get, filter(is_known, self.open.sets("retry")))):
             is_blocked |= self._await_clouds(record, is_busy, availability)
         return is_blocked
 

@@ -12,16 +12,17 @@ from pathlib import Path
 from uecwatchd.config.records import Settings
 from uecwatchd.config.sharing import share_in
 from uecwatchd.intake.sets import assemble
-from uecwatchd.intake.sets.records import FolderSets
+from uecwatchd.intake.sets.records import FolderSets, ImageSet
 from uecwatchd.intake.spool import contents, safe_open, scan
 from uecwatchd.intake.spool.scan import Listing
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.service.attempt import context
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.file_removal import without_leaving
-from uecwatchd.service.policy import make_rules, set_names
+from uecwatchd.service.policy import make_rules, set_names, with_held_clouds
 from uecwatchd.service.set_owners import find_new_owners, folder_history, folder_rules
 from uecwatchd.service.set_states import SetStates
+from uecwatchd.types import SetId
 
 # A scan of ten thousand files takes less than one. When it takes longer, people wait for their images.
 SLOW_SCAN_SECONDS = 5.0
@@ -73,6 +74,7 @@ class Scanner:
         self._monotonic = monotonic
         self._progressed = progressed
         self._listings: dict[Path, Listing] = {}
+        self._looks: dict[Path, Listing] = {}  # at folders that another host scans
         self.update_rules()
 
     def update_rules(self) -> None:
@@ -82,7 +84,9 @@ class Scanner:
 
     def scan(self, folder: Path) -> FolderScan:
         """Scan one folder, and note owners of sets that were not known."""
-        listing = without_leaving(self._list(folder), self._tools.ledger.leaving(folder))
+        listing = self._list(folder, self._listings)
+        self._report_rest(listing)
+        listing = without_leaving(listing, self._tools.ledger.leaving(folder))
         records = self._states.of_folder(folder)
         rules = folder_rules(folder, self._rules, self._settings.spool, service=os.geteuid())
         history = folder_history(records.values(), rules.users)
@@ -90,6 +94,20 @@ class Scanner:
         owners, proven = find_new_owners(assembly, listing, records)
         records = self._states.put_owners(folder, owners, proven) if owners else records
         return FolderScan(listing, assembly, records)
+
+    def find_sets(self, folder: Path, held: Mapping[SetId, Mapping[str, float]]) -> Mapping[str, ImageSet]:
+        """Return the complete sets of a folder by name, for a host that does not scan it; change nothing.
+
+        `held` are holds on clouds. All files count as settled, as they are for the host that scans.
+        """
+        settled = self._monotonic() - self._settings.spool.settle
+        listing = self._list(folder, self._looks, seen=settled)
+        listing = without_leaving(listing, self._tools.ledger.leaving(folder))
+        records = self._tools.ledger.sets(folder)
+        rules = folder_rules(folder, self._rules, self._settings.spool, service=os.geteuid())
+        history = folder_history(records, rules.users)
+        assembly = assemble.assemble(listing, rules=rules, **history, progressed=self._progressed)
+        return {one.name: one for one in with_held_clouds(assembly, held).ready}
 
     def is_behind(self) -> bool:
         """Tell if the last scan of some folder left files to the next one."""
@@ -104,17 +122,16 @@ class Scanner:
         slow = f"{folder}: it took {took:.0f} s to scan it once" if took >= SLOW_SCAN_SECONDS else ""
         self._conditions.set(("slow", str(folder)), slow, once=True)
 
-    def _list(self, folder: Path) -> Listing:
-        listing = scan.scan(
+    def _list(self, folder: Path, earlier: dict[Path, Listing], *, seen: float | None = None) -> Listing:
+        listing = earlier[folder] = scan.scan(
             folder,
             now=self._monotonic(),
-            before=self._listings.get(folder),
+            before=earlier.get(folder),
+            seen=seen,
             ignore=self._settings.spool.ignore,
             budget=contents.ReadBudget(progressed=self._progressed),
             share=share_in(self._settings.spool, folder),
         )
-        self._listings[folder] = listing
-        self._report_rest(listing)
         return listing
 
     def _report_rest(self, listing: Listing) -> None:

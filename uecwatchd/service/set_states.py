@@ -39,6 +39,31 @@ class SetStates:
         """Return the records of one folder by the names of the sets."""
         return {name: record for (place, name), record in self._records.items() if place == str(folder)}
 
+    def refresh(self, folder: Path, *, but: Collection[SetId] = ()) -> None:
+        """Read the records of a folder again, except of some sets and of what is not written yet.
+
+        Raises what the ledger raises.
+        """
+        fresh = {record.id: record for record in self._ledger.sets(folder)}
+        self._memory_only.difference_update(fresh)
+        self.forget(folder, but=but)
+        self._records = {**fresh, **self._records}
+
+    def forget(self, folder: Path, *, but: Collection[SetId] = ()) -> None:
+        """Drop the records of a folder from memory, except of some sets and of what is not written yet."""
+        kept = {*but, *self._unwritten, *self._memory_only}
+        gone = [key for key in self._records if key.folder == str(folder) and key not in kept]
+        for key in gone:
+            del self._records[key]
+
+    def forget_set(self, key: SetId) -> None:
+        """Drop the record of a set from memory."""
+        self._records.pop(key, None)
+
+    def is_written(self, key: SetId) -> bool:
+        """Tell if the ledger has the record of a set as it is here."""
+        return key not in self._unwritten
+
     def put(self, record: SetRecord) -> SetRecord:
         """Keep a record, and write it now or, if that fails, at a later `catch_up`."""
         key = record.id

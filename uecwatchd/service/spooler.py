@@ -7,17 +7,19 @@ class only connects the parts that do it.
 import contextlib
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from uecwatchd.config.records import Outcome, Settings
 from uecwatchd.errors import UecError, words_of
 from uecwatchd.events import Event, Kind
-from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.records import Request, SetRecord
 from uecwatchd.ledger.standing import by_cloud
 from uecwatchd.ledger.state_folder import name_of_home
 from uecwatchd.outputs.notify.facts import Facts
 from uecwatchd.service.attempt import context
 from uecwatchd.service.attempt.boot import after_boots
+from uecwatchd.service.attempt.trial import is_tested
 from uecwatchd.service.build_child import BuildChild
 from uecwatchd.service.builds import BuildWatch
 from uecwatchd.service.clock_jumps import ClockJumps
@@ -26,7 +28,8 @@ from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.dispatch import Dispatcher
 from uecwatchd.service.file_removal import remove_leaving
 from uecwatchd.service.folder_locks import FolderLocks, LockHolder
-from uecwatchd.service.policy import GONE
+from uecwatchd.service.help import help_others
+from uecwatchd.service.policy import GONE, to_offer
 from uecwatchd.service.reconcile import Reconciler
 from uecwatchd.service.requests import Requests
 from uecwatchd.service.retire.rules import has_rule
@@ -36,6 +39,7 @@ from uecwatchd.service.scanner import Scanner
 from uecwatchd.service.schedule import Schedule
 from uecwatchd.service.set_reports import SetReports
 from uecwatchd.service.set_states import SetStates
+from uecwatchd.service.shared_work import SharedWork
 from uecwatchd.service.spooler_parts import ConfiguredParts, LastingParts
 from uecwatchd.service.work_folder import sweep_work
 from uecwatchd.system.internal_errors import as_internal_error
@@ -67,20 +71,31 @@ class Spooler:
     ) -> None:
         monotonic = tools.clocks.monotonic
         requests = Requests(tools.ledger, tools.interrupts, states)
+        shared = SharedWork(tools.ledger, states, monotonic=monotonic)
         dispatcher = Dispatcher(
-            settings.work.sets, states=states, requests=requests, monotonic=monotonic, ended=ended
+            settings.work.sets,
+            states=states,
+            requests=requests,
+            shared=shared,
+            monotonic=monotonic,
+            ended=ended,
         )
         conditions = conditions or Conditions(tools.reporting.listener)
         retiring = RetireThread(monotonic=monotonic, ended=ended)
         self._parts = LastingParts(
-            states, requests, dispatcher, retiring, tools.boot_threads, conditions, monotonic
+            states, requests, dispatcher, retiring, tools.boot_threads, conditions, shared, monotonic
         )
         self._build_child = BuildChild(ended=ended, monotonic=monotonic)
         self._ended = ended
         self._progressed = progressed
         self._announce = announce
         self._next_prune = float("-inf")
-        holder = LockHolder(settings.fleet.host or socket.gethostname(), name_of_home(tools.state_folder))
+        holder = LockHolder(
+            settings.fleet.host or socket.gethostname(),
+            name_of_home(tools.state_folder),
+            share_of=tools.ledger.sharing.share_of,
+            check_lease=tools.ledger.sessions.check_lease,
+        )
         self._locks = FolderLocks(holder, conditions)
         self._clock_jumps = ClockJumps(now=tools.clocks.now, monotonic=monotonic)
         self.configure(settings, tools)
@@ -88,6 +103,7 @@ class Spooler:
     def configure(self, settings: Settings, tools: context.AttemptTools) -> None:
         """Take another configuration. Raises Halted, and changes nothing, for a mistake in `[defaults]`."""
         self._setup = self._set_up(settings, tools)
+        self._parts.shared.configure(settings.spool)
         self._reconciler = Reconciler(self._parts, self._setup)
         self.schedule = Schedule(self._parts, self._setup)
         self._parts.dispatcher.clear()
@@ -107,7 +123,7 @@ class Spooler:
             states=parts.states,
             requests=parts.requests,
             conditions=parts.conditions,
-            working=lambda: parts.dispatcher.running,
+            working=lambda: parts.dispatcher.at_work,
             clock=parts.monotonic,
             settle=settings.spool.settle,
         )
@@ -121,11 +137,19 @@ class Spooler:
         return self._setup.troubles
 
     def records(self) -> tuple[SetRecord, ...]:
-        """Return the records of all sets, also of those whose files are gone."""
-        return self._parts.states.records()
+        """Return the records of all sets of this host, also of those whose files are gone."""
+        return tuple(one for one in self._parts.states.records() if self.is_ours(one.id))
+
+    def is_ours(self, set_id: SetId) -> bool:
+        """Tell if this host decides about a set, and no other one."""
+        return self._parts.shared.is_ours(set_id)
+
+    def help_in(self) -> float:
+        """Return the seconds until the next look for sets of another host; infinite if there are no such."""
+        return self._parts.shared.look_in() if self._parts.dispatcher.free > 0 else float("inf")
 
     def is_busy(self) -> bool:
-        return bool(self._parts.busy)
+        return bool(self._parts.busy_here)
 
     def has_new_requests(self) -> bool:
         return self._parts.requests.changed()
@@ -144,26 +168,62 @@ class Spooler:
         """Scan these folders once, or all, and begin sets as far as there are free workers."""
         setup, spool = self._setup, self._setup.settings.spool
         self._collect()
+        folders = spool.folders if folders is None else folders
+        self._locks.release_others(spool.folders)
+        entered = self._enter_shared(folders)
         self._adjust_for_clock_jump()
         self._parts.states.catch_up()
         availability = setup.tools.clouds.availability
         listener, builds = setup.tools.reporting.listener, setup.settings.install.builds
-        if self._parts.requests.carry_out(self._parts.is_busy, availability, listener, builds=builds):
+        is_known = self._parts.shared.is_known
+        if self._parts.requests.carry_out(
+            self._parts.is_busy, availability, listener, is_known=is_known, builds=builds
+        ):
             self._ended()  # for a probe is due at once
         self._sweep_work()
         self.look_at_builds()
         setup.scanner.update_rules()
-        self._locks.release_others(spool.folders)
-        folders = spool.folders if folders is None else folders
         for folder in folders:
             with self._isolated(folder), setup.scanner.timed(folder):
-                self._locks.acquire(folder)
-                remove_leaving(
-                    folder, setup.tools.ledger, self._parts.conditions, now=setup.tools.clocks.now()
-                )
-                if self._reconciler.reconcile(setup.scanner.scan(folder)):
-                    self._ended()
+                self._scan_entered(folder, entered=entered.get(folder, True))
         self.dispatch()
+
+    def _enter_shared(self, folders: Collection[Path]) -> Mapping[Path, UecError | bool]:
+        """Become the host that scans a shared folder if there is none; the error, if that is impossible."""
+        entered: dict[Path, UecError | bool] = {}
+        self._parts.shared.begin_scans()
+        for folder in folders:
+            if self._parts.shared.is_shared(folder):
+                try:
+                    self._locks.acquire(folder)
+                    entered[folder] = self._parts.shared.begin_scan(folder)
+                except UecError as error:
+                    entered[folder] = error
+                    self._parts.shared.leave(folder)
+        return entered
+
+    def _scan_entered(self, folder: Path, *, entered: UecError | bool) -> None:
+        """Scan one folder, unless another host does."""
+        if isinstance(entered, UecError):
+            raise entered
+        text = "" if entered else f"{folder}: another host scans it; this one works on its sets as well"
+        self._parts.conditions.set(("scanned", str(folder)), text, kind=Kind.READY, level="info")
+        if entered:
+            self._scan(folder)
+        else:
+            self._drop_found(folder)
+
+    def _scan(self, folder: Path) -> None:
+        """Scan one folder, and do all that follows."""
+        setup, parts = self._setup, self._parts
+        self._locks.acquire(folder)
+        remove_leaving(folder, setup.tools.ledger, parts.conditions, now=setup.tools.clocks.now())
+        if self._reconciler.reconcile(setup.scanner.scan(folder)):
+            self._ended()
+        if parts.shared.is_shared(folder):
+            is_kept = partial(is_tested, clouds=setup.settings.clouds)
+            queued = parts.dispatcher.queued(folder)
+            parts.shared.offer(to_offer(one, is_kept=is_kept(one.found)) for one in queued)
 
     def dispatch(self) -> bool:
         """Take results of workers, and begin what the last scan has queued as far as workers are free.
@@ -173,8 +233,12 @@ class Spooler:
         setup = self._setup
         ended = self._collect()
         ended |= self.retire()
+        if ended:
+            self._parts.shared.look_soon()
         if not setup.tools.stopping.is_set():
             self._parts.dispatcher.begin(setup.tools)
+            help_others(self._parts, setup)
+        self._parts.shared.release_ended(self._parts.dispatcher.running)
         for folder, written in setup.reports.make_some().items():
             setup.found.defer_open_files(folder, written, ready_at=setup.settled_at(self._parts.monotonic()))
         availability = setup.tools.clouds.availability
@@ -212,7 +276,8 @@ class Spooler:
             self._ask_to_prune(None)
         due = parts.requests.retirements(now=tools.clocks.now())
         taken = parts.dispatcher.taken
-        free = (one for one in due if one.set_id not in taken and not parts.boots.has(one.set_id, one.cloud))
+        ours = (one for one in due if parts.shared.is_ours(one.set_id))
+        free = (one for one in ours if one.set_id not in taken and not parts.boots.has(one.set_id, one.cloud))
         parts.retiring.begin(free, record=parts.states.get, tools=tools)
         return has_ended
 
@@ -222,7 +287,10 @@ class Spooler:
         with contextlib.suppress(UecError):  # an unusable ledger is reported by the sets
             asked = tools.ledger.versions.sets() if sets is None else sets
             due = [one for one in asked if has_rule(one, tools.ledger, tools.retention_of)]
-            self._parts.requests.ask_to_prune(due)
+            self._parts.requests.ask_to_prune(filter(self.is_ours, due))
+            for one in due if sets is not None else ():
+                if not self.is_ours(one):  # the host that scans does it
+                    tools.ledger.put_request(Request(one, "prune"))
 
     def _collect_retired(self) -> bool:
         parts = self._parts
@@ -271,6 +339,7 @@ class Spooler:
         self._parts.boots.start(but=())  # they stop at once, and release their claims
         self._parts.boots.close()
         self._collect_boots()
+        self._parts.shared.release_ended(self._parts.dispatcher.running)
         self._parts.retiring.close()
         self._build_child.close()
         self._collect_retired()
@@ -291,15 +360,16 @@ class Spooler:
         watch = BuildWatch(parts.states, setup.tools.ledger, builds, listener)
         with parts.conditions.guard(("builds",), "the folder of builds"):
             held, now = parts.requests.open.holds.keys(), setup.tools.clocks.now()
-            watch.look(held=held, running=parts.dispatcher.running, now=now)
+            watch.look(held=held, running=parts.dispatcher.at_work, now=now)
             if not setup.tools.stopping.is_set():
                 self._build_child.start_if_needed(setup.settings.install)
 
     def _adjust_for_clock_jump(self) -> None:
         """Leave the remaining waits as they are after the wall clock has jumped."""
         if jump := self._clock_jumps.seconds():
-            running = self._parts.dispatcher.running
-            idle = (one for one in self._parts.states.records() if one.id not in running)
+            running, is_known = self._parts.dispatcher.at_work, self._parts.shared.is_known
+            records = (one for one in self._parts.states.records() if is_known(one.id))
+            idle = (one for one in records if one.id not in running)
             waits = [one for one in idle if {each.state for each in by_cloud(one)} & {"deferred", "waiting"}]
             self._parts.states.put_all(adjust_for_clock_jump(one, jump) for one in waits)
 
@@ -311,13 +381,18 @@ class Spooler:
             with as_internal_error(str(folder)):  # no dropped file may end the daemon
                 yield
         except UecError as error:
-            setup.found.drop(folder)
-            self._parts.requests.confirm_removed(folder, ())
-            self._parts.dispatcher.clear(folder)
-            setup.reports.clear_folder(folder)
+            self._drop_found(folder)
             self._parts.conditions.set_error(key, error)
             setup.troubles[folder] = words_of(error)
         else:
             setup.troubles.pop(folder, None)
             if self._parts.conditions.clear(key):
                 setup.tools.reporting.listener.tell(Event(Kind.READY, f"{folder}: the trouble is over"))
+
+    def _drop_found(self, folder: Path) -> None:
+        """Forget what the last scan of a folder has found: it would only cause more scans."""
+        setup, parts = self._setup, self._parts
+        setup.found.drop(folder)
+        parts.requests.confirm_removed(folder, ())
+        parts.dispatcher.clear(folder)
+        setup.reports.clear_folder(folder)

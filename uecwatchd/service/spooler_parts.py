@@ -20,6 +20,7 @@ from uecwatchd.service.retire.thread import RetireThread
 from uecwatchd.service.scanner import Scanner
 from uecwatchd.service.set_reports import SetReports
 from uecwatchd.service.set_states import SetStates
+from uecwatchd.service.shared_work import SharedWork
 from uecwatchd.types import SetId
 
 
@@ -33,16 +34,22 @@ class LastingParts:
     retiring: RetireThread
     boots: BootThreads
     conditions: Conditions
+    shared: SharedWork
     monotonic: Callable[[], float]
 
     @property
-    def busy(self) -> frozenset[SetId]:
+    def busy_here(self) -> frozenset[SetId]:
         """Sets that are worked on: in a worker, in a test boot, or for a request about their images."""
         return frozenset(self.dispatcher.running) | self.boots.sets | self.retiring.running
 
+    @property
+    def busy(self) -> frozenset[SetId]:
+        """The same, with those of this host's folders that other hosts work on."""
+        return self.busy_here | self.shared.elsewhere
+
     def is_busy(self, set_id: SetId, cloud: str) -> bool:
         """Tell if a set is worked on, as far as that matters for one cloud; an empty name means all."""
-        at_work = set_id in self.dispatcher.running or set_id in self.retiring.running
+        at_work = set_id in self.dispatcher.at_work or set_id in self.retiring.running
         return at_work or self.boots.has(set_id, cloud)
 
 

@@ -12,7 +12,8 @@ import pytest
 from uecwatchd.errors import Deferred, NotPermitted, Rejected, UecError
 from uecwatchd.images.file_facts import Facts
 from uecwatchd.intake.sidecar import Sidecar
-from uecwatchd.intake.spool import archive, ignored, output_files, safe_open, scan
+from uecwatchd.intake.spool import archive, folder_lease, ignored, output_files, safe_open, scan
+from uecwatchd.intake.spool.folder_lease import HOST_WORD_CHARS, FolderLease, host_word
 from uecwatchd.system import lockfile
 from uecwatchd.types import FileStamp
 
@@ -241,6 +242,58 @@ def test_half_written_outputs_of_a_killed_process_are_removed(tmp_path: Path) ->
     os.chown(tmp_path / ".b.emi.uec.0123abcd", 65534, 65534)
     output_files.sweep(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".a.img.Xy12", ".b.emi.uec.0123abcd", "a.emi"]
+
+
+def test_half_written_outputs_of_other_hosts_stay_in_a_folder_of_several(tmp_path: Path) -> None:
+    names = [".a.emi.uec.here.0123abcd", ".a.emi.uec.there.0123abcd", ".a.emi.uec.0123abcd"]
+    for name in names:
+        (tmp_path / name).write_text("x")
+    folder_lease.enter(tmp_path, FolderLease("here"))
+    try:
+        output_files.sweep(tmp_path)
+    finally:
+        folder_lease.leave(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names[1:])
+    output_files.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == [], "a folder of this host alone"
+
+
+def test_nothing_is_written_in_a_folder_whose_lease_is_over(tmp_path: Path) -> None:
+    def end() -> None:
+        raise Deferred("the lease", "is over", "")
+
+    output_files.place(tmp_path, "a.emi", b"before")
+    folder_lease.enter(tmp_path, FolderLease("here", end))
+    try:
+        for write in (
+            lambda: output_files.place(tmp_path, "a.emi", b"after"),
+            lambda: output_files.place(tmp_path, "b.emi", b"after"),
+            lambda: output_files.append(tmp_path, "a.emi", "after"),
+            lambda: output_files.append(tmp_path, "c.emi", "after"),
+            lambda: output_files.remove(tmp_path, "a.emi"),
+        ):
+            with pytest.raises(Deferred, match="is over"):
+                write()
+    finally:
+        folder_lease.leave(tmp_path)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.emi", b"before")]
+
+
+@pytest.mark.parametrize(
+    ("host", "word"),
+    [
+        ("builder1", "builder1"),
+        ("builder.example.com", "builder-exampl-"),
+        ("build-host-of-the-team-one", "build-host-of-"),
+        ("ümlaut", "-mlaut-"),
+    ],
+)
+def test_each_host_has_a_word_for_names_of_files(host: str, word: str) -> None:
+    found = host_word(host)
+    assert found.startswith(word[:13])
+    assert len(found) <= HOST_WORD_CHARS
+    assert output_files.UNFINISHED.fullmatch(f".a.emi.uec.{found}.0123abcd")["host"] == found  # type: ignore[index]
+    assert found != host_word(f"{host}2")
 
 
 def _with_stamps(folder: Path, *paths: str) -> list[tuple[str, FileStamp]]:

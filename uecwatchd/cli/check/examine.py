@@ -21,6 +21,7 @@ from uecwatchd.cli.unit.path_access import Need
 from uecwatchd.cli.unit.systemd import Unit
 from uecwatchd.clouds.objects import check_bucket_name
 from uecwatchd.config.records import Settings
+from uecwatchd.config.sharing import shared_folders
 from uecwatchd.errors import Halted, UecError
 from uecwatchd.intake.sidecar import read_defaults
 from uecwatchd.ledger.open import read_ledger
@@ -82,7 +83,8 @@ def _examine_default_bucket(settings: Settings) -> Generator[Finding, None, str 
 
 def _examine_spool(settings: Settings, unit: Unit | None) -> Iterator[Finding]:
     for folder in settings.spool.folders:
-        yield from _in_words(str(folder), unless_bound(unit, folder, examine_folder(folder)))
+        found = examine_folder(folder, is_shared=folder in shared_folders(settings.spool))
+        yield from _in_words(str(folder), unless_bound(unit, folder, found))
         policy = settings.spool.policy_of(folder)
         yield from _in_words(str(folder), examine_members(folder, policy, clouds=settings.clouds))
 

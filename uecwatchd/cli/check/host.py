@@ -11,13 +11,14 @@ from uecwatchd.config.documents import Malformed, parse_toml
 from uecwatchd.config.records import Settings
 from uecwatchd.config.sources import closed_file
 from uecwatchd.errors import NotPermitted, UecError
+from uecwatchd.intake.spool.host_mark import find_mark, wrong_user
 from uecwatchd.intake.spool.safe_open import folder_descriptor, opened_by
 from uecwatchd.ledger.open import examine_store, read_ledger
 from uecwatchd.ledger.state_folder import user_name
+from uecwatchd.system import mounts
 from uecwatchd.system.disk_space import check_space
-from uecwatchd.system.mounts import file_system_of, is_shared
 from uecwatchd.system.small_files import read_small
-from uecwatchd.system.text import shell_word
+from uecwatchd.system.text import printable, shell_word
 
 # A parameter, or between the user and the host of a URI.
 PASSWORD_OF_DATABASE = re.compile(r"password|://[^/@]*:[^/]*@")
@@ -44,7 +45,8 @@ def _holds_secrets(source: Path) -> bool:
     return bool(addresses) or any("secret_key" in table for table in tables.get("cloud", {}).values())
 
 
-def examine_folder(folder: Path) -> Iterator[Finding]:
+def examine_folder(folder: Path, *, is_shared: bool = False) -> Iterator[Finding]:
+    """Check a spool folder, which `is_shared` with other hosts of the fleet or not."""
     try:
         with folder_descriptor(folder):
             check_space(folder, "the spool folder")  # first: a read-only disk would look like a missing right
@@ -56,14 +58,25 @@ def examine_folder(folder: Path) -> Iterator[Finding]:
         what = f"{folder}: this user may not write results there"
         yield Finding("bad", what, hint, NotPermitted.exit_code)
         return
-    kind = file_system_of(folder)
+    kind = mounts.file_system_of(folder)
     yield Finding("ok", f"spool folder: {folder} ({kind or 'file system unknown'})")
-    yield from examine_sharing(folder, kind)
+    yield from examine_share(folder) if is_shared else examine_sharing(folder, kind)
+
+
+def examine_share(folder: Path) -> Iterator[Finding]:
+    """Check that the other hosts with a shared folder have the same user."""
+    with folder_descriptor(folder) as descriptor:
+        found = find_mark(descriptor)
+        wrong = wrong_user(descriptor, folder, found) if found else None
+    if wrong:
+        yield bad(wrong)
+    elif found and found.mark:
+        yield Finding("ok", f"{folder}: shared with other hosts, last with {printable(found.mark.host)}")
 
 
 def examine_sharing(folder: Path, file_system: str) -> Iterator[Finding]:
     """Warn of a spool folder that other hosts can reach too."""
-    if is_shared(file_system):
+    if mounts.is_shared(file_system):
         what = f"{folder}: on {file_system} another host may have it, too"
         hint = "A second one is refused there. Hosts of a fleet may share it: shared = true in its policy."
         yield Finding("warning", what, hint)
@@ -93,7 +106,7 @@ def examine_state(settings: Settings, *, made: bool = False) -> Iterator[Finding
         yield Finding("bad", what, hint, NotPermitted.exit_code)
         return
     yield from _examine_ledger(settings)
-    if is_shared(kind := file_system_of(there)):
+    if mounts.is_shared(kind := mounts.file_system_of(there)):
         what = f"{folder}: the state directory is on {kind}, which may have no locks, or lose them"
         yield Finding(
             "warning",

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-# In the names of unfinished files, of which `output_files` has the longest: it leaves room for so many.
+# `output_files` leaves room for so many in the longest name of an unfinished file.
 HOST_WORD_CHARS = 22
 
 

@@ -93,6 +93,13 @@ def find_mark(descriptor: int) -> FoundMark | None:
         os.close(opened)
 
 
+def is_marked(folder: Path) -> bool:
+    """Tell if a service with our user has marked a folder. Raises NotPermitted or Deferred."""
+    with folder_descriptor(folder) as descriptor:
+        found = find_mark(descriptor)
+    return found is not None and found.owner == os.geteuid()
+
+
 def place_mark(folder: Path, mark: HostMark) -> None:
     """Mark a folder, or renew the mark there.
 
@@ -136,12 +143,18 @@ def _place(descriptor: int, temporary: str, folder: Path, mark: HostMark) -> boo
 
 def _remove_foreign(descriptor: int, folder: Path, found: FoundMark) -> None:
     """Remove a mark of another user, which the owner of the folder takes for planted. Raises Halted."""
-    if os.fstat(descriptor).st_uid == os.geteuid():
-        with suppress(OSError):
-            os.unlink(MARK_NAME, dir_fd=descriptor)
-            return
+    if wrong := wrong_user(descriptor, folder, found):
+        raise wrong
+    with suppress(OSError):
+        os.unlink(MARK_NAME, dir_fd=descriptor)
+
+
+def wrong_user(descriptor: int, folder: Path, found: FoundMark) -> Halted | None:
+    """Return the error for the mark of another user, unless this one owns the folder."""
+    if os.geteuid() in (found.owner, os.fstat(descriptor).st_uid):
+        return None
     other = f"uecwatchd on host {printable(found.mark.host)}" if found.mark else "another uecwatchd"
-    raise Halted(
+    return Halted(
         f"{folder}: {other} works there as {user_name(found.owner)} (uid {found.owner})",
         f"this one runs as uid {os.geteuid()}, so neither could replace the result files of the other",
         f"Give the service's user the same uid on every host. Then, as root: rm {folder / MARK_NAME}",

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 
 from uecwatchd.config.records import NotifySettings, Outcome
@@ -29,11 +29,21 @@ FULL = ("messages", "left out")
 
 
 class Announcer:
-    """Compares states with what was announced. Belongs to the service's loop, except `note_resumed`."""
+    """Compares states with what was announced. Belongs to the service's loop, except `note_resumed`.
+
+    Of a set that is not `is_ours`, another host announces the states.
+    """
 
     def __init__(
-        self, settings: NotifySettings, *, ledger: Ledger, conditions: Conditions, clocks: Clocks
+        self,
+        settings: NotifySettings,
+        *,
+        ledger: Ledger,
+        conditions: Conditions,
+        clocks: Clocks,
+        is_ours: Callable[[SetId], bool] = lambda _set_id: True,
     ) -> None:
+        self._is_ours = is_ours
         self._ledger = ledger
         self._conditions = conditions
         self._clocks = clocks
@@ -113,7 +123,7 @@ class Announcer:
         return Circumstances(
             self._clocks.now(),
             records,
-            self._ledger.outbox.announced(),
+            {key: one for key, one in self._ledger.outbox.announced().items() if self._is_ours(key)},
             successes=self._ledger.history.successes(),
             suspended=frozenset(suspended),
             resumed=resumed,

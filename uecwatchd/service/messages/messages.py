@@ -1,6 +1,6 @@
 """Messages of a running service: what is announced goes into the outbox, and from there to people."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 
 from uecwatchd.config.records import NotifySettings, Outcome
@@ -20,10 +20,14 @@ ONCE_DELIVERY_SECONDS = 120.0
 class Messages:
     """The announcer and the messenger of one service. Belongs to its loop, except `note_resumed`."""
 
-    def __init__(self, settings: NotifySettings, shared: Shared) -> None:
+    def __init__(self, settings: NotifySettings, shared: Shared, *, is_ours: Callable[[SetId], bool]) -> None:
         self._monotonic = shared.clocks.monotonic
         self._announcer = Announcer(
-            settings, ledger=shared.ledger, conditions=shared.conditions, clocks=shared.clocks
+            settings,
+            ledger=shared.ledger,
+            conditions=shared.conditions,
+            clocks=shared.clocks,
+            is_ours=is_ours,
         )
         self._messenger = Messenger(
             shared.ledger.outbox,
