@@ -18,7 +18,7 @@ from uecwatchd.ledger.outbox import Announced, Message
 from uecwatchd.ledger.postgres_migrations import SHARED_TABLES, TABLES_OF_HOSTS
 from uecwatchd.ledger.records import LeavingFile, ProgressRecord, Request
 from uecwatchd.ledger.sessions import LEASE_SECONDS, MARGIN_SECONDS
-from uecwatchd.ledger.sharing import NothingShared, Offer
+from uecwatchd.ledger.sharing import NothingShared, Offer, Share
 from uecwatchd.ledger.sql_ledger import SqlLedger
 from uecwatchd.ledger.versions import VersionRecord
 from uecwatchd.types import SetId, share_number
@@ -47,7 +47,7 @@ def hosts(fleet: Fleet, clock: Clock) -> Iterator[tuple[SqlLedger, SqlLedger]]:
         books = [ends.enter_context(closing(fleet.open(host, clock, [SPOOL]))) for host in "ab"]
         for book in books:
             book.sessions.begin()
-            assert book.sharing.share_of(SPOOL)
+            assert book.sharing.share_of(SPOOL).name
         yield books[0], books[1]
 
 
@@ -129,7 +129,34 @@ def test_the_rows_of_a_folder_become_those_of_its_share(fleet: Fleet) -> None:
 def test_all_hosts_know_a_share_by_one_name(hosts: tuple[SqlLedger, SqlLedger]) -> None:
     a, b = (book.sharing.share_of(SPOOL) for book in hosts)
     assert a == b
-    assert hosts[0].sharing.share_of(Path("/srv/own")) == ""
+    assert hosts[0].sharing.share_of(Path("/srv/own")) == Share("")
+
+
+def test_all_hosts_know_that_a_share_has_its_mark(hosts: tuple[SqlLedger, SqlLedger]) -> None:
+    a, b = hosts
+    assert not a.sharing.share_of(SPOOL).is_marked
+    a.sharing.note_marked(SPOOL)
+    assert b.sharing.share_of(SPOOL).is_marked
+
+
+def test_what_was_taken_without_an_answer_is_given_back(hosts: tuple[SqlLedger, SqlLedger]) -> None:
+    """As in an outage of the database: the host does not know that it has it."""
+    a, b = hosts
+    a.sharing.begin_scan(SPOOL)
+    a.sharing.offer(OFFERS)
+    assert b.sharing.take_next([SPOOL])
+    assert b.sharing.take_next([SPOOL], taken=[SETS[0]])
+    assert a.sharing.begin_scan(SPOOL) == {SETS[0], SETS[1]}
+    assert b.sharing.take_next([SPOOL], taken=[SETS[1]]) is None
+    assert a.sharing.begin_scan(SPOOL) == {SETS[1]}
+    a.sharing.offer(OFFERS)
+    a.sharing.take(SETS[0])
+    assert a.sharing.begin_scan(SPOOL, [SETS[0]]) == {SETS[1]}
+    a.sharing.offer(OFFERS)
+    assert not a.sharing.take(SETS[0]), "it is at work here"
+    a.sharing.begin_scan(SPOOL)
+    a.sharing.offer(OFFERS)
+    assert a.sharing.take(SETS[0])
 
 
 def test_one_host_at_a_time_scans(hosts: tuple[SqlLedger, SqlLedger]) -> None:
@@ -149,9 +176,9 @@ def test_each_set_on_offer_is_taken_once(hosts: tuple[SqlLedger, SqlLedger]) -> 
     assert b.sharing.take_next([SPOOL], ()) == OFFERS[0]
     assert not a.sharing.take(SETS[0])
     assert a.sharing.take(SETS[1])
-    assert b.sharing.take_next([SPOOL], [SETS[2]]) is None
-    assert b.sharing.take_next([SPOOL], ()) == OFFERS[2]
-    assert b.sharing.take_next([SPOOL], ()) is None
+    assert b.sharing.take_next([SPOOL], [SETS[2]], [SETS[0]]) is None
+    assert b.sharing.take_next([SPOOL], (), [SETS[0]]) == OFFERS[2]
+    assert b.sharing.take_next([SPOOL], (), [SETS[0], SETS[2]]) is None
     b.sharing.release(SETS[0])
     assert not a.sharing.take(SETS[0]), "it has been worked on since the scan"
     assert a.sharing.begin_scan(SPOOL) == {SETS[2]}
@@ -241,7 +268,7 @@ def test_rows_cannot_be_given_to_a_folder_that_is_not_shared(
 
 def test_one_host_alone_takes_all(tmp_path: Path) -> None:
     nothing = NothingShared()
-    assert nothing.share_of(tmp_path) == ""
+    assert nothing.share_of(tmp_path) == Share("")
     assert nothing.begin_scan(tmp_path) == frozenset()
     assert nothing.take(SETS[0])
     assert nothing.take_next([tmp_path], ()) is None

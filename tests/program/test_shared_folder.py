@@ -31,6 +31,12 @@ from uecwatchd.intake.spool.output_files import MARK_NAME
 
 pytestmark = pytest.mark.exhaustive
 
+
+def grow_stale(folder: Path) -> None:
+    then = (folder / MARK_NAME).stat().st_mtime - STALE_SECONDS
+    os.utime(folder / MARK_NAME, (then, then))
+
+
 # --- without a fleet --------------------------------------------------------------------------------------
 
 
@@ -72,8 +78,7 @@ def test_the_folder_of_a_host_that_died_is_free_when_its_mark_is_stale(
         assert a.run("once").returncode == 0, "its own mark is no obstacle"
         (server / MARK_NAME).write_text("of a host that died\n")
         assert b.run("once").returncode == 75
-        then = (server / MARK_NAME).stat().st_mtime - STALE_SECONDS
-        os.utime(server / MARK_NAME, (then, then))
+        grow_stale(server)
         ended = b.run("once")
         assert ended.returncode == 0, ended.stderr
 
@@ -177,7 +182,47 @@ def test_a_service_without_the_ledger_is_kept_out_of_a_shared_folder(
         refused = alone.run("once")
         assert refused.returncode == 75
         assert "uecwatchd on host a" in refused.stderr
+    assert alone.run("once").returncode == 75, "the mark of a fleet stays"
+    grow_stale(sharing.spool)
     assert alone.run("once").returncode == 0
+
+
+@needs_bindfs
+def test_a_host_does_not_take_an_empty_folder_for_the_shared_one(
+    sharing: Sharing, small_set: RealSet, tmp_path: Path
+) -> None:
+    """As when the file server is not mounted: all sets would look removed."""
+    a, b = sharing.host("a"), sharing.host("b")
+    server = tmp_path / "server"
+    server.mkdir()
+    with mounted(server, sharing.spool):
+        a.drop_set(small_set)
+        assert a.run("once").returncode == 0
+    refused = b.run("once")
+    assert refused.returncode == 75
+    assert "perhaps the file server is not mounted here" in refused.stderr
+    assert list(sharing.spool.iterdir()) == []
+    with mounted(server, sharing.spool):
+        assert b.run("once").returncode == 0
+        check_done_once(b, ["karmic"])
+
+
+@needs_bindfs
+def test_a_host_stops_its_scans_when_the_shared_folder_is_not_mounted_any_more(
+    sharing: Sharing, small_set: RealSet, tmp_path: Path
+) -> None:
+    a, server = sharing.host("a"), tmp_path / "server"
+    server.mkdir()
+    with ExitStack() as stack:
+        with mounted(server, sharing.spool):
+            stack.enter_context(running(a))
+            a.drop_set(small_set)
+            await_sets([a], ["karmic"])
+        until(lambda: "perhaps the file server is not mounted here" in said(a), "it says so")
+        assert list(sharing.spool.iterdir()) == []
+        with mounted(server, sharing.spool):
+            until(lambda: "the trouble is over" in said(a), "it goes on", detail=lambda: said(a))
+            check_done_once(a, ["karmic"])
 
 
 def test_a_shared_folder_needs_a_fleet(make_host: MakeHost) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from uecwatchd.config.records import FolderPolicy, Settings, SpoolSettings
+from uecwatchd.errors import Halted
 from uecwatchd.types import share_number
 
 
@@ -15,6 +16,14 @@ def shared_folders(spool: SpoolSettings) -> tuple[Path, ...]:
 def share_in(spool: SpoolSettings, folder: Path) -> int:
     """Return what the stamps of the files in a folder have for its device; 0 for the device itself."""
     return share_number(folder) if folder in shared_folders(spool) else 0
+
+
+def check_shares_stay(before: SpoolSettings, after: SpoolSettings) -> None:
+    """Raise Halted if another configuration has other shared folders, which needs a restart."""
+    if changed := set(shared_folders(before)) ^ set(shared_folders(after)):
+        what = f"{min(changed)}: it was shared and is not, or the other way round"
+        hint = "Restart the service: systemctl restart uecwatchd"
+        raise Halted(what, "the service knows the shared folders from its start", hint)
 
 
 def find_wrong_shares(settings: Settings) -> Iterator[str]:

@@ -231,12 +231,14 @@ POSTGRES_MIGRATIONS = (
         (
             """
     CREATE TABLE shares (
-        folder words PRIMARY KEY, id words, session BIGINT REFERENCES sessions ON DELETE SET NULL
+        folder words PRIMARY KEY, id words, is_marked BOOLEAN NOT NULL DEFAULT false,
+        session BIGINT REFERENCES sessions ON DELETE SET NULL
     );
     CREATE TABLE offers (
         folder words, name words, stamp words, size BIGINT NOT NULL, is_kept BOOLEAN NOT NULL,
         session BIGINT REFERENCES sessions ON DELETE CASCADE, PRIMARY KEY (folder, name)
     );
+    CREATE INDEX offers_by_session ON offers (session);
     CREATE INDEX free_offers ON offers (size, folder, name) WHERE session IS NULL AND NOT is_kept;
     CREATE FUNCTION share_row() RETURNS trigger LANGUAGE plpgsql AS $do$
     BEGIN

@@ -12,15 +12,20 @@ from uuid import uuid4
 from uecwatchd.ledger.postgres_connections import TimedConnection
 from uecwatchd.ledger.postgres_migrations import SHARED_TABLES, TABLES_OF_HOSTS
 from uecwatchd.ledger.postgres_store import PostgresStore
-from uecwatchd.ledger.sharing import Offer
+from uecwatchd.ledger.sharing import Offer, Share
 from uecwatchd.system import failpoints
 from uecwatchd.types import SetId
 
 FREE = "session IS NULL OR EXISTS (SELECT FROM sessions WHERE id = session AND ended IS NOT NULL)"
 NAME_SHARE = "INSERT INTO shares (folder, id) VALUES ($1, $2) ON CONFLICT DO NOTHING"
-SHARE = "SELECT id FROM shares WHERE folder = $1"
+SHARE = "SELECT id, is_marked FROM shares WHERE folder = $1"
+NOTE_MARKED = "UPDATE shares SET is_marked = true WHERE folder = $1"
 SCAN = f"UPDATE shares SET session = $2 WHERE folder = $1 AND (session = $2 OR {FREE}) RETURNING folder"  # noqa: S608 (constants)
-TAKE_BACK = f"DELETE FROM offers WHERE folder = $1 AND ({FREE})"  # noqa: S608 (constant)
+# Also what this host has taken without an answer, as in an outage: it does not work on that.
+TAKE_BACK = f"""
+DELETE FROM offers WHERE folder = $1 AND ({FREE} OR (session = $2 AND folder || '/' || name <> ALL ($3)))
+"""  # noqa: S608 (constant)
+DROP_UNKNOWN = "DELETE FROM offers WHERE session = $1 AND folder || '/' || name <> ALL ($2)"
 ELSEWHERE = "SELECT name FROM offers WHERE folder = $1 AND session <> $2"
 LEAVE = "UPDATE shares SET session = NULL WHERE folder = $1 AND session = $2"
 OFFER = """
@@ -56,19 +61,23 @@ class PostgresSharing:
 
     def __init__(self, store: PostgresStore) -> None:
         self._store = store
-        self._shares: dict[str, str] = {}
+        self._shares: dict[str, Share] = {}
 
-    def share_of(self, folder: Path) -> str:
+    def share_of(self, folder: Path) -> Share:
         place = str(folder)
         if place not in self._store.shares:
-            return ""
-        if place not in self._shares:
+            return Share("")
+        if place not in self._shares or not self._shares[place].is_marked:
             with self._change("name a share") as connection:
                 connection.execute(NAME_SHARE, [place, uuid4().hex])
                 row = connection.execute(SHARE, [place]).fetchone()
                 self._give(connection, place)
-            self._shares[place] = str(row["id"]) if row else ""
+            self._shares[place] = Share(row["id"], row["is_marked"]) if row else Share("")
         return self._shares[place]
+
+    def note_marked(self, folder: Path) -> None:
+        with self._change("note the mark of a share") as connection:
+            connection.execute(NOTE_MARKED, [str(folder)])
 
     def _give(self, connection: TimedConnection, folder: str) -> None:
         """Make the rows of this host for a folder those of the share."""
@@ -80,12 +89,12 @@ class PostgresSharing:
             connection.execute(GIVE_ROWS.format(table=table).encode(), [host, folder])
         connection.execute(GIVE_BUNDLES, [host, folder])
 
-    def begin_scan(self, folder: Path) -> frozenset[SetId] | None:
+    def begin_scan(self, folder: Path, taken: Collection[SetId] = ()) -> frozenset[SetId] | None:
         place, session = str(folder), self._store.session
         with self._change("scan a shared folder") as connection:
             if not connection.execute(SCAN, [place, session]).fetchone():
                 return None
-            connection.execute(TAKE_BACK, [place])
+            connection.execute(TAKE_BACK, [place, session, [*map(str, taken)]])
             rows = connection.execute(ELSEWHERE, [place, session]).fetchall()
         return frozenset(SetId(place, row["name"]) for row in rows)
 
@@ -103,9 +112,13 @@ class PostgresSharing:
         with self._change("take a set") as connection:
             return connection.execute(TAKE, [*set_id, self._store.session]).fetchone() is not None
 
-    def take_next(self, folders: Collection[Path], but: Collection[SetId]) -> Offer | None:
-        values = [self._store.session, [*map(str, folders)], [*map(str, but)]]
+    def take_next(
+        self, folders: Collection[Path], but: Collection[SetId] = (), taken: Collection[SetId] = ()
+    ) -> Offer | None:
+        session = self._store.session
+        values = [session, [*map(str, folders)], [*map(str, but)]]
         with self._change("take a set") as connection:
+            connection.execute(DROP_UNKNOWN, [session, [*map(str, taken)]])
             row = connection.execute(TAKE_NEXT, values).fetchone()
         return Offer(SetId(row["folder"], row["name"]), row["stamp"], row["size"]) if row else None
 

@@ -14,6 +14,14 @@ from uecwatchd.types import SetId
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """A shared folder, as the ledger knows it."""
+
+    name: str  #: same for all hosts with this ledger; empty for a folder that is not shared
+    is_marked: bool = False  #: a host has put the mark of the share into it
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     """A due set for any host. With `is_kept` it is only for the one that scans."""
 
@@ -26,16 +34,20 @@ class Offer:
 class Sharing(Protocol):
     """The operations on shared folders, for any store. They raise what those of the ledger raise."""
 
-    def share_of(self, folder: Path) -> str:
-        """Return the name of a shared folder for all hosts with this ledger; empty if it is not shared.
+    def share_of(self, folder: Path) -> Share:
+        """Return a folder as a share.
 
-        The rows of this host for the folder are those of the share from then on.
+        The rows of this host for it are those of the share from then on.
         """
 
-    def begin_scan(self, folder: Path) -> frozenset[SetId] | None:
+    def note_marked(self, folder: Path) -> None:
+        """Note that the mark of the share is in a folder."""
+
+    def begin_scan(self, folder: Path, taken: Collection[SetId] = ()) -> frozenset[SetId] | None:
         """Become or stay the host that scans a folder, and take back what nobody has taken.
 
-        Returns the sets that other hosts work on, or None if another host scans.
+        `taken` are the sets at work here. Returns those that other hosts work on, or None if another host
+        scans.
         """
 
     def leave(self, folder: Path) -> None:
@@ -47,8 +59,10 @@ class Sharing(Protocol):
     def take(self, set_id: SetId) -> bool:
         """Take a set that this host has offered; False if another one has it, or has had it."""
 
-    def take_next(self, folders: Collection[Path], but: Collection[SetId]) -> Offer | None:
-        """Take any set on offer in these folders, except some."""
+    def take_next(
+        self, folders: Collection[Path], but: Collection[SetId] = (), taken: Collection[SetId] = ()
+    ) -> Offer | None:
+        """Take any set on offer in these folders, except some. `taken` are the sets at work here."""
 
     def release(self, set_id: SetId) -> None:
         """End the work on a set, after its record was written."""
@@ -57,10 +71,13 @@ class Sharing(Protocol):
 class NothingShared:
     """The folders of a store that one host has for itself."""
 
-    def share_of(self, folder: Path) -> str:
-        return ""
+    def share_of(self, folder: Path) -> Share:
+        return Share("")
 
-    def begin_scan(self, folder: Path) -> frozenset[SetId] | None:
+    def note_marked(self, folder: Path) -> None:
+        """Do nothing: there is no share."""
+
+    def begin_scan(self, folder: Path, taken: Collection[SetId] = ()) -> frozenset[SetId] | None:
         return frozenset()
 
     def leave(self, folder: Path) -> None:
@@ -72,7 +89,9 @@ class NothingShared:
     def take(self, set_id: SetId) -> bool:
         return True
 
-    def take_next(self, folders: Collection[Path], but: Collection[SetId]) -> Offer | None:
+    def take_next(
+        self, folders: Collection[Path], but: Collection[SetId] = (), taken: Collection[SetId] = ()
+    ) -> Offer | None:
         return None
 
     def release(self, set_id: SetId) -> None:

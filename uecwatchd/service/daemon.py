@@ -6,6 +6,7 @@ from functools import partial
 
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import Settings
+from uecwatchd.config.sharing import check_shares_stay
 from uecwatchd.delivery.limits import CloudLimits
 from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Level, Listener
@@ -273,6 +274,7 @@ class Service:
         self._heartbeat.reloading()
         try:
             settings = reloaded() if reloaded else self._settings
+            check_shares_stay(self._settings.spool, settings.spool)
             tools = self._shared.tools_for(settings)
             tools.clouds.take_over(self._tools.clouds)
             self._shared_clouds.announce(settings, probes=True)

@@ -7,7 +7,7 @@ in a folder that the hosts of a fleet share there is only that, with the name of
 import os
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from uecwatchd.intake.spool.folder_lease import FolderLease, enter, host_word, l
 from uecwatchd.intake.spool.host_mark import HostMark, is_marked
 from uecwatchd.intake.spool.output_files import SPOOL_LOCK
 from uecwatchd.intake.watch import identity
+from uecwatchd.ledger.sharing import NothingShared, Share, Sharing
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.folder_marks import FolderMarks
 from uecwatchd.system import lockfile
@@ -40,13 +41,13 @@ class _FolderLock:
 class LockHolder:
     """This host, as the holder of locks, and the home of its ledger.
 
-    `share_of` returns the name of a folder for all hosts that share it, empty if none does. `check_lease`
-    raises when such a folder may be used no more.
+    `sharing` knows the folders that several hosts share. `check_lease` raises when such a folder may be used
+    no more.
     """
 
     host: str
     home: str
-    share_of: Callable[[Path], str] = lambda _folder: ""
+    sharing: Sharing = field(default_factory=NothingShared)
     check_lease: Callable[[], None] = lambda: None
 
     def mark_of(self, folder: Path, share: str) -> HostMark:
@@ -78,21 +79,28 @@ class FolderLocks:
         """
         now = identity(folder)
         if before := self._locks.get(folder):
-            self._marks.check(folder)
-            if before.is_in_place(folder, now):
+            if before.is_in_place(folder, now) and not self._marks.is_lost(folder):
                 return
             self.release(folder)
         if same := next((other for other, lock in self._locks.items() if lock.identity == now), None):
             what, hint = f"{folder} and {same} are the same folder", "Take one of them out of spool.folders."
             raise Halted(what, "this has changed since the configuration was read", hint)
-        if share := self._holder.share_of(folder):
-            self._marks.place(folder, self._holder.mark_of(folder, share))
-            self._locks[folder] = _FolderLock(now, None, is_shared=True)
-            enter(folder, FolderLease(host_word(self._holder.host), partial(self._check_shared, folder)))
+        share = self._holder.sharing.share_of(folder)
+        if share.name:
+            self._enter_share(folder, now, share)
         else:
             self._lock(folder, now)
-        if share or self._locks[folder].descriptor is not None:
+        if share.name or self._locks[folder].descriptor is not None:
             output_files.sweep(folder)
+
+    def _enter_share(self, folder: Path, now: tuple[int, int] | None, share: Share) -> None:
+        """Mark a folder as one of several hosts. The mark stays, so that no other folder is taken for it."""
+        mark = self._holder.mark_of(folder, share.name)
+        self._marks.place(folder, mark, is_known=share.is_marked, is_lasting=True)
+        if not share.is_marked:
+            self._holder.sharing.note_marked(folder)
+        self._locks[folder] = _FolderLock(now, None, is_shared=True)
+        enter(folder, FolderLease(host_word(self._holder.host), partial(self._check_shared, folder)))
 
     def _lock(self, folder: Path, now: tuple[int, int] | None) -> None:
         """Lock a folder of this host alone, and mark it if other hosts may have it, too."""

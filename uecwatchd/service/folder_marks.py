@@ -25,23 +25,32 @@ class FolderMarks:
         self._writing = threading.Lock()  # or a mark that is just removed would be renewed
         self._lock = threading.Lock()  # guards all below
         self._marks: dict[Path, HostMark] = {}
+        self._lasting: frozenset[Path] = frozenset()
         self._lost: dict[Path, UecError] = {}
         self._over = threading.Event()
         self._over.set()
 
-    def place(self, folder: Path, mark: HostMark) -> None:
-        """Mark a folder from now on. Raises as `place_mark` does."""
-        place_mark(folder, mark)
+    def place(
+        self, folder: Path, mark: HostMark, *, is_known: bool = False, is_lasting: bool = False
+    ) -> None:
+        """Mark a folder from now on, as `place_mark` does. An `is_lasting` mark is not removed in the end."""
+        place_mark(folder, mark, is_known=is_known)
         with self._lock:
             self._marks[folder] = mark
+            self._lasting = self._lasting | {folder} if is_lasting else self._lasting - {folder}
             self._lost.pop(folder, None)
             if self._over.is_set():
                 self._over = threading.Event()
                 renew, over = self._renew, self._over
                 threading.Thread(target=renew, args=(over,), name="marks", daemon=True).start()
 
+    def is_lost(self, folder: Path) -> bool:
+        """Tell if the last renewal has found that the folder is somebody else's, or is not there."""
+        with self._lock:
+            return folder in self._lost
+
     def check(self, folder: Path) -> None:
-        """Raise the error of the last renewal, if that has found that the folder is somebody else's."""
+        """Raise the error of the last renewal, if that has found the folder lost."""
         with self._lock:
             lost = self._lost.get(folder)
         if lost:
@@ -54,7 +63,7 @@ class FolderMarks:
             self._lost.pop(folder, None)
             if not self._marks:
                 self._over.set()
-        if mark:
+        if mark and folder not in self._lasting:
             with self._turn():
                 remove_mark(folder, mark)
 
@@ -85,10 +94,12 @@ class FolderMarks:
             if mark is None:
                 return
             try:
-                place_mark(folder, mark)
-            except (LockTaken, Halted) as lost:
+                place_mark(folder, mark, is_known=folder in self._lasting)
+            except UecError as error:
+                if not isinstance(error, (LockTaken, Halted)) and folder not in self._lasting:
+                    raise
                 with self._lock:
-                    self._lost[folder] = lost
+                    self._lost[folder] = error
             else:
                 with self._lock:
                     self._lost.pop(folder, None)

@@ -71,7 +71,7 @@ class Requests:
         self._removed: frozenset[SetId] = frozenset()
         self._to_prune: dict[SetId, Request] = {}
         self._asked = 0
-        self.open = OpenRequests()
+        self._told = self.open = OpenRequests()
 
     def update(self) -> None:
         """Read requests and holds. An unreadable ledger is reported by the first set in need of it."""
@@ -94,8 +94,10 @@ class Requests:
             self._finished.add(request.number)
             with suppress(UecError):
                 self._ledger.drop_request(request)
-        still_open = tuple(r for r in self.open.requests if r.number not in self._finished)
-        self.open = replace(self.open, requests=still_open)
+        self.open, self._told = (
+            replace(known, requests=tuple(r for r in known.requests if r.number not in self._finished))
+            for known in (self.open, self._told)
+        )
         self._interrupts.replace(self.open.interrupts())  # or a set that starts again would stop at once
 
     def held_names(self, folder: Path) -> Collection[str]:
@@ -116,8 +118,8 @@ class Requests:
         A set at work, by `is_busy` on a cloud, stops first, and is forgotten at a later call. Its retry waits
         for the attempt's end. What is not `is_known` is left to another host, or to a later scan.
         """
-        before = self.open
         self.update()
+        before, self._told = self._told, self.open
         for event in events_between(before, self.open):
             if event.set is None or is_known(event.set):
                 listener.tell(event)

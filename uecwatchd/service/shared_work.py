@@ -4,7 +4,7 @@ One of the hosts scans such a folder, and does all that follows from a scan. It 
 ledger, takes those itself that it has workers for, and leaves the others to the other hosts.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class SharedWork:
         self._next_look = float("-inf")
 
     def configure(self, spool: SpoolSettings) -> None:
-        """Take another configuration. A folder that is shared now, and was not, needs a restart."""
+        """Take another configuration. It has the same shared folders, or fewer."""
         self._folders = frozenset(map(str, shared_folders(spool)))
         for folder in self._elsewhere.keys() - self._folders:
             self.leave(Path(folder))
@@ -66,19 +66,30 @@ class SharedWork:
 
     # --- the host that scans ------------------------------------------------------------------------------
 
-    def begin_scans(self) -> None:
-        """Forget the records as they were at the last scan: other hosts may have changed them."""
-        self._fresh = frozenset()
+    def enter(
+        self, folders: Iterable[Path], acquire: Callable[[Path], None]
+    ) -> Mapping[Path, UecError | bool]:
+        """Scan the shared ones of some folders, unless other hosts do.
 
-    def begin_scan(self, folder: Path) -> bool:
-        """Become or stay the host that scans a shared folder, and learn what the others do there.
-
-        Raises what the ledger raises.
+        `acquire` locks a folder. Returns for each if this host scans it, or the error that prevents that. The
+        records of other shared folders are as old as their last scans: other hosts may have changed them.
         """
+        entered: dict[Path, UecError | bool] = {}
+        self._fresh = frozenset()
+        for folder in filter(self.is_shared, folders):
+            try:
+                acquire(folder)
+                entered[folder] = self._begin_scan(folder)
+            except UecError as error:
+                entered[folder] = error
+                self.leave(folder)
+        return entered
+
+    def _begin_scan(self, folder: Path) -> bool:
         if self._ledger.sessions.is_drained:
             self.leave(folder)
             return False
-        elsewhere = self._ledger.sharing.begin_scan(folder)
+        elsewhere = self._ledger.sharing.begin_scan(folder, self._taken)
         if elsewhere is None:
             self._forget(folder)
             return False
@@ -133,7 +144,7 @@ class SharedWork:
         self._next_look = now + LOOK_SECONDS
         self._unable = {set_id: until for set_id, until in self._unable.items() if until > now}
         while len(offers) < number:
-            offer = self._ledger.sharing.take_next(self.left_to_others, self._unable)
+            offer = self._ledger.sharing.take_next(self.left_to_others, self._unable, self._taken)
             if offer is None:
                 break
             self._taken.add(offer.set_id)

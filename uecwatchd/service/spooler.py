@@ -93,7 +93,7 @@ class Spooler:
         holder = LockHolder(
             settings.fleet.host or socket.gethostname(),
             name_of_home(tools.state_folder),
-            share_of=tools.ledger.sharing.share_of,
+            sharing=tools.ledger.sharing,
             check_lease=tools.ledger.sessions.check_lease,
         )
         self._locks = FolderLocks(holder, conditions)
@@ -170,7 +170,7 @@ class Spooler:
         self._collect()
         folders = spool.folders if folders is None else folders
         self._locks.release_others(spool.folders)
-        entered = self._enter_shared(folders)
+        entered = self._parts.shared.enter(folders, self._locks.acquire)
         self._adjust_for_clock_jump()
         self._parts.states.catch_up()
         availability = setup.tools.clouds.availability
@@ -187,20 +187,6 @@ class Spooler:
             with self._isolated(folder), setup.scanner.timed(folder):
                 self._scan_entered(folder, entered=entered.get(folder, True))
         self.dispatch()
-
-    def _enter_shared(self, folders: Collection[Path]) -> Mapping[Path, UecError | bool]:
-        """Become the host that scans a shared folder if there is none; the error, if that is impossible."""
-        entered: dict[Path, UecError | bool] = {}
-        self._parts.shared.begin_scans()
-        for folder in folders:
-            if self._parts.shared.is_shared(folder):
-                try:
-                    self._locks.acquire(folder)
-                    entered[folder] = self._parts.shared.begin_scan(folder)
-                except UecError as error:
-                    entered[folder] = error
-                    self._parts.shared.leave(folder)
-        return entered
 
     def _scan_entered(self, folder: Path, *, entered: UecError | bool) -> None:
         """Scan one folder, unless another host does."""
@@ -325,6 +311,7 @@ class Spooler:
     def drain_requests(self) -> None:
         """Carry out what is asked about published images, and nothing else."""
         self._next_prune = float("inf")  # that nobody asked for
+        self._parts.shared.enter(self._setup.settings.spool.folders, self._locks.acquire)
         self._parts.requests.update()
         while self.retire() or self._parts.retiring.running:
             self._parts.retiring.wait()

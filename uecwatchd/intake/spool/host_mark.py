@@ -17,12 +17,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from uecwatchd.errors import Halted
+from uecwatchd.errors import Deferred, Halted
 from uecwatchd.intake.spool.folder_lease import host_word
 from uecwatchd.intake.spool.output_files import MARK_NAME, give_name, write_new
 from uecwatchd.intake.spool.safe_open import folder_descriptor, user_name
 from uecwatchd.system.lockfile import LockTaken
-from uecwatchd.system.text import printable
+from uecwatchd.system.text import printable, shell_word
 
 MARK_VERSION = 1
 # Everybody on any host may see whose folder it is.
@@ -100,13 +100,15 @@ def is_marked(folder: Path) -> bool:
     return found is not None and found.owner == os.geteuid()
 
 
-def place_mark(folder: Path, mark: HostMark) -> None:
-    """Mark a folder, or renew the mark there.
+def place_mark(folder: Path, mark: HostMark, *, is_known: bool = False) -> None:
+    """Mark a folder, or renew the mark there; with `is_known`, there must be one.
 
     Raises LockTaken while another service has it, Halted if that runs as another user; and NotPermitted or
     Deferred.
     """
     with folder_descriptor(folder) as descriptor:
+        if is_known and find_mark(descriptor) is None:
+            raise _not_there(folder)
         temporary = f"{MARK_NAME}.uec.{host_word(mark.host)}.{secrets.token_hex(4)}"
         write_new(descriptor, temporary, write_mark(mark), mode=MARK_MODE)
         try:
@@ -158,6 +160,15 @@ def wrong_user(descriptor: int, folder: Path, found: FoundMark) -> Halted | None
         f"{folder}: {other} works there as {user_name(found.owner)} (uid {found.owner})",
         f"this one runs as uid {os.geteuid()}, so neither could replace the result files of the other",
         f"Give the service's user the same uid on every host. Then, as root: rm {folder / MARK_NAME}",
+    )
+
+
+def _not_there(folder: Path) -> Deferred:
+    path = shell_word(str(folder / MARK_NAME))
+    return Deferred(
+        f"{folder}: it is not the folder that the other hosts share",
+        f"their mark {MARK_NAME} is not in it: perhaps the file server is not mounted here",
+        f"Mount it. If the folder is new: sudo -u {user_name(os.geteuid())} touch {path}",
     )
 
 
