@@ -57,7 +57,9 @@ def history(arguments: argparse.Namespace) -> int:
             with _meant(words, ledger, settings) as meant:
                 past, name = _past_of(meant, arguments.cloud), meant.id.name
         else:
-            past, name = _past_of_all(ledger, host, settings) if ledger else PastOfSets(), ""
+            past, name = PastOfSets(), ""
+            if ledger:
+                past = _past_of_all(ledger, host, settings, versions=arguments.versions)
     return _show(past, name, arguments)
 
 
@@ -86,22 +88,29 @@ def _past_of(meant: MeantSet, cloud: str | None) -> PastOfSets:
     return _named(meant.ledger.history.attempts(meant.id), versions, meant.host, meant.ledger.sessions.host)
 
 
-def _past_of_all(ledger: Ledger, host: str, settings: Settings) -> PastOfSets:
-    """Return the past of all sets: of all hosts, or of one."""
+def _past_of_all(ledger: Ledger, host: str, settings: Settings, *, versions: bool) -> PastOfSets:
+    """Return the attempts at all sets, of all hosts or of one, or instead their published images."""
     own = ledger.sessions.host
     if host not in ("", own):
         with closing(open_host(settings, host)) as there:
-            return _named(there.history.attempts(), _versions_of(there), host, own)
-    mine, versions = ledger.history.attempts(), _versions_of(ledger)
-    if host:
-        return PastOfSets(mine, versions, own)
-    attempts = sorted((*mine, *ledger.others.attempts()), key=lambda one: one.ended) if own else mine
-    return PastOfSets(tuple(attempts), (*versions, *ledger.others.versions()), own)
+            return _named(*_past_here(there, versions=versions), host, own)
+    attempts, images = _past_here(ledger, versions=versions)
+    if host or not own:
+        return PastOfSets(attempts, images, own)
+    if versions:
+        return PastOfSets((), (*images, *ledger.others.versions()), own)
+    together = sorted((*attempts, *ledger.others.attempts()), key=lambda one: one.ended)
+    return PastOfSets(tuple(together), (), own)
 
 
-def _versions_of(ledger: Ledger) -> tuple[VersionRecord, ...]:
-    """Return the published images of all sets, the oldest of each set first."""
-    return tuple(one for name in ledger.history.names() for one in reversed(ledger.versions.of_set(name)))
+def _past_here(
+    ledger: Ledger, *, versions: bool
+) -> tuple[tuple[AttemptRecord, ...], tuple[VersionRecord, ...]]:
+    """Return the attempts at the sets of a host, or their published images, the oldest of each set first."""
+    if not versions:
+        return ledger.history.attempts(), ()
+    names = ledger.history.names()
+    return (), tuple(one for name in names for one in reversed(ledger.versions.of_set(name)))
 
 
 def _named(

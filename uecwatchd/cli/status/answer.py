@@ -62,6 +62,9 @@ def _with_remarks(answer: StatusAnswer, found: Survey, settings: Settings) -> St
     remarks = []
     if not answer.rows and not found.troubles:
         remarks.append("The spool folders are empty.")
+    if found.left_out:
+        left = f"{found.left_out} sets of other hosts, done more than a day ago, are left out"
+        remarks.append(f"{left}: --host NAME shows all of a host.")
     own = (row for row in answer.rows if not row.id.is_elsewhere)
     if not found.known.alive and any(row.needs_daemon for row in own):
         remarks.append(f"No daemon is running on {settings.state.dir}: no work is done until one runs.")

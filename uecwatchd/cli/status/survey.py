@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
-from uecwatchd.cli.status.elsewhere import LookElsewhere, check_hosts, facts_elsewhere
+from uecwatchd.cli.status.elsewhere import LookElsewhere, check_hosts, count_left_out, facts_elsewhere
 from uecwatchd.cli.status.one_cloud import facts_on, seen_on
 from uecwatchd.cli.status.rows import ASKED, LedgerFacts, Row, rows, rows_elsewhere, unseen
 from uecwatchd.clouds.assumed_dialect import assume_dialects, undetected
@@ -40,6 +40,7 @@ class Survey:
     troubles: tuple[UecError, ...] = ()
     ready: tuple[ImageSet, ...] = ()
     elsewhere: Mapping[str, LedgerFacts] = field(default_factory=dict)  #: by the names of other hosts
+    left_out: int = 0  #: sets of other hosts that were done earlier, and are too many to be read
 
     def facts_about(self, row: Row) -> LedgerFacts:
         """Return the facts about the host that has a row."""
@@ -61,7 +62,7 @@ def survey(
     Otherwise the change time of a file decides. The daemon counts from when it first saw the file: it takes
     longer if it was started later. Raises the errors of the ledger.
     """
-    known, before, elsewhere = _known(settings, now, look)
+    known, before, elsewhere, left_out = _known(settings, now, look)
     strange = dict.fromkeys(undetected(settings.clouds, before))
     rules = make_rules(settings, assume_dialects(settings.clouds, before), strange)
     found: list[Row] = []
@@ -89,19 +90,20 @@ def survey(
             found += unseen(str(folder), known, why=f"its folder cannot be scanned: {error.why}")
     for facts in elsewhere.values():
         found += rows_elsewhere(facts_on(cloud, facts) if cloud else facts)
-    return Survey(tuple(found), known, tuple(troubles), tuple(ready), elsewhere)
+    return Survey(tuple(found), known, tuple(troubles), tuple(ready), elsewhere, left_out)
 
 
 def _known(
     settings: Settings, now: float, look: LookElsewhere | None
-) -> tuple[LedgerFacts, Mapping[str, DetectedCloud], Mapping[str, LedgerFacts]]:
+) -> tuple[LedgerFacts, Mapping[str, DetectedCloud], Mapping[str, LedgerFacts], int]:
     alive = lockfile.is_locked(settings.state.dir, STATE_LOCK)
     ledger = read_ledger(settings)
     if ledger is None:
         check_hosts(look, ())
-        return LedgerFacts(now, alive), {}, {}
+        return LedgerFacts(now, alive), {}, {}, 0
     with closing(ledger):
         elsewhere = facts_elsewhere(ledger, look, now=now) if look else {}
+        left_out = count_left_out(ledger, elsewhere, look) if look else 0
         asked = {r.set_id: r.verb for r in ledger.requests() if r.verb in ASKED and r.due is None}
         # All sets, even for one name: a name is decided among all files of its folder.
         known = LedgerFacts(
@@ -115,7 +117,7 @@ def _known(
             ledger.cloud_holds(),
             ledger.sessions.host,
         )
-        return known, ledger.clouds(), elsewhere
+        return known, ledger.clouds(), elsewhere, left_out
 
 
 def _closed(assembly: FolderSets, listing: Listing, known: LedgerFacts) -> FolderSets:
