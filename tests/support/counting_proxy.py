@@ -1,5 +1,10 @@
-"""A proxy before an embedded cloud that counts what is asked at once, and can hold requests back."""
+"""A proxy before an embedded cloud that counts what is asked at once, and can hold requests back.
 
+Hosts reach their cloud by its address, or by an address of its own in their configuration and this one in
+`http_proxy`: then each has a way of its own to the same cloud.
+"""
+
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -67,8 +72,16 @@ class CountingProxy:
                 self._under_way[action] -= 1
 
     def configure(self, host: Host) -> None:
-        """Let a host reach its cloud through this proxy."""
-        urls = (url.replace(self.cloud.url, self.url) for url in (self.cloud.ec2_url, self.cloud.s3_url))
+        """Let a host reach its cloud by the address of this proxy."""
+        self._set_address(host, self.url)
+
+    def configure_as_proxy(self, host: Host) -> dict[str, str]:
+        """Give a host an address of its cloud that only a proxy can reach; return its environment."""
+        self._set_address(host, f"http://cloud.test:{self.cloud.port}")
+        return {"http_proxy": self.url}
+
+    def _set_address(self, host: Host, address: str) -> None:
+        urls = (url.replace(self.cloud.url, address) for url in (self.cloud.ec2_url, self.cloud.s3_url))
         table = '[cloud.default]\nec2_url = "{}"\ns3_url = "{}"'.format(*urls)
         host.configure(host.config.read_text().replace("[cloud.default]", table))
 
@@ -90,7 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
             with closing(HTTPConnection("127.0.0.1", self.counts.cloud.port)) as cloud:
-                cloud.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+                path = re.sub("^http://[^/]*", "", self.path)
+                cloud.putrequest(self.command, path, skip_host=True, skip_accept_encoding=True)
                 for name, value in self.headers.items():
                     cloud.putheader(name, value)
                 cloud.endheaders(body)

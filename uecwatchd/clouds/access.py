@@ -31,7 +31,7 @@ class CloudAccess:
     `before` is what clouds were detected to be earlier. `on_detected` is called when a cloud is connected for
     the first time, and if it turns out to be of another generation; `admit` before each connection, to refuse
     an account by a Halted; `on_suspend` when a cloud is suspended, with the reason; `on_halt` with each halt
-    that a probe meets, before that.
+    that a probe meets, before that; `on_probe` after each probe of a suspended cloud, and if that resumed it.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class CloudAccess:
         admit: Callable[[Account], None] = lambda _account: None,
         on_suspend: Callable[[str, UecError], None] = lambda _name, _error: None,
         on_halt: Callable[[str, UecError], None] = lambda _name, _error: None,
+        on_probe: Callable[[str, bool], None] = lambda _name, _resumed: None,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random.random,
         stop: Stop = NEVER,
@@ -57,6 +58,7 @@ class CloudAccess:
         self._bucket = bucket
         self._on_suspend = on_suspend
         self._on_halt = on_halt
+        self._on_probe = on_probe
         self._connect_lock = threading.Lock()  # one connects for all
         self._outage_lock = threading.Lock()  # one asks for all that met the same outage
 
@@ -66,6 +68,11 @@ class CloudAccess:
             return cloud
         with self._connect_lock, translated_troubles(name):
             return self._client(name) or self._clients.connect(name)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of the configured clouds."""
+        return self._names
 
     def is_configured(self, name: str) -> bool:
         """Tell if there is a cloud of this name. A set may have gone to one that was removed since."""
@@ -114,6 +121,11 @@ class CloudAccess:
         if self.availability.suspend(name, reason):
             self._clients.drop(name)
             self._on_suspend(name, reason)
+
+    def follow(self, name: str, error: CloudAway, *, probe_in: float, is_ours: bool) -> None:
+        """Suspend a cloud because it is away for other hosts; `is_ours` if this host is to probe it."""
+        if self.availability.follow(name, error, probe_in=probe_in, is_ours=is_ours):
+            self._clients.drop(name)
 
     def is_away(self, name: str) -> bool:
         """Tell if a cloud that gave one request no answer is away; suspend it then."""
@@ -165,7 +177,12 @@ class CloudAccess:
     def probe(self) -> tuple[str, ...]:
         """Probe each suspended cloud that is due, with credentials read again; return the resumed ones."""
         self.detect()
-        return tuple(name for name in self.availability.due() if self._resumes(name))
+        return tuple(name for name in self.availability.due() if self._probe(name))
+
+    def _probe(self, name: str) -> bool:
+        resumed = self._resumes(name)
+        self._on_probe(name, resumed)
+        return resumed
 
     def _undetected(self) -> list[str]:
         suspended = self.availability.suspended()

@@ -7,7 +7,9 @@ There are two reasons for suspending a cloud:
   kernel, for example). So each time that a cloud is suspended again and no set was registered in between, its
   next probe waits twice as long.
 - An outage: the cloud does not answer. It comes back by itself. Instead of each set, the probe alone asks it.
-  A cloud that comes and goes, and registers no set, is probed less and less as well.
+  A cloud that comes and goes, and registers no set, is probed less and less as well. Hosts with one ledger
+  share their outages: one probes for all. One that finds a cloud away soon after another host had an answer
+  is alone with that: its network may be at fault, so it suspends and probes the cloud for itself.
 
 Resembles the circuit breakers of HTTP clients: suspended is "open", a probe is "half-open".
 """
@@ -39,6 +41,9 @@ STEADY_SECONDS = 600.0
 HALT_FACTOR = 2
 OUTAGE_FACTOR = 3
 MOST_FACTORS = 10  # enough to reach the longest delay
+# A host whose network is at fault finds that out so soon after another host said that a cloud answers: the
+# requests of its first set may run into several time-outs.
+ALONE_SECONDS = 300.0
 # Sets in a row that fail although a probe succeeds. One or two may have a problem of their own.
 SEVERAL_SETS = 3
 
@@ -51,6 +56,9 @@ class Suspension:
     since: float
     probe_at: float
     delay: float  #: seconds from a probe that failed to the next one
+    is_ours: bool = True  #: this host probes
+    is_shared: bool = False  #: with other hosts: it ends when one of them gets an answer
+    is_alone: bool = False  #: other hosts got an answer a moment ago
 
     def next_delay(self, now: float) -> float:
         if isinstance(self.error, CloudAway) and now - self.since < 60 * FIRST_OUTAGE_MINUTES:
@@ -78,6 +86,8 @@ class CloudAvailability:
         self._suspended: dict[str, Suspension] = {}
         self._history: dict[str, _History] = {}
         self._resumed_at: dict[str, float] = {}
+        self._told_at: dict[str, float] = {}  # when another host said that a cloud answers
+        self._succeeded_at: dict[str, float] = {}
 
     def check(self, name: str) -> None:
         """Raise the error that suspended this cloud, if it is suspended."""
@@ -89,6 +99,11 @@ class CloudAvailability:
         """Return the suspended clouds, each with the reason."""
         with self._lock:
             return {name: one.error for name, one in self._suspended.items()}
+
+    def suspension(self, name: str) -> Suspension | None:
+        """Return how a cloud is suspended, None if it is not."""
+        with self._lock:
+            return self._suspended.get(name)
 
     def suspensions(self, name: str) -> int:
         """Count the suspensions in a row: no set registered, and no long time in service between them."""
@@ -109,8 +124,43 @@ class CloudAvailability:
                 wait = self._jittered(wait)
             else:
                 later = FIRST_DELAY_SECONDS
-            self._suspended[name] = Suspension(error, now, now + wait, later)
+            is_alone = now - self._told_at.get(name, float("-inf")) < ALONE_SECONDS
+            self._suspended[name] = Suspension(
+                error, now, now + wait, later, is_alone=is_alone and isinstance(error, CloudAway)
+            )
             return True
+
+    def follow(self, name: str, error: CloudAway, *, probe_in: float, is_ours: bool) -> bool:
+        """Suspend a cloud as other hosts do; return True if it was not suspended before.
+
+        `probe_in` is in seconds. A halt stays what it is.
+        """
+        is_new = self.suspend(name, error)
+        with self._lock:
+            one = self._suspended.get(name)
+            if one and isinstance(one.error, CloudAway):
+                probe_at = self._clock() + probe_in
+                self._suspended[name] = replace(
+                    one, probe_at=probe_at, is_ours=is_ours, is_shared=True, is_alone=False
+                )
+        return is_new
+
+    def share(self, name: str, *, is_ours: bool) -> None:
+        """Note that other hosts know of a suspension, and whether this one is to probe."""
+        with self._lock:
+            if one := self._suspended.get(name):
+                self._suspended[name] = replace(one, is_ours=is_ours, is_shared=True)
+
+    def seconds_to_probe(self, name: str) -> float:
+        """Return the seconds until a suspended cloud is probed."""
+        with self._lock:
+            one = self._suspended.get(name)
+            return max(0.0, one.probe_at - self._clock()) if one else 0.0
+
+    def has_succeeded(self, name: str, suspension: Suspension) -> bool:
+        """Tell if a set was registered on a cloud since it was suspended."""
+        with self._lock:
+            return self._succeeded_at.get(name, float("-inf")) > suspension.since
 
     def extend(self, name: str, error: UecError) -> None:
         """Wait for another probe after one that failed.
@@ -127,16 +177,21 @@ class CloudAvailability:
                 delay=delay,
             )
 
-    def resume(self, name: str) -> None:
-        """Let sets use a cloud again, after a probe that succeeded."""
+    def resume(self, name: str, *, is_told: bool = False) -> None:
+        """Let sets use a cloud again, after a probe that succeeded: of another host, if it `is_told`."""
         with self._lock:
             self._suspended.pop(name, None)
             self._resumed_at[name] = self._clock()
+            self._told_at.pop(name, None)
+            if is_told:
+                self._told_at[name] = self._clock()
 
     def note_success(self, name: str) -> None:
         """Forget earlier trouble of a cloud: a set has been registered there."""
         with self._lock:
             self._history.pop(name, None)
+            self._told_at.pop(name, None)
+            self._succeeded_at[name] = self._clock()
 
     def note_failure(self, name: str, failed: SetId) -> bool:
         """Note that a set got no good answer. Return True if several sets in a row have got none."""
@@ -161,10 +216,10 @@ class CloudAvailability:
                 self._history[name] = replace(self._past(name), suspensions=number)
 
     def probe_soon(self, name: str) -> None:
-        """Make the next probe of a suspended cloud due now."""
+        """Make a probe of a suspended cloud due now, and by this host."""
         with self._lock:
             if one := self._suspended.get(name):
-                self._suspended[name] = replace(one, probe_at=self._clock())
+                self._suspended[name] = replace(one, probe_at=self._clock(), is_ours=True)
 
     def probe_times(self) -> Mapping[str, float]:
         """Return when, by the clock, each suspended cloud is to be probed."""
@@ -172,14 +227,15 @@ class CloudAvailability:
             return {name: one.probe_at for name, one in self._suspended.items()}
 
     def next_probe(self) -> float | None:
-        """Return when, by the clock, the next probe of any cloud is due."""
-        return min(self.probe_times().values(), default=None)
+        """Return when, by the clock, the next probe of this host is due."""
+        with self._lock:
+            return min((one.probe_at for one in self._suspended.values() if one.is_ours), default=None)
 
     def due(self) -> tuple[str, ...]:
-        """Return the suspended clouds that are to be probed now."""
+        """Return the suspended clouds that this host is to probe now."""
         with self._lock:
             now = self._clock()
-            return tuple(name for name, one in self._suspended.items() if now >= one.probe_at)
+            return tuple(name for name, one in self._suspended.items() if one.is_ours and now >= one.probe_at)
 
     def _past(self, name: str) -> _History:
         return self._history.get(name, _History())

@@ -11,7 +11,7 @@ ASK_SECONDS = 1.0
 
 
 class SlotPool:
-    """Slots by their numbers, of which some are in use. Usable from several threads."""
+    """Slots by their numbers, some of them in use. Usable from several threads."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()  # guards all below
@@ -114,7 +114,7 @@ class SlotPool:
             self._keep = min(self._keep, number, allowed)
 
     def take_out_excess(self) -> tuple[int, ...]:
-        """Take out the slots that are neither kept nor in use, those with the largest numbers first."""
+        """Take out the slots that are not kept and not in use, those with the largest numbers first."""
         with self._changed:
             stay = max(self._keep, self._in_use)
             gone, self._numbers = self._numbers[stay:], self._numbers[:stay]

@@ -21,13 +21,13 @@ FROM outages LEFT JOIN sessions ON id = session AND ended IS NULL
 # The host after this one, among those that are alive and probe the cloud; this one if there is no other.
 NEXT = """(
     SELECT session FROM cloud_uses JOIN sessions ON id = session
-    WHERE cloud = $1 AND use = 'probes' AND ended IS NULL AND lease_until > clock_timestamp()
-    ORDER BY session <= $2, session LIMIT 1
+    WHERE cloud = $1::text AND use = 'probes' AND ended IS NULL AND lease_until > clock_timestamp()
+    ORDER BY session <= $2::bigint, session LIMIT 1
 )"""
 REPORT = f"""
 INSERT INTO outages (cloud, session, probe_at, what, why, hint, found_by)
-VALUES ($1, coalesce({NEXT}, $2), clock_timestamp() + $3 * interval '1 second', $4, $5, $6, $7)
-ON CONFLICT DO NOTHING RETURNING session = $2 AS is_ours
+VALUES ($1::text, coalesce({NEXT}, $2::bigint), clock_timestamp() + $3 * interval '1 second', $4, $5, $6, $7)
+ON CONFLICT DO NOTHING RETURNING session = $2::bigint AS is_ours
 """  # noqa: S608 (a constant)
 POSTPONE = f"""
 UPDATE outages SET probe_at = clock_timestamp() + $3 * interval '1 second',
@@ -35,9 +35,9 @@ UPDATE outages SET probe_at = clock_timestamp() + $3 * interval '1 second',
     taken_at = CASE WHEN is_over THEN clock_timestamp() ELSE taken_at END
 FROM (
     SELECT taken_at < clock_timestamp() - interval '{TURN_SECONDS} seconds' AS is_over
-    FROM outages WHERE cloud = $1
+    FROM outages WHERE cloud = $1::text
 ) AS turn
-WHERE cloud = $1 AND session = $2 RETURNING session = $2 AS is_ours
+WHERE cloud = $1::text AND session = $2::bigint RETURNING session = $2::bigint AS is_ours
 """  # noqa: S608 (constants)
 TAKE_OVER = f"""
 UPDATE outages SET session = $2, probe_at = least(probe_at, clock_timestamp()), taken_at = clock_timestamp()

@@ -141,13 +141,18 @@ def failure_paragraphs(record: SetRecord, error: Failure) -> str:
 
 
 def failure_in_a_row(
-    record: SetRecord, error: Failure, *, now: float, held: bool, probe_at: float | None
+    record: SetRecord, error: Failure, *, now: float, held: bool, probe_at: float | None, prober: str = ""
 ) -> str:
-    """Return the detail of a failed set in a table. `probe_at` is the next probe of its cloud."""
+    """Return the detail of a failed set in a table. `probe_at` is the next probe of its cloud.
+
+    `prober` is the host that makes it, if that is to be said.
+    """
     if record.state == "deferred" and record.next_retry is not None and not held:
         again = f"again {from_now(record.next_retry, now)} ({attempt(record)} failed)"
         return f"{problem(error)}; {again}"
-    asked = "" if probe_at is None else f" Cloud {record.target.cloud} is asked {from_now(probe_at, now)}."
+    by = f" by host {prober}" if prober else ""
+    when = "" if probe_at is None else from_now(probe_at, now)
+    asked = f" Cloud {record.target.cloud} is asked {when}{by}." if when else ""
     return f"{problem_and_hint(error)}{asked}"
 
 

@@ -33,6 +33,7 @@ from uecwatchd.service.reporting import report_to
 from uecwatchd.service.service_context import Shared, Signals
 from uecwatchd.service.set_states import SetStates
 from uecwatchd.service.shared_clouds import SharedClouds
+from uecwatchd.service.shared_outages import SharedOutages
 from uecwatchd.service.spooler import Spooler
 from uecwatchd.system import lockfile, wakeup
 from uecwatchd.system.clocks import Clocks
@@ -64,6 +65,7 @@ class Service:
         reporting = report_to(listener, tracker=tracker, ledger=ledger, clocks=clocks)
         conditions, signals = Conditions(reporting.listener), Signals()
         limits = CloudLimits(ledger.sessions.slots, monotonic=clocks.monotonic)
+        outages = SharedOutages(ledger.sessions, conditions, resumed=self._resumed)
         self._shared = Shared(
             reporting,
             conditions,
@@ -73,13 +75,14 @@ class Service:
             started=clocks.now(),
             state_folder=settings.state.dir,
             limits=limits,
+            outages=outages,
             signals=signals,
             boot_threads=BootThreads(signals.wake.set),
         )
         self._heartbeat = Heartbeat(conditions, monotonic=clocks.monotonic)
-        self._shared_clouds = SharedClouds(ledger.sessions, limits, conditions)
+        self._shared_clouds = SharedClouds(ledger.sessions, limits, outages, conditions)
         self._tools = self._shared.tools_for(settings)
-        clouds = self._tools.clouds
+        clouds = outages.clouds = self._tools.clouds
         self._probes = ProbeThread(
             clouds, ledger=ledger, clocks=clocks, resumed=self._resumed, conditions=conditions
         )
@@ -289,7 +292,7 @@ class Service:
                 self._tell("Changes under [state], [work] and [fleet] take effect at a restart", "warning")
             self._settings, self._tools = settings, tools
             overviews.configure(settings.outputs)
-            self._probes.clouds = self._reaper.clouds = tools.clouds
+            self._probes.clouds = self._reaper.clouds = self._shared.outages.clouds = tools.clouds
             self._messages.configure(settings.notify)
             self._buckets.configure(settings.spool, tools.clouds)
             watch.stop()

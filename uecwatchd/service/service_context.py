@@ -10,7 +10,7 @@ from uecwatchd.clouds.access import CloudAccess
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import Settings
 from uecwatchd.delivery.limits import CloudLimits
-from uecwatchd.errors import Overtaken
+from uecwatchd.errors import Overtaken, UecError
 from uecwatchd.events import Event, Kind
 from uecwatchd.images.formats.open import DiskAccess
 from uecwatchd.ledger.api import Ledger, LedgerDamaged
@@ -21,6 +21,7 @@ from uecwatchd.service.conditions import OUTAGE, Conditions
 from uecwatchd.service.interrupts import Interrupts
 from uecwatchd.service.policy import make_rules
 from uecwatchd.service.reporting import Reporting
+from uecwatchd.service.shared_outages import SharedOutages
 from uecwatchd.system.clocks import Clocks
 from uecwatchd.system.signals import Stop
 
@@ -54,6 +55,7 @@ class Shared:
     started: float  #: wall clock at the start
     state_folder: Path  #: the one of the start: another one in the configuration takes effect at a restart
     limits: CloudLimits
+    outages: SharedOutages
     signals: Signals = field(default_factory=Signals)
     interrupts: Interrupts = field(default_factory=Interrupts)
     boot_threads: BootThreads = field(default_factory=BootThreads)
@@ -74,6 +76,10 @@ class Shared:
     def reports(self) -> CloudReports:
         return CloudReports(self.ledger, self.conditions, self.reporting.listener, wake=self.signals.wake.set)
 
+    def _suspended(self, cloud: str, error: UecError) -> None:
+        self.reports().suspended(cloud, error)
+        self.outages.suspended(cloud)
+
     def tools_for(self, settings: Settings) -> context.AttemptTools:
         """Make the tools of attempts by one configuration. Raises Halted for a mistake in `[defaults]`."""
         bucket, reports = make_rules(settings, {}).defaults.bucket, self.reports()
@@ -84,7 +90,8 @@ class Shared:
             before=self.ledger.clouds(),
             on_detected=partial(reports.detected, settings.clouds),
             admit=reports.admit,
-            on_suspend=reports.suspended,
+            on_suspend=self._suspended,
+            on_probe=self.outages.probed,
             on_halt=reports.halted,
             clock=self.clocks.monotonic,
             stop=self.signals.stopping,

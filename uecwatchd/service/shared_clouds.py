@@ -1,4 +1,4 @@
-"""Clouds that several hosts use: their common limits, brought up to date with each beat of the lease."""
+"""Clouds that several hosts use: their limits and outages, brought up to date with each beat of the lease."""
 
 from contextlib import suppress
 
@@ -8,22 +8,26 @@ from uecwatchd.errors import UecError
 from uecwatchd.ledger.sessions import Sessions
 from uecwatchd.ledger.slots import USES, SlotKey
 from uecwatchd.service.conditions import Conditions
+from uecwatchd.service.shared_outages import SharedOutages
 
 OTHER_LIMIT = "other limit"
 
 
 class SharedClouds:
-    """The limits of clouds, as this host and the others are configured with them."""
+    """Clouds of this host and others: what each is configured with, and what each has found out."""
 
-    def __init__(self, sessions: Sessions, limits: CloudLimits, conditions: Conditions) -> None:
+    def __init__(
+        self, sessions: Sessions, limits: CloudLimits, outages: SharedOutages, conditions: Conditions
+    ) -> None:
         self._sessions = sessions
         self._limits = limits
+        self._outages = outages
         self._conditions = conditions
         self._settings = Settings()
 
     def announce(self, settings: Settings, *, probes: bool) -> None:
         """Tell the other hosts what clouds this one has, with which limits."""
-        self._settings = settings
+        self._settings, self._outages.probes = settings, probes
         self._sessions.slots.announce(tuple(settings.clouds), own_limits(settings), probes=probes)
         self._limits.beat()
         self._report_other_limits()
@@ -32,6 +36,7 @@ class SharedClouds:
         """Do what follows from the last beat of the lease."""
         self._report_other_limits()
         with suppress(UecError):  # the next beat does it
+            self._outages.beat()
             self._limits.beat()
 
     def _report_other_limits(self) -> None:

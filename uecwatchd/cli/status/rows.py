@@ -44,7 +44,8 @@ class LedgerFacts:
     """Facts from the ledger.
 
     `now` and the times of holds are seconds of the epoch. `alive` is True if a daemon runs. `asked` are
-    requests that are not done yet, `probes` the times when the daemon asks each unavailable cloud.
+    requests that are not done yet, `probes` the times when each unavailable cloud is asked, `probers` the
+    hosts that do so for all with this ledger.
     """
 
     now: float
@@ -57,6 +58,7 @@ class LedgerFacts:
     cloud_holds: Mapping[SetId, Mapping[str, float]] = field(default_factory=dict)
     host: str = ""  #: name of the host that they are about, where several have one ledger
     host_words: str = ""  #: about that host, if it does not work as usual
+    probers: Mapping[str, str] = field(default_factory=dict)
 
     def probe_of(self, record: SetRecord) -> float | None:
         """Return when the cloud of a waiting set is asked again, if it will be."""
@@ -319,7 +321,10 @@ def _of_one_cloud(row: Row, record: SetRecord, known: LedgerFacts) -> Row:
     if record.error:
         row = replace(row, state=record.state, hint=record.error.hint, probe_at=known.probe_of(record))
         held = record.id in known.holds
-        detail = failure_in_a_row(record, record.error, now=known.now, held=held, probe_at=row.probe_at)
+        prober = known.probers.get(record.target.cloud, "")
+        detail = failure_in_a_row(
+            record, record.error, now=known.now, held=held, probe_at=row.probe_at, prober=prober
+        )
         return replace(row, detail=detail)
     if record.state == "done":
         return replace(row, state="done", detail=_ids(record))

@@ -115,7 +115,8 @@ def _known(
             asked,
             ledger.probes(),
             ledger.cloud_holds(),
-            ledger.sessions.host,
+            host=ledger.sessions.host,
+            probers=ledger.sessions.outages.probers(),
         )
         return known, ledger.clouds(), elsewhere, left_out
 
