@@ -261,6 +261,13 @@ def test_an_unreadable_file_is_reported_as_missing_permission(tmp_path: Path) ->
         pytest.param("[work]\nuploads = 0", "work.uploads must be at least 1", id="too few"),
         pytest.param("[work]\nuploads = true", "work.uploads must be a number", id="flag for a number"),
         pytest.param("[work]\nuploads = 1.5", "work.uploads must be a whole number", id="half an upload"),
+        pytest.param("[cloud.a]\nuploads = 0", "cloud.a.uploads must be at least 1", id="no uploads"),
+        pytest.param(
+            "[cloud.a]\nregistrations = 65", "cloud.a.registrations must be at most 64", id="many at once"
+        ),
+        pytest.param(
+            '[cloud.a]\nuploads = "many"', "cloud.a.uploads must be a whole number", id="words for a number"
+        ),
         pytest.param(
             '[cloud.a]\ndialect = "euca6"',
             'cloud.a.dialect = "euca6" must be auto, uec, euca3, euca4, euca5, openstack, aws or sandbox '
