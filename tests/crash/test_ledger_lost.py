@@ -225,7 +225,7 @@ def test_a_key_is_gone_from_the_disk_once_its_bundle_is_registered(scene: Scene,
     secrets = [secret for secret in (bundle.secret_key, bundle.secret_iv) if secret]
     assert len(secrets) == 2
     assert all(secret in _raw(scene.host.state) for secret in secrets)
-    at = ("after empty the ledger's log", "before note set working: set tags and permissions", 1)
+    at = ("after empty the ledger's log", "before write .uec.json", 1)
     assert killer.run(scene.host, "once", at=at) == KILLED, "no orderly end tidies up"
     assert not [secret for secret in secrets if secret in _raw(scene.host.state)]
     assert killer.run(scene.host, "once") == 0

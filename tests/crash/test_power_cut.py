@@ -128,8 +128,7 @@ def make(
         ("after note bundle uploaded", "before note bundle registering", 3),
         ("after note bundle registering", "before RegisterImage", 3),
         ("after RegisterImage", "before append to .uec.log", 3),
-        ("after place .emi", "before note the published version", 1),
-        ("after note the published version", "before note set done", 1),
+        ("after place .emi", "before note set done", 1),
     ],
     ids=lambda at: f"{at[0]} ({at[2]})",
 )
@@ -168,7 +167,7 @@ def test_ids_that_were_removed_do_not_come_back_with_the_power(
         image.seek(-1, 2)
         image.write(b"!")
     run("sync", "-f", str(disk.mount))
-    at = ("after note set working: check the sums", "before write .uec.json", 1)
+    at = ("after note set working: deliver the machine image", "before append to .uec.log", 1)
     assert killer.run(cut.host, "once", at=at) == KILLED
     disk.fail()
     cut.host.cloud.faults.arm("down")

@@ -26,6 +26,7 @@ from uecwatchd.errors import Stopped, UecError
 from uecwatchd.ledger import postgres, sqlite
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.boots import BootRecord
+from uecwatchd.ledger.changes import MOST_TOGETHER
 from uecwatchd.ledger.history import (
     ATTEMPTS_OF_A_SET,
     ENTRIES_OF_A_SET,
@@ -418,7 +419,36 @@ def test_unfinished_bundles_are_found_by_their_set(ledger: Ledger) -> None:
     assert ledger.unfinished("near", made_for=KARMIC, role="kernel") == (kernel,)
     assert ledger.unfinished("far", made_for=KARMIC) == ()
     on_trial = ledger.put_bundle(replace(BUNDLE, identity="trial", state="registered", on_trial=True))
-    assert set(ledger.unpublished("near", made_for=KARMIC, role=BUNDLE.role)) == {BUNDLE, on_trial}
+    begun = ledger.begun("near", (), made_for=KARMIC)
+    assert set(begun.bundles) == {BUNDLE, kernel, on_trial}
+    assert set(begun.unpublished(KARMIC, BUNDLE.role)) == {BUNDLE, on_trial}
+
+
+def test_bundles_are_found_by_their_contents(ledger: Ledger) -> None:
+    made = ledger.put_bundle(replace(BUNDLE, state="registered", made_for=LUCID))
+    kernel = ledger.put_bundle(replace(made, identity="k", role="kernel"))
+    ledger.put_bundle(replace(made, identity="b", digest=B))
+    ledger.put_bundle(replace(made, cloud="far"))
+    begun = ledger.begun("near", (A, C), made_for=KARMIC)
+    assert set(begun.bundles) == {made, kernel}
+    assert begun.machines(A) == {made.identity: made}
+    assert (begun.get("k"), begun.get("b"), begun.machines(B)) == (kernel, None, {})
+
+
+def test_a_claim_shows_with_what_was_begun(ledger: Ledger) -> None:
+    ledger.sessions.begin()
+    ledger.put_bundle(BUNDLE)
+    with ledger.claim(BUNDLE.claim, check=no_stop):
+        assert ledger.begun("near", (A,), made_for=LUCID).claimed == {BUNDLE.identity}
+    assert ledger.begun("near", (A,), made_for=LUCID).claimed == frozenset()
+
+
+def test_bundles_of_all_clouds_are_found_by_their_image(ledger: Ledger) -> None:
+    far, near, _ = (
+        ledger.put_bundle(replace(BUNDLE, cloud=cloud, image_id=image_id))
+        for cloud, image_id in (("far", "emi-1"), ("near", "emi-1"), ("third", "emi-2"))
+    )
+    assert ledger.bundles_with_image("emi-1") == (far, near)
 
 
 def test_sets_are_found_by_the_installation_of_their_disk(ledger: Ledger) -> None:
@@ -432,11 +462,9 @@ def test_sets_are_found_by_the_installation_of_their_disk(ledger: Ledger) -> Non
 def test_contents_are_known_by_id_once_they_are_registered(ledger: Ledger) -> None:
     ledger.put_bundle(replace(BUNDLE, state="registering", image_id="emi-1"))
     assert ledger.content("near", "emi-1") is None
-    done = ledger.put_bundle(replace(BUNDLE, state="registered", image_id="emi-1"))
+    ledger.put_bundle(replace(BUNDLE, state="registered", image_id="emi-1"))
     assert ledger.content("near", "emi-1") == A
     assert ledger.content("far", "emi-1") is None
-    assert ledger.machines("near", digest=A) == {BUNDLE.identity: done}
-    assert ledger.machines("near", digest=B) == {}
 
 
 def test_the_predecessor_is_the_image_registered_last(ledger: Ledger) -> None:
@@ -495,6 +523,49 @@ def test_a_thread_that_waits_for_a_claim_can_be_stopped(ledger: Ledger) -> None:
         """It is free afterwards."""
 
 
+# --- what waits for a transaction --------------------------------------------------------------------------
+
+
+def test_the_last_stage_of_a_set_is_written_with_the_next_transaction(ledger: Ledger) -> None:
+    at_work = replace(RECORD, state="working")
+    for stage in ("read", "upload"):
+        ledger.put_stage(replace(at_work, stage=stage))
+    assert ledger.set(KARMIC) is None
+    ledger.put_request(Request(LUCID, "retry"))
+    assert ledger.set(KARMIC) == replace(at_work, stage="upload")
+
+
+def test_a_stage_never_comes_after_the_end_of_the_attempt(ledger: Ledger) -> None:
+    ledger.put_stage(replace(RECORD, state="working", stage="publish"))
+    ledger.put_set(RECORD)
+    ledger.put_stage(replace(RECORD, state="working", stage="read"))
+    ledger.put_sets([RECORD, replace(RECORD, id=LUCID)])
+    ledger.history.flush()
+    assert ledger.sets() == (RECORD, replace(RECORD, id=LUCID))
+    ledger.put_stage(replace(RECORD, state="working", stage="read"))
+    ledger.drop_set(KARMIC)
+    ledger.history.flush()
+    assert ledger.sets() == (replace(RECORD, id=LUCID),)
+
+
+def test_changes_that_wait_are_all_written_in_the_order_that_they_need(ledger: Ledger) -> None:
+    """One more than go together, of which two write the same rows."""
+    for number in range(MOST_TOGETHER + 1):
+        ledger.put_stage(named("/srv/a", f"set-{number:03}"))
+        ledger.history.count_boot("near", "passed")
+    ledger.put_owners(FOLDER, {"set-000": 7}, proven=())
+    assert [one.owner for one in ledger.sets()] == [7] + [None] * MOST_TOGETHER
+    assert ledger.history.totals() == {TotalKey("boots", "near", "passed"): MOST_TOGETHER + 1}
+
+
+def test_a_record_is_known_to_be_written_once(ledger: Ledger) -> None:
+    ledger.put_set(RECORD)
+    assert not ledger.has_written(replace(RECORD, attempt=2))
+    ledger.put_set(RECORD)
+    assert ledger.has_written(RECORD)
+    assert not ledger.has_written(RECORD)
+
+
 # --- files ------------------------------------------------------------------------------------------------
 
 
@@ -506,6 +577,14 @@ def test_a_digest_holds_only_as_long_as_the_whole_stamp(ledger: Ledger) -> None:
     assert (ledger.digest(STAMP, "file"), ledger.digest(CHANGED, "file")) == (None, C)
     ledger.drop_digests(STAMP)
     assert (ledger.digest(CHANGED, "file"), ledger.digest(STAMP, "plain")) == (None, None)
+
+
+def test_digests_of_several_files_are_read_together(ledger: Ledger) -> None:
+    ledger.put_digest(STAMP, "file", A)
+    ledger.put_digest(STAMP, "plain", B)
+    wanted = [(STAMP, "file"), (STAMP, "plain"), (CHANGED, "file"), (STAMP, "disk")]
+    assert ledger.digests(wanted) == {(STAMP, "file"): A, (STAMP, "plain"): B}
+    assert ledger.digests([]) == {}
 
 
 def test_files_leave_a_folder_all_or_none(ledger: Ledger) -> None:
@@ -521,6 +600,20 @@ def test_files_leave_a_folder_all_or_none(ledger: Ledger) -> None:
 
 
 # --- what people ask for, and what they are shown ---------------------------------------------------------
+
+
+def test_all_that_people_ask_for_is_read_together(ledger: Ledger) -> None:
+    ledger.put_hold(LUCID, since=3.0)
+    ledger.put_hold(KARMIC, since=4.5, cloud="near")
+    ledger.put_hold(KARMIC, since=5.0, cloud="far")
+    ledger.put_request(Request(LUCID, "withdraw", due=9.5))
+    ledger.put_request(Request(KARMIC, "rollback", cloud="far", image_id="emi-1"))
+    asked = ledger.asked()
+    assert [replace(one, number=0) for one in asked.requests] == [
+        Request(LUCID, "withdraw", due=9.5),
+        Request(KARMIC, "rollback", cloud="far", image_id="emi-1"),
+    ]
+    assert (asked.holds, asked.cloud_holds) == ({LUCID: 3.0}, {KARMIC: {"near": 4.5, "far": 5.0}})
 
 
 def test_requests_are_kept_in_order_until_they_are_done(ledger: Ledger, opened: Callable[[], Ledger]) -> None:
@@ -826,6 +919,24 @@ def test_a_version_that_is_published_again_stays_the_only_one(ledger: Ledger) ->
         ledger.versions.publish_version(VERSION)
     assert ledger.versions.of_set(KARMIC) == (VERSION,)
     assert ledger.versions.sets() == ()
+
+
+def test_a_version_that_is_published_again_keeps_its_times_unless_it_was_gone(ledger: Ledger) -> None:
+    again = replace(VERSION, published=9.0, since=9.0)
+    ledger.versions.publish_version(VERSION)
+    ledger.versions.publish_version(again)
+    assert ledger.versions.of_set(KARMIC) == (VERSION,)
+    ledger.versions.put_versions([replace(VERSION, state="removed")])
+    ledger.versions.publish_version(again)
+    assert ledger.versions.of_set(KARMIC) == (again,)
+
+
+def test_a_publication_may_wait_for_the_record_of_its_set(ledger: Ledger) -> None:
+    ledger.versions.publish_later(VERSION)
+    ledger.versions.publish_later(replace(VERSION, image_id="emi-2"))
+    assert ledger.versions.of_set(KARMIC) == ()
+    ledger.put_set(RECORD)
+    assert [one.state for one in ledger.versions.of_set(KARMIC)] == ["older", "current"]
 
 
 def test_versions_that_are_gone_are_limited_and_others_are_not(ledger: Ledger) -> None:

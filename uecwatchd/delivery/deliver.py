@@ -63,8 +63,10 @@ def upload_ahead(request: UploadRequest, source: BlockSource, tools: UploadTools
 def register_member(request: UploadRequest, source: BlockSource, tools: UploadTools) -> Registration:
     """Bundle, upload and register a member, or find it registered.
 
-    Does not wait for an image that is pending.
+    Does not wait for an image that is pending. The ledger has to know the set with its contents.
     """
+    if made := _find_registered(request, tools):
+        return made
     with _claimed(request, tools) as (own, identity, known, claim):
         bundle, there = _bring_to_bucket(own, known, identity, source, tools)
         if there:
@@ -89,13 +91,35 @@ def await_available(
     if made.is_available:
         return made.bundle
     before, role = made.bundle, request.member.role
-    with tools.ledger.claim(f"{before.cloud}/{before.identity}", check=tools.check_stop):
+    with tools.ledger.claim(before.claim, check=tools.check_stop):
         bundle = tools.ledger.bundle(before.cloud, before.identity) or before
         if bundle.image_id not in (before.image_id, made.image_id):  # another set has registered it again
             raise Pending({role: bundle.image_id or made.image_id})
         if not is_available(bundle, made.image_id, tools, pauses=pauses):
             raise Pending({role: made.image_id})
         return _finish(request, bundle, made, tools)
+
+
+def _find_registered(request: UploadRequest, tools: UploadTools) -> Registration | None:
+    """Return a member that is registered and claimed by nobody: then there is nothing to write about it.
+
+    Removers of an image claim it, and look for sets with its content afterwards: they find this one, which
+    was written before the ledger was asked for claims.
+    """
+    identity, begun = free_identity(request, tools), tools.begun_for(request)
+    known = begun.get(identity)
+    if known is None or known.state != "registered" or known.on_trial or identity in begun.claimed:
+        return None
+    is_owned = known.owner is not None or request.owner is None
+    if not is_owned or is_anothers(request, known) or begun.unpublished(request.made_for, known.role):
+        return None
+    there = image_of_bundle(known, own_images(request, tools, known, known), tools)
+    if there is None or (there.id, there.location, there.state) != (
+        known.image_id, known.location, images.AVAILABLE,
+    ):  # fmt: skip
+        return None
+    check_is_ours(request, tools, known, there)
+    return _adopt(request, known, there, tools)
 
 
 @contextmanager
@@ -109,8 +133,9 @@ def _claimed(
     """
     ledger, cloud = tools.ledger, tools.cloud.name
     identity = free_identity(request, tools)
-    if not is_anothers(request, ledger.bundle(cloud, identity)):
+    if not is_anothers(request, tools.begun_for(request).get(identity)):
         remove_stale_uploads(request, tools, but=identity)
+        tools.begun.forget()
         with ledger.claim(f"{cloud}/{identity}", check=tools.check_stop) as claim:
             known = _find_begun(request, tools, identity)
             if not is_anothers(request, known):  # or another set was quicker
@@ -333,4 +358,5 @@ def _finish(
     # Another host may have registered it from a bucket of its own, also where an answer to us was lost.
     bucket = made.location.split("/")[0]
     done = replace(bundle, state="registered", bucket=bucket, image_id=image_id, registered=registered)
-    return tools.ledger.put_bundle(replace(done, secret_key=None, secret_iv=None))
+    done = replace(done, secret_key=None, secret_iv=None)
+    return done if done == bundle else tools.ledger.put_bundle(done)

@@ -34,7 +34,7 @@ def free_identity(request: UploadRequest, tools: UploadTools) -> str:
     identity = _digest(request, tools, boot.traits)
     if request.member.role != "machine":
         return identity
-    begun = tools.ledger.machines(tools.cloud.name, digest=request.digest)
+    begun = tools.begun_for(request).machines(request.digest)
     listed = images.recent_images(tools.cloud)
     there = images.image_at(tools.cloud, listed, _place(request, identity, begun))
     instead = _digest(request, tools, (boot.kernel or "", boot.ramdisk or ""))

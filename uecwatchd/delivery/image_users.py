@@ -30,8 +30,8 @@ def sets_using(bundle: BundleRecord, ledger: Ledger, *, but: SetId) -> tuple[Set
 
 def _sets_by_another_name(bundle: BundleRecord, ledger: Ledger) -> Iterator[SetId]:
     """Yield the sets with this image on a cloud of another name: one account may be configured twice."""
-    for other in ledger.all_bundles():
-        if other.cloud != bundle.cloud and other.image_id and other.image_id == bundle.image_id:
+    for other in ledger.bundles_with_image(bundle.image_id) if bundle.image_id else ():
+        if other.cloud != bundle.cloud:
             yield from (one.id for one in ledger.sets_with_image(other.cloud, other.image_id))
 
 

@@ -8,10 +8,12 @@ from uecwatchd.bundle.upload_slots import UploadSlots
 from uecwatchd.clouds.client import Cloud
 from uecwatchd.clouds.request_retry import RetryPolicy
 from uecwatchd.config.records import WorkSettings
+from uecwatchd.delivery.begun import BegunLook
 from uecwatchd.delivery.limits import CloudLimits
 from uecwatchd.events import Event, Kind, Listener, Progress
 from uecwatchd.intake.sets.records import Member
 from uecwatchd.ledger.api import Ledger
+from uecwatchd.ledger.records import BegunBundles
 from uecwatchd.system.clocks import Clocks
 from uecwatchd.types import Arch, ContentDigest, Role, SetId
 
@@ -84,6 +86,12 @@ class UploadTools:
     kept: KeptBundles  #: for the next clouds of the set
     host: str  #: of this service, as in the tags of its images
     on_trial: bool = False  #: a test boot or a hook may withdraw what is registered
+    begun: BegunLook = field(default_factory=BegunLook)
+
+    def begun_for(self, request: UploadRequest) -> BegunBundles:
+        """Return the bundles of the set that the ledger has."""
+        name, made_for = self.cloud.name, request.made_for
+        return self.begun.found(lambda contents: self.ledger.begun(name, contents, made_for=made_for))
 
 
 def arch_word(request: UploadRequest, cloud: Cloud) -> str:

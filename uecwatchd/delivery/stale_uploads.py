@@ -22,11 +22,10 @@ def remove_stale_uploads(request: UploadRequest, tools: UploadTools, *, but: str
 
     What cannot be removed is reported, and stays in the ledger. The upload goes on.
     """
-    ledger, cloud = tools.ledger, tools.cloud.name
-    for left in ledger.unpublished(cloud, made_for=request.made_for, role=request.member.role):
+    for left in tools.begun_for(request).unpublished(request.made_for, request.member.role):
         if left.identity == but:
             continue
-        with ledger.claim(f"{left.cloud}/{left.identity}", check=tools.check_stop):
+        with tools.ledger.claim(left.claim, check=tools.check_stop):
             try:
                 _remove(request, left, tools)
             except Stopped:

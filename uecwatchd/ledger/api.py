@@ -26,11 +26,21 @@ from uecwatchd.ledger.boots import Boots
 from uecwatchd.ledger.history import History
 from uecwatchd.ledger.other_hosts import OtherHosts
 from uecwatchd.ledger.outbox import Outbox
-from uecwatchd.ledger.records import BundleRecord, LeavingFile, ProgressRecord, Request, SetRecord
+from uecwatchd.ledger.records import (
+    Asked,
+    BegunBundles,
+    BundleRecord,
+    LeavingFile,
+    ProgressRecord,
+    Request,
+    SetRecord,
+)
 from uecwatchd.ledger.sessions import Claim, Sessions
 from uecwatchd.ledger.sharing import Sharing
 from uecwatchd.ledger.versions import Versions
 from uecwatchd.types import ContentDigest, DetectedCloud, DigestOf, FileStamp, Role, SetId
+
+FileReading = tuple[FileStamp, DigestOf]
 
 # How long a thread that waits for another goes without looking if it has to stop.
 CHECK_SECONDS = 1.0
@@ -119,7 +129,16 @@ class Ledger(Protocol):
         """Return the sets of all hosts with a member of this content, ordered."""
 
     def put_set(self, record: SetRecord) -> SetRecord:
-        """Write a set, and return it. The stage of a working set may be lost in a power cut."""
+        """Write a set, and return it. A working set may be lost in a power cut."""
+
+    def put_stage(self, record: SetRecord) -> None:
+        """Write the stage of a working set with the next transaction. Raises nothing.
+
+        A crash before that loses it, and the stage is found again.
+        """
+
+    def has_written(self, record: SetRecord) -> bool:
+        """Tell if `put_set` has written this record last for its set. Reads nothing; True once a write."""
 
     def put_sets(self, records: Iterable[SetRecord]) -> None:
         """Write all these sets or none."""
@@ -149,17 +168,17 @@ class Ledger(Protocol):
     ) -> tuple[BundleRecord, ...]:
         """Return the bundles that a set began, of one role or of all, and that are not registered."""
 
-    def unpublished(self, cloud: str, *, made_for: SetId, role: Role) -> tuple[BundleRecord, ...]:
-        """Return the bundles begun by a set and not registered, or still on trial."""
+    def begun(self, cloud: str, digests: Collection[ContentDigest], *, made_for: SetId) -> BegunBundles:
+        """Return the bundles of these contents, and those that a set began and has not published."""
 
     def bundle_of(self, cloud: str, image_id: str) -> BundleRecord | None:
         """Return the bundle that is registered under an id, or None."""
 
+    def bundles_with_image(self, image_id: str) -> tuple[BundleRecord, ...]:
+        """Return the bundles of all clouds that have an id, ordered by cloud and prefix."""
+
     def content(self, cloud: str, image_id: str) -> ContentDigest | None:
         """Return the digest of the content that was registered under an id, or None if it is unknown."""
-
-    def machines(self, cloud: str, *, digest: ContentDigest) -> Mapping[str, BundleRecord]:
-        """Return the bundles of one machine image, begun or registered, by identity."""
 
     def predecessor(
         self, image_id: str, *, cloud: str, made_for: SetId, owner: int | None = None
@@ -186,11 +205,14 @@ class Ledger(Protocol):
 
     # --- digests -----------------------------------------------------------------------------------------
 
+    def digests(self, files: Collection[FileReading]) -> Mapping[FileReading, ContentDigest]:
+        """Return the known digests of files with these stamps, in one read."""
+
     def digest(self, stamp: FileStamp, of: DigestOf) -> ContentDigest | None:
         """Return a digest of the file with this stamp, or None if it is unknown."""
 
     def put_digest(self, stamp: FileStamp, of: DigestOf, digest: ContentDigest) -> None:
-        """Write a digest of a file in place of an older one. It may be lost in a power cut."""
+        """Write a digest of a file, in place of an older one, with the next transaction. Raises nothing."""
 
     def drop_digests(self, stamp: FileStamp) -> None:
         """Remove all digests of a file, whatever its stamp was when they were written."""
@@ -210,6 +232,9 @@ class Ledger(Protocol):
 
     def requests(self) -> tuple[Request, ...]:
         """Return what has been asked for and is not done yet, in order."""
+
+    def asked(self) -> Asked:
+        """Return the requests, and all holds, in one read."""
 
     def put_request(self, request: Request) -> None:
         """Add a request. It gets the next number."""
@@ -255,7 +280,7 @@ class Ledger(Protocol):
         """Write the progress of a set. It may be lost in a power cut."""
 
     def drop_progress(self, set_id: SetId) -> None:
-        """Remove the progress of a set, if it is there. The removal may be lost in a power cut."""
+        """Remove the progress of a set, if it is there, with the next transaction. Raises nothing."""
 
     def probes(self) -> Mapping[str, float]:
         """Return when suspended clouds are probed next, in seconds of the epoch, by cloud."""

@@ -256,4 +256,9 @@ MIGRATIONS = (
     """
     CREATE INDEX sets_by_build ON sets (json_extract(build, '$.key')) WHERE build IS NOT NULL;
     """,
+    # Each attempt looks for the bundles of its contents, and of ids that its sidecar gives.
+    """
+    CREATE INDEX bundles_by_content ON bundles (cloud, sha256);
+    CREATE INDEX bundles_by_image ON bundles (image_id);
+    """,
 )

@@ -260,6 +260,10 @@ POSTGRES_MIGRATIONS = (
             *map(_shared, SHARED_TABLES),
         )
     ),
+    """
+    CREATE INDEX bundles_by_content ON bundles (cloud, sha256);
+    CREATE INDEX bundles_by_image ON bundles (image_id);
+    """,
 )
 
 # A program that knows fewer steps cannot use the tables any more.

@@ -39,7 +39,9 @@ DROP_SETTLED = "DELETE FROM claims WHERE session IS NULL AND settled_at < clock_
 BEGIN_SESSION = f"""
 INSERT INTO sessions (host, version, steps, lease_until) VALUES ($1, $2, $3, {LEASE}) RETURNING id
 """  # noqa: S608
-RENEW = f"UPDATE sessions SET lease_until = {LEASE} WHERE id = $1 AND ended IS NULL RETURNING id"  # noqa: S608
+DRAINED = "SELECT drained FROM hosts WHERE host = $1"
+RENEWED = "RETURNING (SELECT drained FROM hosts WHERE hosts.host = sessions.host) AS drained"
+RENEW = f"UPDATE sessions SET lease_until = {LEASE} WHERE id = $1 AND ended IS NULL {RENEWED}"  # noqa: S608
 # A session that is in the middle of a transaction has locked its row. It is buried later.
 BURY = """
 UPDATE sessions SET ended = clock_timestamp() WHERE id IN (
@@ -79,7 +81,6 @@ FROM hosts LEFT JOIN LATERAL (
     SELECT * FROM sessions WHERE sessions.host = hosts.host ORDER BY id DESC LIMIT 1
 ) AS last ON true ORDER BY hosts.host
 """
-DRAINED = "SELECT drained FROM hosts WHERE host = $1"
 SET_DRAINED = "UPDATE hosts SET drained = $2 WHERE host = $1 RETURNING host"
 
 
@@ -116,7 +117,8 @@ class PostgresSessions:
             self.slots.begin(connection)
             values = [self._store.host, version("uecwatchd"), len(SCHEMA.steps)]
             row = connection.execute(BEGIN_SESSION, values).fetchone()
-            self._read_drained(connection)
+            host = connection.execute(DRAINED, [self._store.host]).fetchone()
+        self.is_drained = bool(host and host["drained"])
         self._store.session = row["id"] if row else None
         self._contact_since, self._sure_until = asked, asked + LEASE_SECONDS - MARGIN_SECONDS
 
@@ -127,25 +129,27 @@ class PostgresSessions:
         since, self._contact_since = self._contact_since, float("inf")
         if asked >= self._sure_until + MARGIN_SECONDS:  # it has slept, or could not renew: no contact either
             since = asked
-        with self._transaction() as connection:
-            renewed = connection.execute(RENEW, [self._store.session]).fetchone()
-            if renewed and asked - since >= LEASE_SECONDS:
-                connection.execute(BURY)
-            self._read_drained(connection)
+        values = [self._store.session]
+        with (
+            self._store.used(),
+            self._connections.borrow(lambda one: one.execute(RENEW, values).fetchone()) as (
+                connection,
+                renewed,
+            ),
+        ):
             self.slots.read(connection)
             self.outages.read(connection)
         if not renewed:
             raise self._store.overtaken()
+        self.is_drained = bool(renewed["drained"])
+        if asked - since >= LEASE_SECONDS:
+            self._execute(BURY)
         self._contact_since = min(since, asked)
         self._sure_until = asked + LEASE_SECONDS - MARGIN_SECONDS
         with self._lock:
             while self._unreleased:
                 self._release(next(iter(self._unreleased)))
                 self._unreleased.pop()
-
-    def _read_drained(self, connection: TimedConnection) -> None:
-        row = connection.execute(DRAINED, [self._store.host]).fetchone()
-        self.is_drained = bool(row and row["drained"])
 
     def end(self) -> None:
         if self._store.session is not None:
@@ -242,6 +246,10 @@ class PostgresSessions:
 
         with self._store.used(), self._connections.borrow(execute) as (_, rows):
             return rows
+
+    def _execute(self, statement: str) -> None:
+        with self._store.used(), self._connections.borrow(lambda one: one.execute(statement.encode())):
+            """It is done with the first answer."""
 
     @contextmanager
     def _transaction(self) -> Iterator[TimedConnection]:

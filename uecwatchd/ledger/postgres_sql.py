@@ -6,9 +6,11 @@ with rows of several hosts is read and changed by the view that has those of thi
 """
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import count
 
+from uecwatchd.ledger.changes import Statement
 from uecwatchd.ledger.postgres_migrations import TABLES_OF_HOSTS
 
 # JSON is in columns of text, as the program writes it: PostgreSQL refuses some of it as JSON, such as half
@@ -22,6 +24,10 @@ SPELLINGS = (
     # PostgreSQL takes the type of a value from its first place, and has none for a mere NULL.
     (re.compile(r"(\?\d) IS NULL OR (\w+ = \1)"), r"\2 OR \1 IS NULL"),
     (re.compile(r"json_group_array\("), "json_agg("),
+    (
+        re.compile(r"is_claimed\((\w+), (\w+)\)"),
+        r"EXISTS (SELECT FROM claims WHERE claim = \1 || '/' || \2)",
+    ),
     (re.compile(r"json_object\("), "json_build_object("),
 )
 IN_LIST = re.compile(r"json_extract\((\w+), '\$\[(\d)\]\.(\w+)'\)")
@@ -35,6 +41,7 @@ OF_FLEET = (
 )
 IGNORING = "INSERT OR IGNORE INTO"
 CONFLICTING = re.compile(r"(INSERT INTO (\w+) .* ON CONFLICT) \([^)]*\)")
+VALUE = re.compile(r"\$(\d+)")
 REPLACING = re.compile(r"INSERT OR REPLACE INTO (\w+) \((.*?)\)")
 
 
@@ -67,3 +74,23 @@ def _from_list(found: re.Match[str]) -> str:
 def _on_conflict(table: str, columns: str) -> str:
     changes = ", ".join(f"{name} = excluded.{name}" for name in columns.split(", "))
     return f"ON CONFLICT ON CONSTRAINT {table}_pkey DO UPDATE SET {changes}"
+
+
+def in_one(statements: Sequence[Statement]) -> Statement:
+    """Return several statements as one, which does all or nothing. The last of them gives the answer.
+
+    None of them sees what another one writes.
+    """
+    spelt: list[str] = []
+    values: list[object] = []
+    for statement, given in statements:
+        spelt.append(_numbered_from(len(values), to_postgres(statement)))
+        values += given
+    *parts, last = spelt
+    named = ", ".join(f"part_{number} AS ({part})" for number, part in enumerate(parts))
+    return f"WITH {named} {last}" if parts else last, tuple(values)
+
+
+def _numbered_from(before: int, statement: str) -> str:
+    """Return a statement whose values come after so many others."""
+    return VALUE.sub(lambda found: f"${int(found[1]) + before}", statement)

@@ -6,16 +6,16 @@ ledger writes may be written again.
 """
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 from psycopg.rows import DictRow
 
 from uecwatchd.errors import Deferred, Overtaken
 from uecwatchd.ledger.api import LedgerAway
+from uecwatchd.ledger.changes import RowChange, Statement, WaitingChanges, change_of, steps_of
 from uecwatchd.ledger.postgres_connections import (
     ANSWER_SECONDS,
     DatabaseConnections,
@@ -23,33 +23,34 @@ from uecwatchd.ledger.postgres_connections import (
     TimedConnection,
 )
 from uecwatchd.ledger.postgres_errors import RESUMES, translate_database_errors
-from uecwatchd.ledger.postgres_sql import to_postgres
-from uecwatchd.ledger.rows import OF_SHARE, replace_rows
-from uecwatchd.ledger.sql_store import MOST_WAITING, Record, SqlTransaction, Statement, TableRow
+from uecwatchd.ledger.postgres_sql import in_one, to_postgres
+from uecwatchd.ledger.rows import OF_SHARE
+from uecwatchd.ledger.sql_store import Record, SqlTransaction, TableRow
 from uecwatchd.system import failpoints
 
-# A commit that is not waited for is on the disk within a second, and before each later one.
-BEGIN: Mapping[bool, LiteralString] = {True: "BEGIN", False: "BEGIN; SET LOCAL synchronous_commit = off"}
-# The owner of the rows of this host comes with the same answer.
+# Who owns the rows of this host: nobody, as far as it is concerned, once its session was buried.
 OWNER = "SELECT home FROM hosts WHERE host = current_setting('uecwatchd.host')"
-# None if its session was buried. The lock keeps others from burying it during the transaction.
-OWNER_IN_SESSION = """
-SELECT home FROM sessions JOIN hosts USING (host) WHERE id = {} AND ended IS NULL FOR SHARE OF sessions
-"""
+OWNER_IN_SESSION = "SELECT home FROM sessions JOIN hosts USING (host) WHERE id = {} AND ended IS NULL"
+# Ends with an error unless the rows are those of this host, so that the whole statement does nothing.
+# The lock keeps others from burying the session before the transaction has ended.
+CHECKED = "SELECT 1 / count(*) AS checked{} FROM ({} AND home = ?{}) AS owner"
+LOCKED = " FOR SHARE OF sessions"
+# A commit that is not waited for is on the disk within a second, and before each later one.
+NOT_LASTING = ", set_config('synchronous_commit', 'off', true)"
 
 
 class PostgresTransaction:
-    """A transaction under way, for statements in the SQL of SQLite."""
+    """The statements of a transaction, in the SQL of SQLite."""
 
-    def __init__(self, connection: TimedConnection) -> None:
-        self.connection = connection
+    def __init__(self) -> None:
+        self.changes: list[RowChange] = []
 
-    def execute(self, statement: str, values: Sequence[Any] = (), /) -> object:
-        return self.connection.execute(to_postgres(statement).encode(), storable_values(values))
+    def execute(self, statement: str, values: Sequence[Any] = (), /) -> None:
+        self.changes.append(change_of(statement, values))
 
     def executemany(self, statement: str, rows: Iterable[Sequence[Any]], /) -> None:
-        cursor = self.connection.cursor()
-        cursor.executemany(to_postgres(statement).encode(), [storable_values(row) for row in rows])
+        for row in rows:
+            self.execute(statement, row)
 
 
 class PostgresStore:
@@ -65,8 +66,7 @@ class PostgresStore:
         self._home = home
         self._connections = DatabaseConnections(place)
         self._writing = threading.Lock()  # held for a whole transaction, so never waited for without end
-        self._lock = threading.Lock()  # guards _waiting
-        self._waiting: deque[Statement] = deque(maxlen=MOST_WAITING)
+        self._waiting = WaitingChanges()
 
     def close(self) -> None:
         with suppress(Deferred):
@@ -80,8 +80,7 @@ class PostgresStore:
 
     def check_owner(self) -> None:
         """Raise Overtaken or Deferred if this host may not write any more."""
-        with self._transaction(lasting=False):
-            pass
+        self._write((), lasting=False)
 
     @contextmanager
     def used(self) -> Iterator[None]:
@@ -152,40 +151,71 @@ class PostgresStore:
 
     @contextmanager
     def writing(self, moment: str, *, lasting: bool = True) -> Iterator[SqlTransaction]:
-        with failpoints.effect(moment), self._transaction(lasting=lasting) as transaction:
+        with failpoints.effect(moment):
+            transaction = PostgresTransaction()
             yield transaction
+            self._write(transaction.changes, lasting=lasting)
 
-    def write_later(self, statement: str, *values: object) -> None:
-        with self._lock:
-            self._waiting.append((statement, values))
+    def put(self, moment: str, *changes: RowChange, lasting: bool = True) -> None:
+        with failpoints.effect(moment):
+            self._write(changes, lasting=lasting)
 
-    def flush(self) -> None:
-        if self._waiting:
-            with self._transaction(lasting=False):
-                pass
+    def put_later(self, change: RowChange) -> None:
+        self._waiting.add(change)
 
     @contextmanager
     def in_session(self) -> Iterator[TimedConnection]:
-        """Write in one transaction, in the SQL of PostgreSQL."""
-        with self._transaction(lasting=True) as transaction:
-            yield transaction.connection
-
-    @contextmanager
-    def _transaction(self, *, lasting: bool) -> Iterator[PostgresTransaction]:
-        owner = OWNER if self.session is None else OWNER_IN_SESSION.format(self.session)
-        begin = f"{BEGIN[lasting]}; {owner}"
+        """Write in one transaction, in the SQL of PostgreSQL, after what waits for one."""
+        self.flush()
+        statement, values = in_one((self._check(lasting=True),))
         with (
             self._turn_to_write(),
             self.used(),
-            self._connections.borrow(lambda one: last_row(one.execute(begin.encode()))) as (connection, row),
+            self._connections.borrow(lambda one: one.execute("BEGIN")) as (connection, _),
         ):
-            self._check_home(row)
-            transaction = PostgresTransaction(connection)
-            with self._waiting_taken() as statements:
-                for statement, values in statements:
-                    transaction.execute(statement, values)
-                yield transaction
-                connection.execute("COMMIT")
+            try:
+                connection.execute(statement.encode(), storable_values(values))
+            except psycopg.DataError:
+                self._check_home()
+                raise
+            yield connection
+            connection.execute("COMMIT")
+
+    def flush(self, table: str = "") -> None:
+        if self._waiting.has(table):
+            self._write((), lasting=False)
+
+    def _write(self, changes: Sequence[RowChange], *, lasting: bool) -> None:
+        """Write changes, with those that wait, by one statement as far as their order makes no difference."""
+        with self._turn_to_write(), self._waiting.taken(changes) as waiting, self.used():
+            steps = steps_of((*waiting, *changes)) or ((),)
+            check = self._check(lasting=lasting)
+            try:
+                if len(steps) == 1:
+                    self._execute(*in_one((*steps[0], check)))
+                else:
+                    self._execute_all([in_one((*steps[0], check)), *map(in_one, steps[1:])])
+            except (psycopg.DataError, psycopg.ProgrammingError):  # its tables may have gone with its session
+                self._check_home()
+                raise
+
+    def _check(self, *, lasting: bool) -> Statement:
+        """Return the last part of a writing statement: the check if this host still may write."""
+        how = "" if lasting else NOT_LASTING
+        if self.session is None:
+            return CHECKED.format(how, OWNER, ""), (self._home,)
+        return CHECKED.format(how, OWNER_IN_SESSION.format(self.session), LOCKED), (self._home,)
+
+    def _execute(self, statement: str, values: Sequence[object]) -> None:
+        query, stored = statement.encode(), storable_values(values)
+        with self._connections.borrow(lambda one: one.execute(query, stored)):
+            """It is done with the first answer."""
+
+    def _execute_all(self, statements: Iterable[Statement]) -> None:
+        with self._connections.borrow(lambda one: one.execute("BEGIN")) as (connection, _):
+            for statement, values in statements:
+                connection.execute(statement.encode(), storable_values(values))
+            connection.execute("COMMIT")
 
     @contextmanager
     def _turn_to_write(self) -> Iterator[None]:
@@ -197,21 +227,10 @@ class PostgresStore:
         finally:
             self._writing.release()
 
-    @contextmanager
-    def _waiting_taken(self) -> Iterator[tuple[Statement, ...]]:
-        """Take what waits for a transaction; it waits again if that fails."""
-        with self._lock:
-            taken = tuple(self._waiting)
-            self._waiting.clear()
-        try:
-            yield taken
-        except BaseException:
-            with self._lock:
-                self._waiting = deque([*taken, *self._waiting], maxlen=MOST_WAITING)
-            raise
-
-    def _check_home(self, row: DictRow | None) -> None:
-        """Refuse to write once the rows were given to another machine, even while this one goes on."""
+    def _check_home(self) -> None:
+        """Raise the reason why this host may not write any more, also while it goes on."""
+        owner = OWNER if self.session is None else OWNER_IN_SESSION.format(self.session)
+        row = next(iter(self._read(owner, ())), None)
         if row is None and self.session is not None:
             raise self.overtaken()
         home = row["home"] if row else ""
@@ -222,19 +241,8 @@ class PostgresStore:
                 "Stop uecwatchd on the machine that is to leave.",
             )
 
-    def replace(self, moment: str, table: str, row: Mapping[str, object], *, lasting: bool = True) -> None:
-        with self.writing(moment, lasting=lasting) as transaction:
-            replace_rows(transaction, table, [row])
-
     def forget_for_good(self) -> None:
         """Do nothing: what was deleted stays in the database's log and backups for as long as these do."""
-
-
-def last_row(cursor: psycopg.Cursor[DictRow]) -> DictRow | None:
-    """Return the first row of the last of several statements."""
-    while cursor.nextset():
-        pass
-    return cursor.fetchone()
 
 
 def storable_values(values: Sequence[Any]) -> Sequence[Any]:

@@ -1,6 +1,7 @@
 """The records of the ledger."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from uecwatchd.bundle.names import manifest_name
@@ -297,6 +298,32 @@ class BundleRecord:
     def location(self) -> str:
         return f"{self.bucket}/{manifest_name(self.prefix)}"
 
+    @property
+    def claim(self) -> str:
+        """The name that it is claimed by."""
+        return f"{self.cloud}/{self.identity}"
+
+
+@dataclass(frozen=True, slots=True)
+class BegunBundles:
+    """The bundles of a cloud that matter to a set, at one moment; `claimed` are identities among them."""
+
+    bundles: tuple[BundleRecord, ...] = ()
+    claimed: frozenset[str] = frozenset()
+
+    def get(self, identity: str) -> BundleRecord | None:
+        return next((one for one in self.bundles if one.identity == identity), None)
+
+    def machines(self, digest: ContentDigest) -> Mapping[str, BundleRecord]:
+        """Return the bundles of one machine image, begun or registered, by identity."""
+        found = (one for one in self.bundles if one.role == "machine" and one.digest == digest)
+        return {one.identity: one for one in found}
+
+    def unpublished(self, set_id: SetId, role: Role) -> tuple[BundleRecord, ...]:
+        """Return the bundles begun by a set and not registered, or still on trial."""
+        made = (one for one in self.bundles if one.made_for == set_id and one.role == role)
+        return tuple(one for one in made if one.state != "registered" or one.on_trial)
+
 
 @dataclass(frozen=True, slots=True)
 class LeavingFile:
@@ -321,6 +348,15 @@ class Request:
     cloud: str = ""  #: that it is about; empty for all
     image_id: str = ""  #: that is to become the current one, in a rollback
     due: float | None = None  #: not before, in seconds of the epoch; None if a person asked for it now
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Open requests of people, in order, and holds with their times."""
+
+    requests: tuple[Request, ...] = ()
+    holds: Mapping[SetId, float] = field(default_factory=dict)
+    cloud_holds: Mapping[SetId, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

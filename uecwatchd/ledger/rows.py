@@ -6,6 +6,7 @@ from dataclasses import asdict, astuple, fields
 from typing import Any, get_args
 
 from uecwatchd.images.guest.summary import read_summary, write_summary
+from uecwatchd.ledger.changes import RowChange, Statement
 from uecwatchd.ledger.key_seal import KeySeal
 from uecwatchd.ledger.records import (
     NOT_READ,
@@ -23,7 +24,7 @@ from uecwatchd.ledger.records import (
     TargetRecord,
     TargetStatus,
 )
-from uecwatchd.ledger.sql_store import SqlTransaction, TableRow
+from uecwatchd.ledger.sql_store import TableRow
 from uecwatchd.system.known_fields import make_known
 from uecwatchd.types import ContentDigest, FileStamp, Role, SetId, StoredObject
 
@@ -31,6 +32,8 @@ KEYS = ("secret_key", "secret_iv")
 # Instead of a host, for what belongs to a shared folder: the hosts that share it know it by its path.
 OF_SHARE = "*"
 OF_SET = "folder = ? AND name = ?"
+# In one statement: SQLite has a limit of some thirty thousand values.
+MOST_ROWS = 500
 # A set with all that belongs to it, in one statement: another process may write between two.
 SELECT_SETS = """
 SELECT sets.*, (
@@ -241,22 +244,52 @@ def _image_from(values: dict[str, Any]) -> TargetImage:
     return make_known(TargetImage, {**values, "attributes": attributes})
 
 
-def replace_sets(connection: SqlTransaction, records: Sequence[SetRecord]) -> None:
-    """Write sets with their targets and images in place of the rows that are there."""
-    replace_rows(connection, "sets", [set_row(record) for record in records])
-    for table, to_rows in (("targets", target_rows), ("images", image_rows)):
-        keys = [record.id for record in records]
-        connection.executemany(f"DELETE FROM {table} WHERE {OF_SET}", keys)  # noqa: S608 (constants)
-        replace_rows(connection, table, [row for record in records for row in to_rows(record)])
+def set_change(record: SetRecord) -> RowChange:
+    """Return the change to a set, in place of all its earlier rows."""
+    targets, images = tuple(target_rows(record)), tuple(image_rows(record))
+    statements = (
+        *replace_rows("sets", [set_row(record)]),
+        _delete_others("targets", record.id, ("cloud",), targets),
+        *replace_rows("targets", targets),
+        _delete_others("images", record.id, ("cloud", "role"), images),
+        *replace_rows("images", images),
+    )
+    return RowChange("sets", record.id, statements)
 
 
-def insert_into(table: str, row: Mapping[str, object], how: str = "") -> str:
-    """Return the statement that inserts a row; its values are given in the order of the mapping."""
-    return f"INSERT {how} INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' for _ in row)})"  # noqa: S608 (our own names)
+def _delete_others(
+    table: str, set_id: SetId, key: Sequence[str], kept: Sequence[Mapping[str, object]]
+) -> Statement:
+    """Return the statement to delete the other rows of a set."""
+    statement = f"DELETE FROM {table} WHERE {OF_SET}"  # noqa: S608 (constants)
+    if not kept:
+        return statement, tuple(set_id)
+    one = f"({', '.join('?' * len(key))})"
+    others = f"({', '.join(key)}) NOT IN (VALUES {', '.join([one] * len(kept))})"
+    return f"{statement} AND {others}", (*set_id, *(row[name] for row in kept for name in key))
 
 
-def replace_rows(connection: SqlTransaction, table: str, rows: Sequence[Mapping[str, object]]) -> None:
-    if rows:
-        names = tuple(rows[0])
-        statement = insert_into(table, rows[0], "OR REPLACE")
-        connection.executemany(statement, [[row[name] for name in names] for row in rows])
+def drop_change(set_id: SetId) -> RowChange:
+    """Return the removal of a set as a change."""
+    tables = ("images", "targets", "sets")
+    statements = tuple((f"DELETE FROM {table} WHERE {OF_SET}", tuple(set_id)) for table in tables)  # noqa: S608 (constants)
+    return RowChange("sets", set_id, statements)
+
+
+def insert_into(table: str, row: Mapping[str, object], how: str = "", *, rows: int = 1) -> str:
+    """Return the statement that inserts rows; the values of each are given in the order of the mapping."""
+    one = f"({', '.join('?' * len(row))})"
+    into = " ".join(filter(None, ("INSERT", how, "INTO", table)))
+    return f"{into} ({', '.join(row)}) VALUES {', '.join([one] * rows)}"
+
+
+def replace_rows(table: str, rows: Sequence[Mapping[str, object]]) -> tuple[Statement, ...]:
+    """Return the statements that write rows in place of those with the same keys."""
+    batches = (rows[at : at + MOST_ROWS] for at in range(0, len(rows), MOST_ROWS))
+    return tuple(
+        (
+            insert_into(table, batch[0], "OR REPLACE", rows=len(batch)),
+            tuple(row[name] for row in batch for name in batch[0]),
+        )
+        for batch in batches
+    )

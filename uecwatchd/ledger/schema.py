@@ -129,6 +129,8 @@ def _connect(path: Path, *, mode: str, busy: float = BUSY_SECONDS) -> sqlite3.Co
     where = f"file:{quote(os.fsencode(path.absolute()))}?mode={mode}"
     connection = sqlite3.connect(where, uri=True, timeout=busy, check_same_thread=False)
     connection.row_factory = sqlite3.Row
+    # No other host can have a claim. Those of this process are known to it.
+    connection.create_function("is_claimed", 2, lambda _cloud, _identity: False)
     return connection
 
 

@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 from uecwatchd.ledger.boots import BootRecord
+from uecwatchd.ledger.changes import RowChange
+from uecwatchd.ledger.rows import replace_rows
 from uecwatchd.ledger.sql_store import SqlStore, TableRow
 from uecwatchd.system.known_fields import make_known
 from uecwatchd.types import SetId
@@ -30,7 +32,8 @@ class SqlBoots:
             "others": json.dumps(boot.others),
             "instance_id": boot.instance_id,
         }
-        self._store.replace("note instance" if boot.instance_id else "note boot", "boots", row)
+        name = "note instance" if boot.instance_id else "note boot"
+        self._store.put(name, RowChange("boots", (boot.token,), replace_rows("boots", [row])))
         return boot
 
     def drop(self, boot: BootRecord) -> None:
@@ -43,7 +46,8 @@ class SqlBoots:
 
     def put_passed(self, cloud: str, image_id: str, when: float) -> None:
         row = {"cloud": cloud, "image_id": image_id, "passed": when}
-        self._store.replace("note passed boot", "booted", row)
+        key = (cloud, image_id)
+        self._store.put("note passed boot", RowChange("booted", key, replace_rows("booted", [row])))
 
 
 def _boot_from(row: TableRow) -> BootRecord:

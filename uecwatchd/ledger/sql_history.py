@@ -6,6 +6,7 @@ from dataclasses import astuple
 from itertools import count
 from typing import Any
 
+from uecwatchd.ledger.changes import RowChange, change_of
 from uecwatchd.ledger.history import (
     ATTEMPTS_OF_A_SET,
     ATTEMPTS_OF_ALL,
@@ -33,7 +34,7 @@ LIMITS: Mapping[str, tuple[int, int]] = {
 # An attempt that waits for an image, or for its system, and then for a test boot is written in three runs.
 RUNS_OF_AN_ATTEMPT = 3
 # Sets that only wait have entries and no attempts.
-ENTRIES_PER_CLEANING = 1000
+ROWS_PER_CLEANING = 1000
 
 
 class SqlHistory:
@@ -41,38 +42,36 @@ class SqlHistory:
 
     def __init__(self, store: SqlStore) -> None:
         self._store = store
-        self._entries = count(1)
+        self._added = count(1)
 
     def add_entry(self, entry: StoryEntry) -> None:
         self._add("story", _story_row(entry))
-        if next(self._entries) % ENTRIES_PER_CLEANING == 0:
-            self._limit("story", ENTRIES_OF_ALL)
 
     def add_attempt(self, attempt: AttemptRecord) -> None:
         self._add("attempts", _attempt_row(attempt))
         self._add_to_totals([(*key, amount) for key, amount in totals_of(attempt).items()])
-        for table, (of_a_set, of_all) in LIMITS.items():
+        for table, (of_a_set, _) in LIMITS.items():
             newest = f"SELECT number FROM {table} WHERE {OF_SET} ORDER BY number DESC LIMIT 1 OFFSET ?"  # noqa: S608 (constants)
-            self._store.write_later(
-                f"DELETE FROM {table} WHERE {OF_SET} AND number <= ({newest})",  # noqa: S608 (constants)
-                *attempt.set_id,
-                *attempt.set_id,
-                of_a_set,
-            )
-            self._limit(table, of_all)
+            statement = f"DELETE FROM {table} WHERE {OF_SET} AND number <= ({newest})"  # noqa: S608 (constants)
+            self._remove_old(table, attempt.set_id, statement, *attempt.set_id, *attempt.set_id, of_a_set)
 
-    def _limit(self, table: str, most: int) -> None:
+    def _limit(self, table: str) -> None:
         newest = f"SELECT max(number) FROM {table}"  # noqa: S608 (constant)
-        self._store.write_later(f"DELETE FROM {table} WHERE number <= ({newest}) - ?", most)  # noqa: S608 (constant)
+        statement = f"DELETE FROM {table} WHERE number <= ({newest}) - ?"  # noqa: S608 (constants)
+        self._remove_old(table, (), statement, LIMITS[table][1])
+
+    def _remove_old(self, table: str, row: tuple[object, ...], statement: str, *values: object) -> None:
+        """Remove what is too old: never a row that is added at the same time."""
+        self._store.put_later(RowChange(table, ("old", *row), ((statement, values),)))
 
     def _add_to_totals(self, amounts: Sequence[tuple[str, str, str, float]]) -> None:
         """Add all of these in one statement."""
         marks = ", ".join("(?, ?, ?, ?)" for _ in amounts)
-        self._store.write_later(
+        statement = (
             f"INSERT INTO totals (what, label, detail, value) VALUES {marks}"  # noqa: S608 (question marks)
-            " ON CONFLICT (what, label, detail) DO UPDATE SET value = totals.value + excluded.value",
-            *(value for amount in amounts for value in amount),
+            " ON CONFLICT (what, label, detail) DO UPDATE SET value = totals.value + excluded.value"
         )
+        self._store.put_later(change_of(statement, [value for amount in amounts for value in amount]))
 
     def count_boot(self, cloud: str, outcome: BootOutcome) -> None:
         self._add_to_totals([("boots", cloud, outcome, 1.0)])
@@ -138,7 +137,13 @@ class SqlHistory:
                 connection.execute(f"DELETE FROM {table} WHERE {OF_SET}", set_id)  # noqa: S608 (constants)
 
     def _add(self, table: str, row: Mapping[str, object]) -> None:
-        self._store.write_later(insert_into(table, row), *row.values())
+        number = next(self._added)
+        self._store.put_later(
+            RowChange(table, ("new", number), ((insert_into(table, row), tuple(row.values())),))
+        )
+        if number % ROWS_PER_CLEANING == 0:
+            for each in LIMITS:
+                self._limit(each)
 
 
 def _story_row(entry: StoryEntry) -> dict[str, object]:

@@ -1,20 +1,29 @@
 """The ledger in the tables of a database; see `api` for its operations."""
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
-from uecwatchd.ledger.api import CHECK_SECONDS
+from uecwatchd.ledger.api import CHECK_SECONDS, FileReading
 from uecwatchd.ledger.boots import Boots
+from uecwatchd.ledger.changes import RowChange
 from uecwatchd.ledger.history import History
 from uecwatchd.ledger.key_seal import KeySeal
 from uecwatchd.ledger.other_hosts import NoOtherHosts, OtherHosts
 from uecwatchd.ledger.outbox import Outbox
-from uecwatchd.ledger.records import BundleRecord, LeavingFile, ProgressRecord, Request, SetRecord
+from uecwatchd.ledger.records import (
+    Asked,
+    BegunBundles,
+    BundleRecord,
+    LeavingFile,
+    ProgressRecord,
+    Request,
+    SetRecord,
+)
 from uecwatchd.ledger.rows import (
     KEYS_BY_BUILD,
     KEYS_BY_CLOUD,
@@ -24,15 +33,16 @@ from uecwatchd.ledger.rows import (
     SELECT_SETS,
     bundle_from,
     bundle_row,
+    drop_change,
     leaving_from,
     leaving_row,
     maker_words,
     progress_from,
     progress_row,
     replace_rows,
-    replace_sets,
     request_from,
     select_sets_of,
+    set_change,
     set_from,
 )
 from uecwatchd.ledger.sessions import Claim, OneHost, Sessions
@@ -40,12 +50,26 @@ from uecwatchd.ledger.sharing import NothingShared, Sharing
 from uecwatchd.ledger.sql_boots import SqlBoots
 from uecwatchd.ledger.sql_history import SqlHistory
 from uecwatchd.ledger.sql_outbox import SqlOutbox
-from uecwatchd.ledger.sql_store import SqlStore
+from uecwatchd.ledger.sql_store import SqlStore, TableRow
 from uecwatchd.ledger.sql_versions import SqlVersions
 from uecwatchd.ledger.versions import Versions
 from uecwatchd.types import ContentDigest, DetectedCloud, DigestOf, FileStamp, Role, SetId
 
-OF_STAMP = "device = ? AND inode = ? AND size = ? AND ctime_ns = ?"
+# All that people ask for, in one statement: a service looks at it with each scan, and several times a minute.
+ASKED = """
+SELECT number, folder, name, verb, cloud, image_id, due, NULL AS since FROM requests
+UNION ALL SELECT 0, folder, name, '', '', '', NULL, since FROM holds
+UNION ALL SELECT 0, folder, name, '', cloud, '', NULL, since FROM cloud_holds
+ORDER BY number, cloud
+"""
+# Two selects, so that each is answered by its index.
+BEGUN = """
+SELECT *, is_claimed(cloud, identity) AS is_claimed FROM bundles WHERE cloud = ? AND sha256 IN ({})
+UNION ALL SELECT *, is_claimed(cloud, identity) FROM bundles
+WHERE cloud = ? AND made_for = ? AND (state != 'registered' OR on_trial)
+"""
+STAMP = ("device", "inode", "size", "ctime_ns")
+DIGESTS = "SELECT * FROM digests WHERE (device, inode, reading) IN (VALUES {})"
 
 
 class OurRows(TypedDict):
@@ -76,8 +100,10 @@ class SqlLedger:
         self.sessions: Sessions = sessions or OneHost()
         self.others: OtherHosts = others or NoOtherHosts()
         self.sharing: Sharing = sharing or NothingShared()
-        self._lock = threading.Lock()  # guards _claims
+        self._lock = threading.Lock()  # guards _claims and _held
         self._claims: dict[str, threading.Lock] = {}
+        self._held: set[str] = set()  # claims of this process
+        self._written: dict[SetId, SetRecord] = {}
         self.history: History = SqlHistory(self._store)
         self.outbox: Outbox = SqlOutbox(self._store)
         self.boots: Boots = SqlBoots(self._store)
@@ -124,20 +150,24 @@ class SqlLedger:
     def put_set(self, record: SetRecord) -> SetRecord:
         # After a power cut, the stage is found again.
         name = f"note set {record.state}: {record.stage}" if record.stage else f"note set {record.state}"
-        with self._store.writing(name, lasting=record.state != "working") as connection:
-            replace_sets(connection, [record])
+        self._store.put(name, set_change(record), lasting=record.state != "working")
+        self._written[record.id] = record
         return record
+
+    def has_written(self, record: SetRecord) -> bool:
+        return self._written.pop(record.id, None) == record
+
+    def put_stage(self, record: SetRecord) -> None:
+        self._store.put_later(set_change(record))
 
     def put_sets(self, records: Iterable[SetRecord]) -> None:
         """Write all of them or none, in about the time of one."""
-        if together := list(records):
-            with self._store.writing(f"note {'a set' if len(together) == 1 else 'sets'}") as connection:
-                replace_sets(connection, together)
+        if together := {record.id: record for record in records}:
+            name = f"note {'a set' if len(together) == 1 else 'sets'}"
+            self._store.put(name, *map(set_change, together.values()))
 
     def drop_set(self, set_id: SetId) -> None:
-        with self._store.writing("forget set") as connection:
-            for table in ("images", "targets", "sets"):
-                connection.execute(f"DELETE FROM {table} WHERE {OF_SET}", set_id)  # noqa: S608 (constants)
+        self._store.put("forget set", drop_change(set_id))
 
     def put_owners(self, folder: Path, owners: Mapping[str, int], *, proven: Collection[str]) -> None:
         """Write the owners of sets without one; for the `proven` ones also those of their bundles."""
@@ -167,7 +197,7 @@ class SqlLedger:
 
     def put_bundle(self, record: BundleRecord) -> BundleRecord:
         row = bundle_row(record, **self._who, seal=self._seal)
-        self._store.replace(f"note bundle {record.state}", "bundles", row)
+        self._store.put(f"note bundle {record.state}", _row_change("bundles", row, ("cloud", "identity")))
         if record.secret_key is None:
             self._store.forget_for_good()
         return record
@@ -183,22 +213,29 @@ class SqlLedger:
         where = "cloud = ?1 AND made_for = ?2 AND state != 'registered' AND (?3 IS NULL OR role = ?3)"
         return self._bundles(f"WHERE {where}", cloud, self._maker(made_for), role)
 
-    def unpublished(self, cloud: str, *, made_for: SetId, role: Role) -> tuple[BundleRecord, ...]:
-        where = "cloud = ? AND made_for = ? AND (state != 'registered' OR on_trial) AND role = ?"
-        return self._bundles(f"WHERE {where}", cloud, self._maker(made_for), role)
+    def begun(self, cloud: str, digests: Collection[ContentDigest], *, made_for: SetId) -> BegunBundles:
+        contents = tuple(dict.fromkeys(digests))
+        query = BEGUN.format(", ".join("?" * len(contents)) or "NULL")
+        with self._lock:  # before the read: what is not claimed here now is dropped before it, or not at all
+            held = frozenset(self._held)
+        found = self._store.records(self._begun_from, query, cloud, *contents, cloud, self._maker(made_for))
+        claimed = (one.identity for one, is_claimed in found if is_claimed or one.claim in held)
+        return BegunBundles(tuple({one.identity: one for one, _ in found}.values()), frozenset(claimed))
+
+    def _begun_from(self, row: TableRow) -> tuple[BundleRecord, bool]:
+        return bundle_from(row, host=self._store.host, seal=self._seal), bool(row["is_claimed"])
 
     def bundle_of(self, cloud: str, image_id: str) -> BundleRecord | None:
         where = "cloud = ? AND image_id = ? AND state = 'registered'"
         return next(iter(self._bundles(f"WHERE {where}", cloud, image_id)), None)
 
+    def bundles_with_image(self, image_id: str) -> tuple[BundleRecord, ...]:
+        return self._bundles("WHERE image_id = ? ORDER BY cloud, prefix", image_id)
+
     def content(self, cloud: str, image_id: str) -> ContentDigest | None:
         where = "cloud = ? AND image_id = ? AND state = 'registered'"
         rows = self._store.read(f"SELECT sha256 FROM bundles WHERE {where}", cloud, image_id)  # noqa: S608 (constant)
         return ContentDigest(rows[0]["sha256"]) if rows else None
-
-    def machines(self, cloud: str, *, digest: ContentDigest) -> Mapping[str, BundleRecord]:
-        found = self._bundles("WHERE cloud = ? AND sha256 = ? AND role = 'machine'", cloud, digest)
-        return {bundle.identity: bundle for bundle in found}
 
     def predecessor(
         self, image_id: str, *, cloud: str, made_for: SetId, owner: int | None = None
@@ -224,32 +261,39 @@ class SqlLedger:
         return {str(row["name"]): DetectedCloud(str(row["dialect"]), str(row["address"])) for row in rows}
 
     def put_cloud(self, name: str, found: DetectedCloud) -> None:
-        self._store.replace("note cloud", "clouds", {"name": name, **asdict(found)})
+        row = {"name": name, **asdict(found)}
+        self._store.put("note cloud", _row_change("clouds", row, ("name",)))
 
     def made_buckets(self, cloud: str) -> frozenset[str]:
         rows = self._store.read("SELECT bucket FROM made_buckets WHERE cloud = ?", cloud)
         return frozenset(str(row["bucket"]) for row in rows)
 
     def put_made_bucket(self, cloud: str, bucket: str) -> None:
-        self._store.replace("note made bucket", "made_buckets", {"cloud": cloud, "bucket": bucket})
+        row = {"cloud": cloud, "bucket": bucket}
+        self._store.put("note made bucket", _row_change("made_buckets", row, tuple(row)))
 
     def drop_made_bucket(self, cloud: str, bucket: str) -> None:
         statement = "DELETE FROM made_buckets WHERE cloud = ? AND bucket = ?"
         self._store.write("forget made bucket", statement, cloud, bucket)
 
+    def digests(self, files: Collection[FileReading]) -> Mapping[FileReading, ContentDigest]:
+        if not files:
+            return {}
+        self._store.flush("digests")
+        query = DIGESTS.format(", ".join(["(?, ?, ?)"] * len(files)))
+        rows = self._store.read(query, *(one for stamp, of in files for one in (*stamp[:2], of)))
+        found = {
+            (FileStamp(*(row[name] for name in STAMP)), row["reading"]): ContentDigest(row["sha256"])
+            for row in rows
+        }
+        return {one: found[one] for one in files if one in found}
+
     def digest(self, stamp: FileStamp, of: DigestOf) -> ContentDigest | None:
-        query = f"SELECT sha256 FROM digests WHERE {OF_STAMP} AND reading = ?"  # noqa: S608 (constant)
-        rows = self._store.read(query, *stamp, of)
-        return ContentDigest(rows[0]["sha256"]) if rows else None
+        return self.digests([(stamp, of)]).get((stamp, of))
 
     def put_digest(self, stamp: FileStamp, of: DigestOf, digest: ContentDigest) -> None:
-        names = ("device", "inode", "size", "ctime_ns")
-        self._store.replace(
-            "note digest",
-            "digests",
-            {**dict(zip(names, stamp, strict=True)), "reading": of, "sha256": digest},
-            lasting=False,
-        )
+        row = {**dict(zip(STAMP, stamp, strict=True)), "reading": of, "sha256": digest}
+        self._store.put_later(_row_change("digests", row, ("device", "inode", "reading")))
 
     def drop_digests(self, stamp: FileStamp) -> None:
         self._store.write("forget digests", "DELETE FROM digests WHERE device = ? AND inode = ?", *stamp[:2])
@@ -263,17 +307,29 @@ class SqlLedger:
     def put_leaving(self, files: Iterable[LeavingFile]) -> None:
         """Write all these files or none: half a set would be left behind."""
         rows = [leaving_row(one) for one in files]
-        with self._store.writing("note what leaves") as connection:
-            replace_rows(connection, "leaving", rows)
+        self._store.put("note what leaves", RowChange("leaving", None, replace_rows("leaving", rows)))
 
     def drop_leaving(self, folder: Path) -> None:
         self._store.write("forget what left", "DELETE FROM leaving WHERE folder = ?", str(folder))
 
     # --- what people ask for, also while a daemon runs -----------------------------------------------------
 
+    def asked(self) -> Asked:
+        requests: list[Request] = []
+        holds: dict[SetId, float] = {}
+        cloud_holds: dict[SetId, dict[str, float]] = {}
+        for row in self._store.read(ASKED):
+            set_id = SetId(row["folder"], row["name"])
+            if row["number"]:
+                requests.append(request_from(row))
+            elif row["cloud"]:
+                cloud_holds.setdefault(set_id, {})[row["cloud"]] = row["since"]
+            else:
+                holds[set_id] = row["since"]
+        return Asked(tuple(requests), holds, cloud_holds)
+
     def requests(self) -> tuple[Request, ...]:
-        rows = self._store.read("SELECT * FROM requests ORDER BY number")
-        return tuple(map(request_from, rows))
+        return self.asked().requests
 
     def put_request(self, request: Request) -> None:
         values = (*request.set_id, request.verb, request.cloud, request.image_id, request.due)
@@ -285,15 +341,10 @@ class SqlLedger:
         self._store.write("forget request", "DELETE FROM requests WHERE number = ?", request.number)
 
     def holds(self) -> Mapping[SetId, float]:
-        return {
-            SetId(row["folder"], row["name"]): row["since"] for row in self._store.read("SELECT * FROM holds")
-        }
+        return self.asked().holds
 
     def cloud_holds(self) -> Mapping[SetId, Mapping[str, float]]:
-        found: dict[SetId, dict[str, float]] = {}
-        for row in self._store.read("SELECT * FROM cloud_holds ORDER BY cloud"):
-            found.setdefault(SetId(row["folder"], row["name"]), {})[row["cloud"]] = row["since"]
-        return found
+        return self.asked().cloud_holds
 
     def put_hold(self, set_id: SetId, *, since: float, cloud: str = "") -> None:
         table, key = ("cloud_holds", (*set_id, cloud)) if cloud else ("holds", tuple(set_id))
@@ -309,18 +360,16 @@ class SqlLedger:
             self._store.write("forget hold", f"DELETE FROM holds WHERE {OF_SET}", *set_id)  # noqa: S608 (constant)
 
     def progress(self) -> Mapping[SetId, ProgressRecord]:
+        self._store.flush("advances")
         return {one.set_id: one for one in self._store.records(progress_from, "SELECT * FROM advances")}
 
     def put_progress(self, progress: ProgressRecord) -> None:
-        self._store.replace("note progress", "advances", progress_row(progress), lasting=False)
+        change = _row_change("advances", progress_row(progress), ("folder", "name"))
+        self._store.put("note progress", change, lasting=False)
 
     def drop_progress(self, set_id: SetId) -> None:
-        self._store.write(
-            "forget progress",
-            f"DELETE FROM advances WHERE {OF_SET}",  # noqa: S608 (constant)
-            *set_id,
-            lasting=False,
-        )
+        statement = f"DELETE FROM advances WHERE {OF_SET}"  # noqa: S608 (constant)
+        self._store.put_later(RowChange("advances", set_id, ((statement, tuple(set_id)),)))
 
     def probes(self) -> Mapping[str, float]:
         return {str(row["cloud"]): row["moment"] for row in self._store.read("SELECT * FROM probes")}
@@ -345,7 +394,16 @@ class SqlLedger:
         while not lock.acquire(timeout=CHECK_SECONDS):
             check()
         try:
+            with self._lock:
+                self._held.add(identity)
             with self.sessions.claimed(identity, check=check) as claim:
                 yield claim
         finally:
+            with self._lock:
+                self._held.discard(identity)
             lock.release()
+
+
+def _row_change(table: str, row: Mapping[str, object], key: Sequence[str]) -> RowChange:
+    """Return the change to one row, in place of the one with its key."""
+    return RowChange(table, tuple(row[name] for name in key), replace_rows(table, [row]))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from uecwatchd.ledger.changes import RowChange
 from uecwatchd.ledger.outbox import Announced, Message
 from uecwatchd.ledger.rows import OF_SET, insert_into, replace_rows
 from uecwatchd.ledger.sql_store import SqlStore, TableRow
@@ -23,10 +24,11 @@ class SqlOutbox:
 
     def announce(self, messages: Iterable[Message], announced: Mapping[SetId, Announced]) -> None:
         rows = [_message_row(message) for message in messages]
-        with self._store.writing("note messages") as connection:
-            for row in rows:
-                connection.execute(insert_into("messages", row), tuple(row.values()))
-            replace_rows(connection, "announced", [_announced_row(*one) for one in announced.items()])
+        told = replace_rows("announced", [_announced_row(*one) for one in announced.items()])
+        added = tuple((insert_into("messages", row), tuple(row.values())) for row in rows)
+        self._store.put(
+            "note messages", RowChange("messages", None, added), RowChange("announced", None, told)
+        )
 
     def drop_announced(self, set_id: SetId) -> None:
         self._store.write("forget outcome", f"DELETE FROM announced WHERE {OF_SET}", *set_id)  # noqa: S608 (constant)

@@ -4,15 +4,13 @@ Statements are in the SQL of SQLite, with `?` or `?1` for values. A store of ano
 few words that are different there, so that each operation is written once.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
-Record = TypeVar("Record")
-Statement = tuple[str, tuple[object, ...]]
+from uecwatchd.ledger.changes import RowChange
 
-# Statements that wait for a transaction. If the disk is full for hours, the oldest are given up.
-MOST_WAITING = 1000
+Record = TypeVar("Record")
 
 
 class TableRow(Protocol):
@@ -24,10 +22,10 @@ class TableRow(Protocol):
 
 
 class SqlTransaction(Protocol):
-    """A transaction under way."""
+    """A transaction under way. Nothing is read in it."""
 
     def execute(self, statement: str, values: Sequence[Any] = ..., /) -> object:
-        """Execute a statement."""
+        """Execute a statement, now or at the end of the transaction."""
 
     def executemany(self, statement: str, rows: Iterable[Sequence[Any]], /) -> object:
         """Execute a statement once with each of these values."""
@@ -78,14 +76,14 @@ class SqlStore(Protocol):
         Other writes are on the disk before any later lasting write.
         """
 
-    def write_later(self, statement: str, *values: object) -> None:
-        """Write with the next transaction, whatever that is for; a crash before it loses the statement."""
+    def put(self, moment: str, *changes: RowChange, lasting: bool = True) -> None:
+        """Write changes in one transaction, in place of waiting ones of the same things."""
 
-    def flush(self) -> None:
-        """Write what waits for a transaction. No failpoint: no work depends on it."""
+    def put_later(self, change: RowChange) -> None:
+        """Write with the next transaction, whatever that is for; a crash before it loses the change."""
 
-    def replace(self, moment: str, table: str, row: Mapping[str, object], *, lasting: bool = True) -> None:
-        """Write a row in place of the one with the same key."""
+    def flush(self, table: str = "") -> None:
+        """Write all waiting changes if there is one of this table, or of any if there is no name."""
 
     def forget_for_good(self) -> None:
         """Remove what was deleted from the disk as well, as far as the database can."""

@@ -2,16 +2,15 @@
 
 import sqlite3
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from uecwatchd.errors import Deferred
 from uecwatchd.ledger.api import LedgerDamaged
-from uecwatchd.ledger.rows import replace_rows
+from uecwatchd.ledger.changes import RowChange, WaitingChanges
 from uecwatchd.ledger.schema import FILE_NAME, damaged, empty_log, translate_errors
-from uecwatchd.ledger.sql_store import MOST_WAITING, Record, SqlTransaction, Statement, TableRow
+from uecwatchd.ledger.sql_store import Record, SqlTransaction, TableRow
 from uecwatchd.system import failpoints
 
 
@@ -24,8 +23,8 @@ class SqliteStore:
     def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
         self._connection = connection
         self._folder = folder
-        self._lock = threading.RLock()  # guards the connection and _waiting
-        self._waiting: deque[Statement] = deque(maxlen=MOST_WAITING)
+        self._lock = threading.RLock()  # guards the connection
+        self._waiting = WaitingChanges()
         self._damage: LedgerDamaged | None = None
 
     def close(self) -> None:
@@ -71,34 +70,40 @@ class SqliteStore:
 
         Other writes are on the disk before any later lasting write.
         """
-        with self._lock, self._errors_noted(), failpoints.effect(moment):
-            self._connection.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
-            with self._transaction() as connection:
-                yield connection
+        with self._effect(moment, lasting=lasting), self._transaction() as connection:
+            yield connection
 
-    def write_later(self, statement: str, *values: object) -> None:
-        """Write with the next transaction, whatever that is for; a crash before it loses the statement."""
-        with self._lock:
-            self._waiting.append((statement, values))
+    def put(self, moment: str, *changes: RowChange, lasting: bool = True) -> None:
+        with self._effect(moment, lasting=lasting), self._transaction(changes):
+            pass
 
-    def flush(self) -> None:
-        """Write what waits for a transaction. No failpoint: no work depends on it."""
+    def put_later(self, change: RowChange) -> None:
+        self._waiting.add(change)
+
+    def flush(self, table: str = "") -> None:
+        """Write all waiting changes if there is one of this table. No failpoint: no work depends on it."""
         with self._lock, self._errors_noted():
-            if self._waiting:
+            if self._waiting.has(table):
                 with self._transaction():
                     pass
 
     @contextmanager
-    def _transaction(self) -> Iterator[SqlTransaction]:
-        with self._connection:
-            for statement, values in self._waiting:
-                self._connection.execute(statement, values)
-            yield self._connection
-        self._waiting.clear()
+    def _effect(self, moment: str, *, lasting: bool) -> Iterator[None]:
+        with self._lock, self._errors_noted(), failpoints.effect(moment):
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
+            yield
 
-    def replace(self, moment: str, table: str, row: Mapping[str, object], *, lasting: bool = True) -> None:
-        with self.writing(moment, lasting=lasting) as connection:
-            replace_rows(connection, table, [row])
+    @contextmanager
+    def _transaction(self, changes: Sequence[RowChange] = ()) -> Iterator[SqlTransaction]:
+        with self._waiting.taken(changes) as waiting, self._connection:
+            self._execute(waiting)
+            self._execute(changes)
+            yield self._connection
+
+    def _execute(self, changes: Iterable[RowChange]) -> None:
+        for change in changes:
+            for statement, values in change.statements:
+                self._connection.execute(statement, values)
 
     def forget_for_good(self) -> None:
         """Empty the log: deleted keys are zeroed in the file, but not in the log."""

@@ -63,8 +63,12 @@ class Versions(Protocol):
     def publish_version(self, version: VersionRecord) -> None:
         """Write the current version of its set on its cloud. The one before it becomes an older one.
 
+        If it is the current one already, it keeps its times.
         The rows of images that are gone are limited here.
         """
+
+    def publish_later(self, version: VersionRecord) -> None:
+        """Do the same with the next transaction. Raises nothing."""
 
     def put_versions(self, versions: Iterable[VersionRecord]) -> None:
         """Write these versions, all or none, in place of what is known about them."""

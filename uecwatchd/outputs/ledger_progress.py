@@ -1,6 +1,6 @@
 """Copies in the ledger of how far each set has come, for `status` in another process."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from uecwatchd.errors import UecError
@@ -18,22 +18,27 @@ def progress_in_ledger(
     tracker: ProgressTracker, ledger: Ledger, set_id: SetId, *, now: Callable[[], float]
 ) -> Iterator[None]:
     """Copy the progress of a set to the ledger while this lasts. A failing write does not stop the work."""
+    is_written = False
 
     def write(snapshot: Snapshot) -> None:
+        nonlocal is_written
+        is_written = True
         for tracked in snapshot:
             p = tracked.latest
             progress = ProgressRecord(set_id, p.stage, p.file, p.done, p.total, p.part, tracked.began, now())
             with suppress(UecError):
                 ledger.put_progress(progress)
 
-    with tracker.following(set_id, write, every_seconds=WRITE_EVERY_SECONDS):
-        yield
+    try:
+        with tracker.following(set_id, write, every_seconds=WRITE_EVERY_SECONDS):
+            yield
+    finally:
+        if is_written:
+            ledger.drop_progress(set_id)
 
 
-def drop_progress(ledger: Ledger, keys: Iterable[SetId] | None = None) -> None:
-    """Remove the copies for some sets, or all that a crash left behind."""
+def drop_progress(ledger: Ledger) -> None:
+    """Remove all copies, which a crash has left behind."""
     with suppress(UecError):
-        if keys is None:
-            keys = tuple(ledger.progress())
-        for key in keys:
+        for key in tuple(ledger.progress()):
             ledger.drop_progress(key)

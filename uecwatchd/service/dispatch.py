@@ -12,7 +12,6 @@ from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.standing import combine, of_these_files, seen_from, with_each
 from uecwatchd.outputs import result_files
-from uecwatchd.outputs.ledger_progress import drop_progress
 from uecwatchd.service.attempt import context, run
 from uecwatchd.service.policy import asked_clouds, due_clouds, to_due_set
 from uecwatchd.service.queue import QueuedSet, SetQueue
@@ -149,19 +148,17 @@ class Dispatcher:
         self._workers.start(found, clouds, size=size, work=work, requests=requests)
         return True
 
-    def collect(self, tools: context.AttemptTools) -> tuple[SetId, ...]:
+    def collect(self, tools: context.AttemptTools) -> tuple[ImageSet, ...]:
         """Take the results of attempts that have ended; return the sets."""
         ended = self._workers.take_ended()
         for each in ended:
-            key = each.found.id
             self._requests.finish(each.requests)
-            drop_progress(tools.ledger, [key])
             fault = each.result.exception()
             if fault is None:
-                self._states.put(each.result.result())
+                self._states.take(each.result.result())
             else:
                 self._record_fault(each, fault, tools)
-        return tuple(each.found.id for each in ended)
+        return tuple(each.found for each in ended)
 
     def wait(self) -> None:
         """Wait until some attempt has ended."""

@@ -44,10 +44,12 @@ def files_to_retire(
     ]
 
 
-def remove_leaving(folder: Path, ledger: Ledger, conditions: Conditions, *, now: float) -> None:
+def remove_leaving(
+    folder: Path, ledger: Ledger, conditions: Conditions, *, now: float
+) -> tuple[LeavingFile, ...]:
     """Archive or delete the files that are noted as leaving, now or before a crash.
 
-    A file that cannot be moved is reported, and all stay noted.
+    A file that cannot be moved is reported, and all stay noted: these are returned.
     """
     leaving = ledger.leaving(folder)
     for one in leaving:
@@ -57,8 +59,10 @@ def remove_leaving(folder: Path, ledger: Ledger, conditions: Conditions, *, now:
                 archive.discard(folder, files)
             else:
                 archive.archive(folder, files, when=datetime.fromtimestamp(now, UTC))
-    if leaving and not any(conditions.lasts(("leaving", str(folder), one.path)) for one in leaving):
-        ledger.drop_leaving(folder)
+    if not leaving or any(conditions.lasts(("leaving", str(folder), one.path)) for one in leaving):
+        return leaving
+    ledger.drop_leaving(folder)
+    return ()
 
 
 def without_leaving(listing: scan.Listing, leaving: Iterable[LeavingFile]) -> scan.Listing:

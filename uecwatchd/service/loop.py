@@ -24,6 +24,8 @@ SCAN_PAUSE_TIMES = 9
 # Maximum delay until a replaced folder, a due probe of a suspended cloud, or a request of another host is
 # noticed.
 LONGEST_PAUSE_SECONDS = UNWOKEN_SECONDS
+# Between two writes of what waits for a transaction: most of it goes with one that is made anyway.
+FLUSH_SECONDS = 5.0
 # Maximum delay until the answer to a probe is noticed; the next probe may be due soon.
 ASKED_PAUSE_SECONDS = 1.0
 
@@ -58,6 +60,7 @@ class Loop:
         self._repeated = conditions.recurring("the service's loop")
         self._scan_wanted = False
         self._next_scan = float("-inf")
+        self._next_flush = float("-inf")
 
     def run(self, reload: Callable[[], None]) -> None:
         """Pass after pass until a stop is requested. `reload` is called when it is asked for.
@@ -100,8 +103,10 @@ class Loop:
         self._scan_wanted |= woken or self._spooler.schedule.due_in() <= 0 or self._spooler.has_new_requests()
         self._shared.check_ledger()
         changed |= self._scan_if_due()
-        with suppress(Deferred):  # what cannot be written now waits for a later transaction
-            self._shared.ledger.history.flush()
+        if clocks.monotonic() >= self._next_flush:
+            self._next_flush = clocks.monotonic() + FLUSH_SECONDS
+            with suppress(Deferred):  # what cannot be written now waits for a later transaction
+                self._shared.ledger.history.flush()
         if changed or (self._spooler.has_reports() and self._heartbeat.status_due()):
             self._heartbeat.status(self._spooler.schedule.summary())
         self._overviews.write_if_due()

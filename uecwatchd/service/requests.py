@@ -7,7 +7,7 @@ not lose it.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from uecwatchd.clouds.availability import CloudAvailability
@@ -15,7 +15,7 @@ from uecwatchd.errors import UecError
 from uecwatchd.events import Event, Kind, Listener
 from uecwatchd.intake.sets.records import FolderSets, ImageSet
 from uecwatchd.ledger.api import Ledger
-from uecwatchd.ledger.records import Request, SetRecord, Verb
+from uecwatchd.ledger.records import Asked, Request, SetRecord, Verb
 from uecwatchd.ledger.standing import by_cloud, with_each
 from uecwatchd.outputs import result_files
 from uecwatchd.service.cleanup import clear_history, clear_traces, forget_on_cloud
@@ -28,12 +28,8 @@ RETIRING: frozenset[Verb] = frozenset({"withdraw", "rollback", "prune", "mark"})
 
 
 @dataclass(frozen=True, slots=True)
-class OpenRequests:
+class OpenRequests(Asked):
     """All requests that are not carried out yet, and all holds, as read from the ledger at one moment."""
-
-    requests: tuple[Request, ...] = ()
-    holds: Mapping[SetId, float] = field(default_factory=dict)
-    cloud_holds: Mapping[SetId, Mapping[str, float]] = field(default_factory=dict)
 
     def has(self, key: SetId, verb: Verb) -> bool:
         return bool(self.of(key, verb))
@@ -241,8 +237,9 @@ class Requests:
             self.finish(self.open.of(key, "forget"))
 
     def _read(self) -> OpenRequests:
-        requests = tuple(r for r in self._ledger.requests() if r.number not in self._finished)
-        return OpenRequests(requests, self._ledger.holds(), self._ledger.cloud_holds())
+        asked = self._ledger.asked()
+        requests = tuple(r for r in asked.requests if r.number not in self._finished)
+        return OpenRequests(requests, asked.holds, asked.cloud_holds)
 
 
 def events_between(before: OpenRequests, after: OpenRequests) -> Iterator[Event]:

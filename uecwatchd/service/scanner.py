@@ -5,7 +5,7 @@ The reason for a scan, an event or a timer, makes no difference to its result.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from uecwatchd.intake.sets import assemble
 from uecwatchd.intake.sets.records import FolderSets, ImageSet
 from uecwatchd.intake.spool import contents, safe_open, scan
 from uecwatchd.intake.spool.scan import Listing
-from uecwatchd.ledger.records import SetRecord
+from uecwatchd.ledger.records import LeavingFile, SetRecord
 from uecwatchd.service.attempt import context
 from uecwatchd.service.conditions import Conditions
 from uecwatchd.service.file_removal import without_leaving
@@ -82,11 +82,11 @@ class Scanner:
         clouds = self._tools.clouds
         self._rules = make_rules(self._settings, clouds.dialects(), clouds.unidentified())
 
-    def scan(self, folder: Path) -> FolderScan:
-        """Scan one folder, and note owners of sets that were not known."""
+    def scan(self, folder: Path, leaving: Iterable[LeavingFile]) -> FolderScan:
+        """Scan one folder without leaving files, and note owners of sets that were not known."""
         listing = self._list(folder, self._listings)
         self._report_rest(listing)
-        listing = without_leaving(listing, self._tools.ledger.leaving(folder))
+        listing = without_leaving(listing, leaving)
         records = self._states.of_folder(folder)
         rules = folder_rules(folder, self._rules, self._settings.spool, service=os.geteuid())
         history = folder_history(records.values(), rules.users)

@@ -73,6 +73,15 @@ class SetStates:
         self._write(key)
         return record
 
+    def take(self, record: SetRecord) -> None:
+        """Keep a record that a worker has written; write it if the worker could not."""
+        if self._ledger.has_written(record):
+            self._records[record.id] = record
+            self._memory_only.discard(record.id)
+            self._unwritten.discard(record.id)
+        else:
+            self.put(record)
+
     def put_all(self, records: Iterable[SetRecord]) -> None:
         """Keep several records, and write them in one transaction; one by one at `catch_up` if that fails."""
         changed = {record.id: record for record in records}

@@ -32,7 +32,7 @@ from uecwatchd.service.help import help_others
 from uecwatchd.service.policy import GONE, to_offer
 from uecwatchd.service.reconcile import Reconciler
 from uecwatchd.service.requests import Requests
-from uecwatchd.service.retire.rules import has_rule
+from uecwatchd.service.retire.rules import has_rule, may_have_rule
 from uecwatchd.service.retire.thread import RetireThread
 from uecwatchd.service.retry import adjust_for_clock_jump
 from uecwatchd.service.scanner import Scanner
@@ -203,8 +203,9 @@ class Spooler:
         """Scan one folder, and do all that follows."""
         setup, parts = self._setup, self._parts
         self._locks.acquire(folder)
-        remove_leaving(folder, setup.tools.ledger, parts.conditions, now=setup.tools.clocks.now())
-        if self._reconciler.reconcile(setup.scanner.scan(folder)):
+        ledger, now = setup.tools.ledger, setup.tools.clocks.now()
+        leaving = remove_leaving(folder, ledger, parts.conditions, now=now)
+        if self._reconciler.reconcile(setup.scanner.scan(folder, leaving)):
             self._ended()
         if parts.shared.is_shared(folder):
             is_kept = partial(is_tested, clouds=setup.settings.clouds)
@@ -232,9 +233,11 @@ class Spooler:
         return ended
 
     def _collect(self) -> bool:
-        """Take results of workers. The older images of each set that is done are looked at."""
-        ended = self._parts.dispatcher.collect(self._setup.tools)
-        records = (self._parts.states.get(set_id) for set_id in ended)
+        """Take results of workers. The older images of each set that is done are looked at, by its rule."""
+        tools = self._setup.tools
+        ended = self._parts.dispatcher.collect(tools)
+        ruled = (found for found in ended if may_have_rule(found, tools.retention_of))
+        records = (self._parts.states.get(found.id) for found in ruled)
         self._ask_to_prune(one.id for one in records if one and one.state == "done")
         return bool(ended) | self._collect_boots()
 

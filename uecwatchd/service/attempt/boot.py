@@ -20,7 +20,7 @@ from uecwatchd.events import Event, Fields, Kind, Progress
 from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.ledger.records import SetRecord
 from uecwatchd.ledger.standing import by_cloud, with_each
-from uecwatchd.outputs.ledger_progress import drop_progress, progress_in_ledger
+from uecwatchd.outputs.ledger_progress import progress_in_ledger
 from uecwatchd.outputs.result_files import LogFile
 from uecwatchd.outputs.wording import moment, on_cloud, waiting_for
 from uecwatchd.service.attempt.context import AttemptTools, Job, pause, stop_if_asked, tell
@@ -158,7 +158,6 @@ def _boot(job: Job, request: BootRequest, claim: int, tools: AttemptTools) -> Bo
     finally:
         release(claim)
         tools.reporting.tracker.end(job.record.id)
-        drop_progress(tools.ledger, [job.record.id])
 
 
 def _find(job: Job, image_id: str) -> Image:

@@ -39,11 +39,13 @@ def read_digests(job: Job, tools: AttemptTools) -> Job:
     a kernel that many sets share), and what the keys in the bucket are called. With these keys an image is
     found again even without a ledger.
     """
+    plain = [(one.stamp, one.reading) for one in job.found.members if not is_prepared(one.reading)]
+    known = tools.ledger.digests(plain)
     for member in job.found.members:
         if is_prepared(member.reading):
             job = read_prepared(job, member, tools, *_callbacks(job, member, member.reading, tools))
             continue
-        digest = tools.ledger.digest(member.stamp, member.reading)
+        digest = known.get((member.stamp, member.reading))
         if digest is None:
             digest = _read(job, member, member.reading, tools)
             tools.ledger.put_digest(member.stamp, member.reading, digest)

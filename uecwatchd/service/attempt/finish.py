@@ -128,20 +128,24 @@ def _untagged(cloud: Cloud, image_id: str, keys: list[str]) -> str:
 
 def _additions(job: Job, member: MemberRecord, tools: AttemptTools) -> Iterator[Change]:
     cloud, sidecar, image_id = job.cloud, job.found.sidecar, job.record.image_id(member.role)
-    # Nothing is taken from an image that a set of another owner has too.
-    is_ours = member.role == main_member(job.found).role and not _has_other_owner(job, image_id, tools)
-    if cloud.dialect.tag_limit or (is_ours and sidecar.tags):
+
+    def is_ours() -> bool:
+        """Nothing is taken from an image that a set of another owner has too."""
+        return member.role == main_member(job.found).role and not _has_other_owner(job, image_id, tools)
+
+    if cloud.dialect.tag_limit or (sidecar.tags and is_ours()):
         tags = _fitting_tags(job, member, tools)
         yield Change(lambda: _tagged(cloud, image_id, tags), "debug")
-    if is_ours and sidecar.description:
+    if sidecar.description and is_ours():
         text = sidecar.description
         yield Change(lambda: _described(cloud, image_id, text), "debug")
     public = sidecar.public if "public" in sidecar.given else None
     accounts = sidecar.share if "share" in sidecar.given else None
     if public is not None or accounts is not None:
+        widen = not is_ours()
 
         def shared() -> str:
-            given = share(cloud, image_id, public=public, accounts=accounts, widen=not is_ours)
+            given = share(cloud, image_id, public=public, accounts=accounts, widen=widen)
             return f"{image_id} may be started by {_who_may_start(given)}"
 
         yield Change(shared, is_urgent=public is False)
@@ -232,13 +236,15 @@ def _add_remark(job: Job, error: UecError) -> Job:
 
 def _tell_shared(job: Job, tools: AttemptTools) -> None:
     """Report that other sets have the same image, because it has only one set of permissions."""
+    if not job.found.sidecar.given & {"public", "share"}:
+        return
     role = main_member(job.found).role
     image_id = job.record.image_id(role)
     sets = tools.ledger.sets_with_image(job.target.cloud, image_id)
     cloud = job.target.cloud
     theirs = [r for r in sets if r.target_on(cloud).image(role).image_id == image_id]
     others = [r.name for r in theirs if is_other(r, job)]
-    if others and job.found.sidecar.given & {"public", "share"}:
+    if others:
         what = f"{image_id} is the image of {', '.join(others)} too: the permissions that were set last apply"
         tell(job, Kind.WORKING, what, level="warning")
 
@@ -268,7 +274,7 @@ def replace_older(job: Job, tools: AttemptTools) -> Job:
     if older is None:
         return job
     check = partial(stop_if_asked, job, tools)
-    with tools.ledger.claim(f"{older.cloud}/{older.identity}", check=check):  # nobody adopts it now
+    with tools.ledger.claim(older.claim, check=check):  # nobody adopts it now
         if is_used_elsewhere(older, job, tools):
             return job
         return _make(

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from uecwatchd.delivery.begun import BegunLook
 from uecwatchd.delivery.deliver import Registration, await_available, register_member, upload_ahead
 from uecwatchd.delivery.pending import has_failed
 from uecwatchd.delivery.request import BootFiles, MachineTraits, UploadRequest, UploadTools
@@ -51,6 +52,8 @@ def deliver(job: Job, tools: AttemptTools) -> Job:
     Raises the first error; BundleRefused if the cloud could make no image of a member, Pending if it takes
     longer than moments for one.
     """
+    # From now on nobody removes an image with one of these contents, also on another host.
+    tools.ledger.put_set(job.record)
     uploads = _upload_tools(job, tools)
     machine = job.found.member("machine")
     beside = {one.role: _request(job, one) for one in job.found.members if one is not machine}
@@ -159,6 +162,7 @@ def _upload_tools(job: Job, tools: AttemptTools) -> UploadTools:
         kept=job.kept,
         host=tools.host,
         on_trial=is_on_trial(job.found, tools),
+        begun=BegunLook(tuple(one.digest for one in job.record.members)),
     )
 
 

@@ -320,9 +320,15 @@ def _do_all(record: SetRecord, listener: Listener, *steps: Callable[[], object])
 
 
 def _note_stage(job: Job, name: str, tools: AttemptTools) -> Job:
-    """Record the stage of the job: first in the ledger, then in its copy for people."""
+    """Record the stage of the job: first in the ledger, then in its copy for people.
+
+    Only the last stage is in the ledger at once: a request that answers the id beside the image needs it.
+    """
     record = replace(job.record, stage=name)
-    tools.ledger.put_set(record)
+    if name == LAST_STAGE:
+        tools.ledger.put_set(record)
+    else:
+        tools.ledger.put_stage(record)
     job.notes.begin_stage(name)
     result_files.publish(record)
     job.listener.progress(Progress(record.id, record.stage, "", 0, 0))

@@ -102,4 +102,4 @@ def _withdraw_one(job: Job, bundle: BundleRecord, tools: AttemptTools) -> Job:
 
 def _claimed(job: Job, bundle: BundleRecord, tools: AttemptTools) -> AbstractContextManager[Claim]:
     check = partial(stop_if_asked, job, tools)
-    return tools.ledger.claim(f"{bundle.cloud}/{bundle.identity}", check=check)
+    return tools.ledger.claim(bundle.claim, check=check)

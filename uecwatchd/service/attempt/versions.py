@@ -19,22 +19,22 @@ def note_version(job: Job, tools: AttemptTools) -> Job:
     """Note the published image as the current version of the set, and mark it as the latest."""
     role, now = main_member(job.found).role, tools.clocks.now()
     image_id = job.record.image_id(role)
-    known = {one.image_id: one for one in tools.ledger.versions.of_set(job.record.id, job.target.cloud)}
-    before = known.get(image_id)
-    is_same = before is not None and before.state == "current"
     version = VersionRecord(
         set_id=job.record.id,
         cloud=job.target.cloud,
         image_id=image_id,
         role=role,
         state="current",
-        published=before.published if before and is_same else now,
-        since=before.since if before and is_same else now,
+        published=now,
+        since=now,
         retention=job.found.sidecar.retention,
     )
-    tools.ledger.versions.publish_version(version)
     rule = version.retention.over(tools.retention_of(job.found.folder))
-    return _mark_latest(job, image_id, tools) if rule.is_on else job
+    if not rule.is_on:  # then nothing is done by it, and it is early enough with the record of the set
+        tools.ledger.versions.publish_later(version)
+        return job
+    tools.ledger.versions.publish_version(version)
+    return _mark_latest(job, image_id, tools)
 
 
 def _mark_latest(job: Job, image_id: str, tools: AttemptTools) -> Job:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from uecwatchd.config.retention import RetentionRule
+from uecwatchd.intake.sets.records import ImageSet
 from uecwatchd.ledger.api import Ledger
 from uecwatchd.ledger.standing import seen_from
 from uecwatchd.types import SetId
@@ -16,6 +17,11 @@ def rule_of(set_id: SetId, cloud: str, ledger: Ledger, of_folder: RuleOfFolder) 
     versions = ledger.versions.of_set(set_id, cloud)
     wishes = next((one.retention for one in versions if one.state == "current"), RetentionRule())
     return wishes.over(of_folder(Path(set_id.folder)))
+
+
+def may_have_rule(found: ImageSet, of_folder: RuleOfFolder) -> bool:
+    """Tell if a set may have a rule by its files: a sidecar in an archive is not read here."""
+    return found.packed is not None or found.sidecar.retention.over(of_folder(found.folder)).is_on
 
 
 def has_rule(set_id: SetId, ledger: Ledger, of_folder: RuleOfFolder) -> bool:

@@ -29,7 +29,7 @@ def take_out(
     known = ledger.bundle_of(cloud.name, image_id)
     if known is None:
         return UNKNOWN if find_image(cloud, image_id) else ""
-    with ledger.claim(f"{known.cloud}/{known.identity}", check=job.check_stop):
+    with ledger.claim(known.claim, check=job.check_stop):
         bundle = ledger.bundle_of(cloud.name, image_id)
         if bundle is None:
             return ""
