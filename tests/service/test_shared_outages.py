@@ -245,6 +245,33 @@ def test_a_second_outage_is_one_of_all_again(members: tuple[Member, ...]) -> Non
     assert a.warnings() == []
 
 
+def test_a_host_that_only_followed_an_outage_reports_the_next_one(members: tuple[Member, ...]) -> None:
+    a, b, c = members
+    cut(*members)
+    a.meets()
+    b.beat()
+    c.beat()
+    cut(*members, is_cut=False)
+    b.probe()
+    a.beat()
+    c.beat()
+    cut(*members)
+    a.meets()
+    assert len(a.warnings()) == 1
+    c.meets()
+    assert c.warnings() == []
+    a.beat()
+    b.beat()
+    assert b.is_suspended()
+    cut(*members, is_cut=False)
+    prober = next(one for one in members if one.book.sessions.outages.probers()["default"] == one.name)
+    prober.beat()
+    assert prober.probe(60.0) == ("default",)
+    for one in members:
+        one.beat()
+        assert not one.is_suspended()
+
+
 def test_a_set_that_is_registered_meanwhile_ends_the_outage(members: tuple[Member, ...]) -> None:
     a, b, c = members
     cut(a)

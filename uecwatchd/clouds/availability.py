@@ -56,6 +56,7 @@ class Suspension:
     since: float
     probe_at: float
     delay: float  #: seconds from a probe that failed to the next one
+    is_found_here: bool = True  #: and not only by another host
     is_ours: bool = True  #: this host probes
     is_shared: bool = False  #: with other hosts: it ends when one of them gets an answer
     is_alone: bool = False  #: other hosts got an answer a moment ago
@@ -86,7 +87,8 @@ class CloudAvailability:
         self._suspended: dict[str, Suspension] = {}
         self._history: dict[str, _History] = {}
         self._resumed_at: dict[str, float] = {}
-        self._told_at: dict[str, float] = {}  # when another host said that a cloud answers
+        # When another host said that a cloud answers, after this one had found it away.
+        self._told_at: dict[str, float] = {}
         self._succeeded_at: dict[str, float] = {}
 
     def check(self, name: str) -> None:
@@ -141,7 +143,12 @@ class CloudAvailability:
             if one and isinstance(one.error, CloudAway):
                 probe_at = self._clock() + probe_in
                 self._suspended[name] = replace(
-                    one, probe_at=probe_at, is_ours=is_ours, is_shared=True, is_alone=False
+                    one,
+                    probe_at=probe_at,
+                    is_found_here=one.is_found_here and not is_new,
+                    is_ours=is_ours,
+                    is_shared=True,
+                    is_alone=False,
                 )
         return is_new
 
@@ -180,10 +187,10 @@ class CloudAvailability:
     def resume(self, name: str, *, is_told: bool = False) -> None:
         """Let sets use a cloud again, after a probe that succeeded: of another host, if it `is_told`."""
         with self._lock:
-            self._suspended.pop(name, None)
+            one = self._suspended.pop(name, None)
             self._resumed_at[name] = self._clock()
             self._told_at.pop(name, None)
-            if is_told:
+            if is_told and one and one.is_found_here:
                 self._told_at[name] = self._clock()
 
     def note_success(self, name: str) -> None:
