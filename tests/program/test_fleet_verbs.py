@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from tests.support.boots import quick_boots
 from tests.support.daemon import daemon_process, wait_for_line
 from tests.support.fleet import Fleet
 from tests.support.host import Host
 from tests.support.postgres import DatabaseServer
+from tests.support.published_sets import publish_several
 from tests.support.waiting import until
 from uecwatchd.cli.schemas import read_schema
 from uecwatchd.demo.material import RealSet
@@ -234,6 +236,37 @@ def test_verbs_that_need_only_the_cloud_work_from_any_host(hosts: tuple[Host, Ho
     assert json.loads(a.ask("verify", "b:karmic", "--json")[0])
     _, talk = a.ask("inspect", "karmic", code=65)
     assert f"On b: uecwatchd inspect {b.spool}/karmic" in talk
+
+
+def test_an_image_of_another_host_is_booted_from_here(
+    fleet: Fleet, make_host: Callable[..., Host], small_set: RealSet
+) -> None:
+    a, b = (make_host(name) for name in ("a", "b"))
+    quick_boots(a)
+    for name, host in (("a", a), ("b", b)):
+        fleet.join(host, name)
+    b.drop_set(small_set)
+    assert b.run("once").returncode == 0
+    found = json.loads(a.ask("boot", "karmic", "--json")[0])
+    assert Draft202012Validator(json.loads(read_schema("boot"))).is_valid(found)
+    assert (found["host"], found["folder"], found["outcome"]) == ("b", str(b.spool), "passed")
+    assert fleet.execute("SELECT * FROM boots") == [], "nothing of it is left"
+
+
+def test_older_images_are_removed_by_the_rules_of_the_host_that_made_them(
+    fleet: Fleet, make_host: Callable[..., Host]
+) -> None:
+    a, b = (fleet.join(make_host(name), name) for name in ("a", "b"))
+    assert a.run("once").returncode == 0
+    publish_several(b, 4)
+    before = len(b.cloud.images)
+    b.configure(f"{b.config.read_text()}\n[retention]\nkeep = 2\n")
+    with daemon_process(b) as process:
+        wait_for_line(process, "Watching")
+        found = json.loads(a.ask("prune", "karmic", "--json")[0])
+    assert Draft202012Validator(json.loads(read_schema("prune"))).is_valid(found)
+    steps = [one["step"] for one in found]
+    assert steps.count("remove") == before - len(b.cloud.images) > 0
 
 
 # --- bad input --------------------------------------------------------------------------------------------
