@@ -263,6 +263,20 @@ def test_a_host_may_join_while_others_work(fleet: Fleet, hosts: tuple[SqlLedger,
         assert [one.host for one in hosts[0].sessions.hosts()] == ["a", "b", "c"]
 
 
+def test_a_host_that_was_buried_stays_silent_until_it_is_back(
+    fleet: Fleet, hosts: tuple[SqlLedger, SqlLedger]
+) -> None:
+    """So that it is told from one that was stopped."""
+    a, b = hosts
+    fleet.bury("a")
+    assert b.sessions.hosts()[0].state == "silent"
+    assert not b.sessions.hosts()[0].is_at_work
+    a.sessions.begin()
+    assert b.sessions.hosts()[0].state == "running"
+    a.sessions.end()
+    assert b.sessions.hosts()[0].state == "stopped"
+
+
 def test_a_new_version_that_only_adds_begins_beside_the_older_one(
     fleet: Fleet, hosts: tuple[SqlLedger, SqlLedger], clock: Clock
 ) -> None:

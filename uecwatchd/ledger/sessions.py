@@ -79,10 +79,12 @@ class HostSession:
 
     @property
     def state(self) -> HostState:
-        if not self.is_open:
+        if self.began is None:
             return "stopped"
-        if self.lease_until < self.now:
-            return "silent"
+        if self.lease_until < (self.now if self.ended is None else self.ended):
+            return "silent"  # also after another host has buried it: it has not ended by itself
+        if self.ended is not None:
+            return "stopped"
         return "drained" if self.is_drained else "running"
 
 
