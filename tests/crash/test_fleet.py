@@ -28,7 +28,7 @@ pytestmark = pytest.mark.exhaustive
 
 BUCKET = "uec-images"
 # The points of death are dealt to a few tests, which several workers can run at once.
-SHARES = 4
+SHARES = 8
 SETTLED = "UPDATE claims SET settled_at = clock_timestamp()"
 
 
@@ -104,8 +104,8 @@ def test_parts_of_hosts_with_other_deflaters_are_not_mixed(
     fleet: Fleet, hosts: tuple[Host, Host], killer: Killer
 ) -> None:
     a, b = hosts
-    for host, level in ((a, 1), (b, 9)):
-        host.configure(f"{host.config.read_text()}\n[work]\ncompression = {level}\n")
+    for host, how in ((a, "fast"), (b, "small")):
+        host.configure(f'{host.config.read_text()}\n[work]\ncompression = "{how}"\n')
     assert killer.run(a, "once", at=("before put part", "after put part", 1)) == KILLED
     fleet.bury("a")
     assert b.run("once").returncode == 0
@@ -123,7 +123,7 @@ def test_an_upload_whose_keys_are_lost_begins_again(hosts: tuple[Host, Host], ki
     check_end(hosts)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("share", range(SHARES))
 def test_the_work_of_a_host_is_taken_over_at_each_point_of_death(
     fleet: Fleet, hosts: tuple[Host, Host], killer: Killer, small_set: RealSet, share: int

@@ -267,7 +267,7 @@ POSTGRES_MIGRATIONS = (
 )
 
 # A program that knows fewer steps cannot use the tables any more.
-LEAST_STEPS = 6
+LEAST_STEPS = 10
 
 
 @dataclass(frozen=True, slots=True)
