@@ -238,6 +238,31 @@ def test_a_set_is_found_by_its_content_whatever_its_paths_are(book: SqlLedger) -
     assert book.set(decoy.id) == decoy
 
 
+def test_what_lasts_is_in_the_log_on_the_disk_when_it_is_written(
+    book: SqlLedger, database_server: DatabaseServer
+) -> None:
+    book.put_stage(RECORD)
+    ((before,),) = database_server.execute("SELECT pg_current_wal_insert_lsn()")
+    book.put_bundle(BUNDLE)
+    assert database_server.execute(f"SELECT pg_current_wal_flush_lsn() > '{before}'") == [(True,)]
+
+
+def test_changes_whose_order_counts_are_written_in_one_transaction(
+    book: SqlLedger, database_server: DatabaseServer, name: str
+) -> None:
+    """The first part is undone if a later one fails."""
+    book.put_stage(RECORD)
+    book.history.count_boot("near", "passed")
+    database_server.execute("ALTER TABLE totals ADD CHECK (value < 2)", database=name)
+    book.history.count_boot("near", "passed")
+    with pytest.raises(Deferred, match="violates check constraint"):
+        book.history.flush()
+    assert book.sets() == ()
+    database_server.execute("ALTER TABLE totals DROP CONSTRAINT totals_value_check", database=name)
+    book.history.flush()
+    assert book.sets() == (RECORD,)
+
+
 def test_a_zero_byte_in_a_text_prevents_no_transaction(book: SqlLedger) -> None:
     book.put_set(replace(RECORD, reason="a\0b"))
     (found,) = book.sets()

@@ -11,8 +11,10 @@ pytestmark = pytest.mark.exhaustive
 # For a set whose kernel and ramdisk are registered. A hundred hosts share one database.
 MOST_STATEMENTS = 20
 # For one that is the first with its kernel and ramdisk.
-MOST_OF_FIRST = 38
+MOST_OF_FIRST = 40
 SETS = 6
+# The lease and the progress: how many there are depends on how busy the machine is.
+BY_THE_CLOCK = "UPDATE sessions SET lease_until|advances"
 
 
 def test_a_set_costs_the_database_few_statements(
@@ -22,10 +24,10 @@ def test_a_set_costs_the_database_few_statements(
         host.configure(f'{host.config.read_text()}\n[fleet]\ndsn = "{database_server.dsn(name)}"\n')
 
         def cost() -> int:
-            before = database_server.count_statements(name)
+            before = database_server.count_statements(name, but=BY_THE_CLOCK)
             ended = host.run("once")
             assert ended.returncode == 0, ended.stderr
-            return database_server.count_statements(name) - before
+            return database_server.count_statements(name, but=BY_THE_CLOCK) - before
 
         cost()
         nothing = cost()
