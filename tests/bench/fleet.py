@@ -6,19 +6,25 @@ processors are free. The database has sets of other hosts, as many as `--rows` s
 
 import argparse
 import contextlib
+import gzip
 import os
 import platform
 import random
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.guest_images import bzimage
 from tests.support.postgres import DatabaseServer, run_server
 from tests.support.waiting import until
+from uecwatchd.demo.material import RAMDISK_INIT
+from uecwatchd.install.cpio import cpio
 from uecwatchd.sandbox.server import Sandbox
 
 CONFIGURATION = """\
@@ -38,8 +44,13 @@ eucarc = "{eucarc}"
 """
 NAME = "fleet"
 ALONE = 'kernel = "none"\nconvert = "keep"\n'
+TOGETHER = 'kernel = "{name}.vmlinuz"\nramdisk = "{name}.initrd"\nconvert = "keep"\n'
+VERSION = "6.1.0-9-cloud-amd64"
+KERNEL = bzimage(VERSION)
+RAMDISK = gzip.compress(b"".join(cpio([("init", stat.S_IFREG | 0o755, RAMDISK_INIT.encode())])), mtime=0)
 SMALL_BYTES = 64 * 1024
 IDLE_SECONDS = 30.0
+REST_SECONDS = 3.0  # what comes after the id
 PATIENCE_SECONDS = 600.0
 OTHER_SETS = """
 INSERT INTO sets
@@ -60,12 +71,13 @@ def main() -> None:
     alone = 0.0
     for hosts in (1, 2, 3):
         with fleet(arguments.rows) as bench:
-            rate, statements, idle = bench.work(hosts, arguments.sets)
-        alone = alone or rate
+            work = bench.work(hosts, arguments.sets)
+        alone = alone or work.rate
         say(
             f"{hosts} hosts",
-            f"{rate:.1f} sets/s ({rate / alone:.2f} of one host), {statements:.1f}"
-            f" statements per set, {idle:.2f} per second and host when idle",
+            f"{work.rate:.1f} sets/s ({work.rate / alone:.2f} of one host), {work.each:.1f} statements per"
+            f" set ({work.first:.0f} for the first with its kernel), {work.idle:.2f} per second and host"
+            " when idle",
         )
     with fleet(0) as bench:
         say("take-over", bench.take_over())
@@ -74,6 +86,16 @@ def main() -> None:
 def say(what: str, figures: str) -> None:
     sys.stdout.write(f"{what:<12}{figures}\n")
     sys.stdout.flush()
+
+
+@dataclass(frozen=True)
+class Work:
+    """Sets per second, statements of the first set and of each other one, and per second and host if idle."""
+
+    rate: float
+    first: float
+    each: float
+    idle: float
 
 
 class FleetBench:
@@ -105,22 +127,30 @@ class FleetBench:
         for process in self._running.values():
             process.wait(60)
 
-    def work(self, hosts: int, number: int) -> tuple[float, float, float]:
-        """Return sets per second, statements per set, and statements per second and host without work."""
+    def work(self, hosts: int, number: int) -> Work:
         spools = [self.start(f"host{n}") for n in range(hosts)]
         before, began = self._statements(), time.monotonic()
         time.sleep(IDLE_SECONDS)
         idle = (self._statements() - before) / (time.monotonic() - began) / hosts
+        first = self._first(spools[0], idle * hosts)
         for n in range(number):
-            drop(spools[n % hosts], f"s{n:04}", random.Random(n).randbytes(SMALL_BYTES), ALONE)  # noqa: S311
+            drop_together(spools[n % hosts], f"s{n:04}", random.Random(n).randbytes(SMALL_BYTES))  # noqa: S311
         before, began = self._statements(), time.monotonic()
         done = 0
         while done < number:
-            done = sum(len(list(spool.glob("*.emi"))) for spool in spools)
+            done = sum(len(list(spool.glob("s*.emi"))) for spool in spools)
             time.sleep(0.05)
         seconds = time.monotonic() - began
         idling = idle * hosts * seconds
-        return number / seconds, (self._statements() - before - idling) / number, idle
+        return Work(number / seconds, first, (self._statements() - before - idling) / number, idle)
+
+    def _first(self, spool: Path, idle: float) -> float:
+        """Return the statements for a set whose kernel and ramdisk are new. `idle` are those per second."""
+        before, began = self._statements(), time.monotonic()
+        drop_together(spool, "first", random.Random("first").randbytes(SMALL_BYTES))  # noqa: S311
+        until((spool / "first.emi").exists, "the first set")
+        time.sleep(REST_SECONDS)
+        return self._statements() - before - idle * (time.monotonic() - began)
 
     def take_over(self) -> str:
         """Return the time from the death of a host, in an upload, to the image of another host."""
@@ -140,8 +170,14 @@ class FleetBench:
         return int(self._server.execute("SELECT count(*) FROM claims", database=NAME)[0][0])
 
     def _statements(self) -> int:
-        query = "SELECT coalesce(sum(calls), 0) FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat%'"
-        return int(self._server.execute(query, database=NAME)[0][0])
+        return self._server.count_statements(NAME)
+
+
+def drop_together(folder: Path, name: str, data: bytes) -> None:
+    """Drop a set with copies of the one kernel and the one ramdisk."""
+    (folder / f"{name}.vmlinuz").write_bytes(KERNEL)
+    (folder / f"{name}.initrd").write_bytes(RAMDISK)
+    drop(folder, name, data, TOGETHER.format(name=name))
 
 
 def drop(folder: Path, name: str, data: bytes, sidecar: str) -> None:
@@ -158,13 +194,9 @@ def fleet(rows: int) -> Iterator[FleetBench]:
         run_server(Path(place)) as server,
         Sandbox(Path(folder) / "cloud") as cloud,
     ):
-        server.execute("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'")
-        server.stop(signal.SIGINT)
-        server.start()
         server.make_template(Path(folder) / "template")
         with server.database() as made:
             server.execute(f"ALTER DATABASE {made} RENAME TO {NAME}")
-            server.execute("CREATE EXTENSION pg_stat_statements", database=NAME)
             if rows:
                 server.execute(OTHER_SETS.replace(":rows", str(rows)), "ANALYZE", database=NAME)
             bench = FleetBench(Path(folder), server, cloud)
