@@ -16,9 +16,6 @@ from uecwatchd.service.spooler_parts import ConfiguredParts, LastingParts
 
 def help_others(parts: LastingParts, setup: ConfiguredParts) -> None:
     """Begin sets that another host offers, as far as there are free workers here."""
-    sessions = setup.tools.ledger.sessions
-    if sessions.is_drained or sessions.is_away or setup.tools.stopping.is_set():
-        return
     free = parts.dispatcher.free
     if free <= 0 or parts.shared.look_in() > 0:
         return

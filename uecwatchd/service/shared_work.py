@@ -32,6 +32,7 @@ class SharedWork:
         self._folders: frozenset[str] = frozenset()
         self._fresh: frozenset[str] = frozenset()  # with records as of the scan under way
         self._elsewhere: dict[str, frozenset[SetId]] = {}  # by the folders that this host scans
+        self._left: frozenset[str] = frozenset()  # that other hosts scan, as this one may help with
         self._taken: set[SetId] = set()  # here, until their records are written
         self._unable: dict[SetId, float] = {}  # until these times
         self._next_look = float("-inf")
@@ -39,6 +40,7 @@ class SharedWork:
     def configure(self, spool: SpoolSettings) -> None:
         """Take another configuration. It has the same shared folders, or fewer."""
         self._folders = frozenset(map(str, shared_folders(spool)))
+        self._left &= self._folders
         for folder in self._elsewhere.keys() - self._folders:
             self.leave(Path(folder))
 
@@ -49,8 +51,8 @@ class SharedWork:
 
     @property
     def left_to_others(self) -> tuple[Path, ...]:
-        """Shared folders that another host scans."""
-        return tuple(Path(folder) for folder in sorted(self._folders - self._elsewhere.keys()))
+        """Shared folders that another host scans, as far as this one may work there."""
+        return tuple(map(Path, sorted(self._left)))
 
     def is_shared(self, folder: Path | str) -> bool:
         """Tell if several hosts work on a folder."""
@@ -83,6 +85,8 @@ class SharedWork:
             except UecError as error:
                 entered[folder] = error
                 self.leave(folder)
+            is_left = {str(folder)} if entered[folder] is False else set[str]()
+            self._left = self._left - {str(folder)} | is_left
         return entered
 
     def _begin_scan(self, folder: Path) -> bool:
@@ -130,7 +134,7 @@ class SharedWork:
 
     def look_in(self) -> float:
         """Return the seconds until the next look for work of another host; infinite if there is no folder."""
-        if self._elsewhere.keys() >= self._folders:
+        if not self._left:
             return float("inf")
         return max(0.0, self._next_look - self._monotonic())
 
@@ -139,9 +143,14 @@ class SharedWork:
         self._next_look = self._monotonic()
 
     def take_some(self, number: int) -> list[Offer]:
-        """Take up to so many sets of folders that other hosts scan. Raises what the ledger raises."""
-        now, offers = self._monotonic(), list[Offer]()
+        """Take up to so many sets of folders that other hosts scan, unless nothing new is to be begun.
+
+        Raises what the ledger raises.
+        """
+        now, offers, sessions = self._monotonic(), list[Offer](), self._ledger.sessions
         self._next_look = now + LOOK_SECONDS
+        if sessions.is_drained or sessions.is_away:
+            return []
         self._unable = {set_id: until for set_id, until in self._unable.items() if until > now}
         while len(offers) < number:
             offer = self._ledger.sharing.take_next(self.left_to_others, self._unable, self._taken)
