@@ -102,10 +102,10 @@ def seen_by_another(opened: Callable[[], Ledger]) -> Iterator[Ledger]:
 def test_every_operation_of_the_protocol_is_tried_here() -> None:
     tree = ast.parse(Path(__file__).read_bytes())
     tried = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    protocols = (Ledger, History, Outbox, Versions)  # sessions have tests of their own
+    protocols = (Ledger, History, Outbox, Versions)  # sessions and shared folders have tests of their own
     operations = {name for protocol in protocols for name in vars(protocol) if not name.startswith("_")}
     assert {"put_set", "claim", "check"} <= operations
-    assert operations - tried == {"close"}  # which `closing` calls
+    assert operations - tried == {"close", "sharing"}  # `closing` calls the former
 
 
 def test_a_host_that_is_alone_may_go_on(ledger: Ledger) -> None:

@@ -103,6 +103,7 @@ def test_a_digest_of_a_shared_file_is_read_once(hosts: tuple[SqlLedger, SqlLedge
     a, b = hosts
     a.put_digest(IN_SHARE, "file", CONTENT)
     a.put_digest(STAMP, "file", CONTENT)
+    a.history.flush()
     assert b.digest(IN_SHARE, "file") == CONTENT
     assert b.digest(STAMP, "file") is None
     b.put_digest(IN_SHARE, "file", CONTENT)

@@ -280,6 +280,10 @@ class PostgresSchema:
 
 SCHEMA = PostgresSchema(POSTGRES_MIGRATIONS, LEAST_STEPS)
 
+# The names in `host` of the rows that a host may change: its own, and those of its shared folders.
+OWN_HOSTS = """string_to_array(
+    coalesce(nullif(current_setting('uecwatchd.hosts', true), ''), current_setting('uecwatchd.host')), chr(10)
+)"""
 # After the steps, because a view has the columns that its table had when it was made.
 VIEWS = """
 DO $do$
@@ -293,11 +297,10 @@ BEGIN
         GROUP BY relname
     LOOP
         EXECUTE format(
-            'CREATE OR REPLACE VIEW own_%s AS SELECT %s FROM %s WHERE host = ANY (string_to_array('
-                'coalesce(nullif(current_setting(%L, true), %L), current_setting(%L)), chr(10)))',
-            view.of, view.columns, view.of, 'uecwatchd.hosts', '', 'uecwatchd.host'
+            $query$CREATE OR REPLACE VIEW own_%s AS SELECT %s FROM %s WHERE host = ANY ({hosts})$query$,
+            view.of, view.columns, view.of
         );
     END LOOP;
 END
 $do$
-""".replace("{tables}", " ".join(TABLES_OF_HOSTS))
+""".replace("{tables}", " ".join(TABLES_OF_HOSTS)).replace("{hosts}", OWN_HOSTS)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from uecwatchd.ledger.history import AttemptRecord, join_runs
 from uecwatchd.ledger.other_hosts import HostCount
+from uecwatchd.ledger.postgres_migrations import OWN_HOSTS
 from uecwatchd.ledger.postgres_store import PostgresStore
 from uecwatchd.ledger.records import ProgressRecord, Request, SetRecord
 from uecwatchd.ledger.rows import SELECT_SETS, progress_from, request_from, select_sets_of, set_from
@@ -13,7 +14,7 @@ from uecwatchd.ledger.sql_versions import version_from
 from uecwatchd.ledger.versions import VersionRecord
 from uecwatchd.types import SetId
 
-ELSEWHERE = "host <> current_setting('uecwatchd.host')"
+ELSEWHERE = f"host <> ALL ({OWN_HOSTS})"
 # The index of sets by state and time answers each half.
 KEYS_OF_LATEST = " UNION ALL ".join(
     f"(SELECT folder, name FROM sets WHERE {ELSEWHERE} AND {which} ORDER BY since DESC LIMIT ?1)"  # noqa: S608 (constants)
