@@ -48,6 +48,11 @@ class Member:
         self.process.terminate()
         return self.process.communicate(timeout=PATIENCE_SECONDS)[1]
 
+    def close(self) -> None:
+        """End the service, unless that was done."""
+        if self.process.stderr and not self.process.stderr.closed:
+            self.end()
+
 
 @pytest.fixture
 def fleet(database_server: DatabaseServer, tmp_path: Path) -> Iterator[Fleet]:
@@ -67,7 +72,7 @@ def members(fleet: Fleet, make_host: Callable[..., Host]) -> Iterator[dict[str, 
             host.configure(f'{host.config.read_text()}\n[fleet]\nhost = "{name}"\ndsn = "{dsn}"\n')
             process = host.start("run", environ=environ)
             found[name] = Member(name, host, proxy, process)
-            ends.callback(process.kill)
+            ends.callback(found[name].close)
             wait_for_line(process, "Watching")
         yield found
 
