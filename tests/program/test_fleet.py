@@ -14,7 +14,7 @@ from tests.support.fleet import Fleet
 from tests.support.host import Host
 from tests.support.newer_tables import ADDING, TAKING
 from tests.support.postgres import DatabaseServer
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, no_stop, until
 from uecwatchd.cli.schemas import read_schema
 from uecwatchd.demo.material import RealSet
 from uecwatchd.sandbox.server import Sandbox
@@ -106,6 +106,34 @@ def test_a_host_of_an_older_version_works_beside_newer_ones_until_they_take_some
         assert process.poll() is None
         stop_daemon(process)
     assert a.run("status").returncode == 75
+
+
+def test_a_kernel_that_is_about_to_leave_is_registered_again(
+    fleet: Fleet, member: MakeHost, small_set: RealSet
+) -> None:
+    """Its remover has claimed it before the set of the other host was known."""
+    a, b = member("a"), member("b")
+    a.drop_set(small_set, "first")
+    assert a.run("once").returncode == 0
+    b.drop_set(small_set, "second")
+    with closing(fleet.open("c")) as remover:
+        remover.sessions.begin()
+        (kernel,) = [one for one in remover.bundles("default") if one.role == "kernel"]
+
+        def is_looked_for() -> bool:
+            remover.sessions.beat()
+            return any(one.stage.startswith("deliver") for one in remover.sets_of_fleet())
+
+        with remover.claim(kernel.claim, check=no_stop):
+            run = b.start("once")
+            until(is_looked_for, "the set of the other host")
+            b.cloud.backend.registry.remove_image(kernel.image_id)
+            remover.drop_bundle(kernel)
+        _, talk = run.communicate(timeout=PATIENCE_SECONDS)
+    assert run.returncode == 0, talk
+    (image,) = [one.id for one in b.cloud.images if one.type == "kernel"]
+    assert image != kernel.image_id
+    assert (b.spool / "second.eki").read_text().strip() == image
 
 
 def test_a_drained_host_begins_nothing_until_that_is_undone(member: MakeHost, small_set: RealSet) -> None:
