@@ -229,7 +229,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 def machine(tmp_path_factory: pytest.TempPathFactory, cloud: Sandbox) -> Iterator[Machine]:
     """With everything installed, and credentials of the cloud that the service may read.
 
-    Each module has its own: none finds the files and units of another, whichever ran before in this process.
+    Each module has its own: none finds the files and units of another.
     """
     folder = tmp_path_factory.mktemp("booted") / "machine"
     with booted(folder) as machine:

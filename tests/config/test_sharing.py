@@ -32,7 +32,7 @@ def test_the_shared_folders_are_those_with_a_policy_that_says_so(tmp_path: Path)
         (f'shared = true\nsource = "s3://drop"\n{FLEET}', "a bucket fills the folder of one host"),
     ],
 )
-def test_a_mistake_is_told(tmp_path: Path, text: str, why: str) -> None:
+def test_a_mistake_is_reported(tmp_path: Path, text: str, why: str) -> None:
     with pytest.raises(Halted, match=why):
         read(tmp_path, f'[spool.policy."/srv/b"]\n{text}\n')
 

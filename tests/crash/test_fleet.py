@@ -150,7 +150,7 @@ def clean_run(host: Host, killer: Killer) -> list[str]:
 
 
 def begin_again(fleet: Fleet, hosts: tuple[Host, Host], made: RealSet) -> None:
-    """Leave nothing of the case before: neither in the ledger nor in the cloud nor beside the files."""
+    """Remove all of the case before: from the ledger, from the cloud, and beside the files."""
     fleet.server.execute(
         f"DROP DATABASE {fleet.name} WITH (FORCE)", f"CREATE DATABASE {fleet.name} TEMPLATE {TEMPLATE}"
     )

@@ -549,7 +549,7 @@ def test_a_stage_never_comes_after_the_end_of_the_attempt(ledger: Ledger) -> Non
 
 
 def test_changes_that_wait_are_all_written_in_the_order_that_they_need(ledger: Ledger) -> None:
-    """One more than go together, of which two write the same rows."""
+    """One more than go together; two of them write the same rows."""
     for number in range(MOST_TOGETHER + 1):
         ledger.put_stage(named("/srv/a", f"set-{number:03}"))
         ledger.history.count_boot("near", "passed")

@@ -266,7 +266,6 @@ def test_a_host_may_join_while_others_work(fleet: Fleet, hosts: tuple[SqlLedger,
 def test_a_host_that_was_buried_stays_silent_until_it_is_back(
     fleet: Fleet, hosts: tuple[SqlLedger, SqlLedger]
 ) -> None:
-    """So that it is told from one that was stopped."""
     a, b = hosts
     fleet.bury("a")
     assert b.sessions.hosts()[0].state == "silent"

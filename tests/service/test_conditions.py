@@ -52,7 +52,7 @@ def test_of_one_topic_all_but_some_are_forgotten(listener: Recorder) -> None:
     assert [conditions.lasts(key) for key in keys] == [True, False, True]
 
 
-def test_an_outage_of_the_ledger_is_told_once_whoever_meets_it(listener: Recorder) -> None:
+def test_an_outage_of_the_ledger_is_reported_once(listener: Recorder) -> None:
     conditions = Conditions(listener)
     for reason in ("the database system is shutting down", "connection refused", "it is starting up"):
         for folder in ("/srv/a", "/srv/b"):

@@ -66,6 +66,22 @@ KEYS_BY_CONTENT = " UNION ".join(
 
 KEYS_BY_BUILD = "SELECT folder, name FROM sets WHERE build IS NOT NULL AND json_extract(build, '$.key') = ?1"
 
+# All that people ask for, in one statement: a service looks at it with each scan, and several times a minute.
+ASKED = """
+SELECT number, folder, name, verb, cloud, image_id, due, NULL AS since FROM requests
+UNION ALL SELECT 0, folder, name, '', '', '', NULL, since FROM holds
+UNION ALL SELECT 0, folder, name, '', cloud, '', NULL, since FROM cloud_holds
+ORDER BY number, cloud
+"""
+# Two selects, so that each is answered by its index.
+BEGUN = """
+SELECT *, is_claimed(cloud, identity) AS is_claimed FROM bundles WHERE cloud = ? AND sha256 IN ({})
+UNION ALL SELECT *, is_claimed(cloud, identity) FROM bundles
+WHERE cloud = ? AND made_for = ? AND (state != 'registered' OR on_trial)
+"""
+STAMP = ("device", "inode", "size", "ctime_ns")
+DIGESTS = "SELECT * FROM digests WHERE (device, inode, reading) IN (VALUES {})"
+
 
 def select_sets_of(keys: str) -> str:
     """Return the SELECT of the sets that one of the above finds; a join, because IN would scan all sets."""

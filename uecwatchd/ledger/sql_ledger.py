@@ -25,12 +25,16 @@ from uecwatchd.ledger.records import (
     SetRecord,
 )
 from uecwatchd.ledger.rows import (
+    ASKED,
+    BEGUN,
+    DIGESTS,
     KEYS_BY_BUILD,
     KEYS_BY_CLOUD,
     KEYS_BY_CONTENT,
     KEYS_BY_IMAGE,
     OF_SET,
     SELECT_SETS,
+    STAMP,
     bundle_from,
     bundle_row,
     drop_change,
@@ -54,22 +58,6 @@ from uecwatchd.ledger.sql_store import SqlStore, TableRow
 from uecwatchd.ledger.sql_versions import SqlVersions
 from uecwatchd.ledger.versions import Versions
 from uecwatchd.types import ContentDigest, DetectedCloud, DigestOf, FileStamp, Role, SetId
-
-# All that people ask for, in one statement: a service looks at it with each scan, and several times a minute.
-ASKED = """
-SELECT number, folder, name, verb, cloud, image_id, due, NULL AS since FROM requests
-UNION ALL SELECT 0, folder, name, '', '', '', NULL, since FROM holds
-UNION ALL SELECT 0, folder, name, '', cloud, '', NULL, since FROM cloud_holds
-ORDER BY number, cloud
-"""
-# Two selects, so that each is answered by its index.
-BEGUN = """
-SELECT *, is_claimed(cloud, identity) AS is_claimed FROM bundles WHERE cloud = ? AND sha256 IN ({})
-UNION ALL SELECT *, is_claimed(cloud, identity) FROM bundles
-WHERE cloud = ? AND made_for = ? AND (state != 'registered' OR on_trial)
-"""
-STAMP = ("device", "inode", "size", "ctime_ns")
-DIGESTS = "SELECT * FROM digests WHERE (device, inode, reading) IN (VALUES {})"
 
 
 class OurRows(TypedDict):
@@ -223,7 +211,7 @@ class SqlLedger:
         return BegunBundles(tuple({one.identity: one for one, _ in found}.values()), frozenset(claimed))
 
     def _begun_from(self, row: TableRow) -> tuple[BundleRecord, bool]:
-        return bundle_from(row, host=self._store.host, seal=self._seal), bool(row["is_claimed"])
+        return bundle_from(row, **self._who, seal=self._seal), bool(row["is_claimed"])
 
     def bundle_of(self, cloud: str, image_id: str) -> BundleRecord | None:
         where = "cloud = ? AND image_id = ? AND state = 'registered'"

@@ -55,7 +55,7 @@ def test_a_folder_is_marked_and_nothing_else_stays_there(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == [MARK_NAME]
 
 
-def test_the_service_of_another_ledger_is_kept_out_and_told_where_the_first_one_is(tmp_path: Path) -> None:
+def test_the_service_of_another_ledger_is_kept_out_with_the_name_of_the_first_one(tmp_path: Path) -> None:
     place_mark(tmp_path, mark())
     with pytest.raises(LockTaken, match=r"uecwatchd on host a \(/srv/images\) has renewed its mark"):
         place_mark(tmp_path, mark("b's", "b"))
@@ -102,7 +102,7 @@ def test_the_owner_of_the_folder_takes_the_mark_of_another_user_for_planted(tmp_
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
-def test_a_service_with_another_uid_is_refused_and_both_uids_are_told(tmp_path: Path) -> None:
+def test_a_service_with_another_uid_is_refused_with_both_uids(tmp_path: Path) -> None:
     os.chown(tmp_path, NOBODY, NOBODY)
     (tmp_path / MARK_NAME).write_bytes(write_mark(mark("share", "b")))
     os.chown(tmp_path / MARK_NAME, NOBODY, NOBODY)

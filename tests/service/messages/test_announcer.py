@@ -75,7 +75,7 @@ def test_another_process_announces_nothing_again(
     assert len(ledger.outbox.messages()) == 1
 
 
-def test_a_flood_fills_the_outbox_to_its_limit_and_is_told_once(
+def test_a_flood_fills_the_outbox_to_its_limit_and_is_reported_once(
     announcer: Announcer, ledger: Ledger, listener: Recorder
 ) -> None:
     records = [rejected(number) for number in range(MOST_WAITING + 50)]
