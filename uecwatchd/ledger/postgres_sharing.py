@@ -25,7 +25,6 @@ SCAN = f"UPDATE shares SET session = $2 WHERE folder = $1 AND (session = $2 OR {
 TAKE_BACK = f"""
 DELETE FROM offers WHERE folder = $1 AND ({FREE} OR (session = $2 AND folder || '/' || name <> ALL ($3)))
 """  # noqa: S608 (constant)
-DROP_UNKNOWN = "DELETE FROM offers WHERE session = $1 AND folder || '/' || name <> ALL ($2)"
 ELSEWHERE = "SELECT name FROM offers WHERE folder = $1 AND session <> $2"
 LEAVE = "UPDATE shares SET session = NULL WHERE folder = $1 AND session = $2"
 OFFER = """
@@ -35,12 +34,21 @@ SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::boole
 TAKE = """
 UPDATE offers SET session = $3 WHERE folder = $1 AND name = $2 AND session IS NULL RETURNING folder
 """
+# One statement, because a host without work asks again and again. What it has taken without an answer is
+# dropped.
 TAKE_NEXT = """
-UPDATE offers SET session = $1 WHERE (folder, name) = (
+WITH own AS (
+    SELECT id FROM sessions WHERE id = $1 AND ended IS NULL FOR SHARE
+), unknown AS (
+    DELETE FROM offers WHERE session = $1 AND folder || '/' || name <> ALL ($4)
+), next AS (
     SELECT folder, name FROM offers
     WHERE session IS NULL AND NOT is_kept AND folder = ANY ($2) AND folder || '/' || name <> ALL ($3)
     ORDER BY size, folder, name LIMIT 1 FOR UPDATE SKIP LOCKED
-) RETURNING folder, name, stamp, size
+)
+UPDATE offers SET session = own.id FROM own, next
+WHERE offers.folder = next.folder AND offers.name = next.name
+RETURNING offers.folder, offers.name, stamp, size
 """
 RELEASE = "DELETE FROM offers WHERE folder = $1 AND name = $2 AND session = $3"
 # Of a folder that was not shared before. A row that the share has already stays as it is there.
@@ -115,11 +123,9 @@ class PostgresSharing:
     def take_next(
         self, folders: Collection[Path], but: Collection[SetId] = (), taken: Collection[SetId] = ()
     ) -> Offer | None:
-        session = self._store.session
-        values = [session, [*map(str, folders)], [*map(str, but)]]
-        with self._change("take a set") as connection:
-            connection.execute(DROP_UNKNOWN, [session, [*map(str, taken)]])
-            row = connection.execute(TAKE_NEXT, values).fetchone()
+        lists = [[*map(str, folders)], [*map(str, but)], [*map(str, taken)]]
+        with failpoints.effect("take a set"):
+            row = self._store.first_row(TAKE_NEXT, self._store.session, *lists)
         return Offer(SetId(row["folder"], row["name"]), row["stamp"], row["size"]) if row else None
 
     def release(self, set_id: SetId) -> None:

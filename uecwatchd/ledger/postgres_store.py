@@ -181,6 +181,16 @@ class PostgresStore:
             yield connection
             connection.execute("COMMIT")
 
+    def first_row(self, statement: str, *values: object) -> DictRow | None:
+        """Execute a statement in the SQL of PostgreSQL, after what waits, and return its first row."""
+        self.flush()
+        query = statement.encode()
+        with (
+            self.used(),
+            self._connections.borrow(lambda one: one.execute(query, values).fetchone()) as (_, row),
+        ):
+            return row
+
     def flush(self, table: str = "") -> None:
         if self._waiting.has(table):
             self._write((), lasting=False)

@@ -17,7 +17,7 @@ from uecwatchd.service.set_states import SetStates
 from uecwatchd.types import SetId
 
 # Between two looks for work of another host, while it has none: a statement each.
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 3.0
 # For as long a host leaves a set alone whose files it does not see yet, or whose cloud it has not.
 UNABLE_SECONDS = 60.0
 
