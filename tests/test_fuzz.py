@@ -420,7 +420,7 @@ def check_folder(files: Mapping[bytes, bytes]) -> str:
             listing, rules=Rules(5.0, Sidecar(), {"default": SOME}, {"default": BOTH}, frozenset())
         )
         found = rows(listing, assembly, LedgerFacts(100.0))
-        lines = table(found)
+        lines = table([("", found)])
         assert len(listing.entries) + len(listing.ignored) == len(files)
         assert all(printable(line).isprintable() for line in lines)
         shown = {row.name for row in found}

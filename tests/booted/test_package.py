@@ -76,7 +76,7 @@ def newer(package: Path, folder: Path) -> Path:
     subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
     control = tree / "DEBIAN/control"
     control.write_text(re.sub(r"(?m)^Version: .*-1$", r"\g<0>.1", control.read_text()))
-    (configuration,) = tree.rglob("uecwatchd.toml")
+    configuration = tree / "usr/share/uecwatchd/uecwatchd.toml"
     configuration.write_text(f"{configuration.read_text()}# a new comment\n")
     build = ("dpkg-deb", "-Znone", "--root-owner-group", "--build", tree, made)
     subprocess.run(build, check=True, stdout=subprocess.PIPE)

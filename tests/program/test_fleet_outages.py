@@ -91,7 +91,7 @@ def check_cloud(hosts: Sequence[Host], names: Sequence[str]) -> None:
     prefixes = tuple({image.location.partition("/")[2].removesuffix("manifest.xml") for image in images})
     assert [one.key for one in hosts[0].cloud.objects(BUCKET) if not one.key.startswith(prefixes)] == []
     for name in names:
-        data, talk = hosts[0].ask("verify", name)
+        data, talk = hosts[0].ask("verify", f"{hosts[0].spool}/{name}")
         assert "equal" in data + talk, data + talk
     for host in hosts[1:]:
         for name in names:

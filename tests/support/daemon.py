@@ -50,12 +50,18 @@ def wait_for_line(process: "Run | Popen[str]", words: str) -> str:
     return line
 
 
+def written_sets(ledger: Ledger) -> tuple[SetRecord, ...]:
+    """Return the sets with the stages that would be written later."""
+    ledger.history.flush()
+    return ledger.sets()
+
+
 def stop_while_waiting(service: Service, ledger: Ledger, *, claimed: str, stage: str) -> SetRecord:
     """Stop a service whose only set waits in `stage` for what another set has claimed; return its record."""
     work = threading.Thread(target=service.once, daemon=True)
     with ledger.claim(claimed, check=no_stop):
         work.start()
-        until(lambda: any(record.stage.startswith(stage) for record in ledger.sets()), stage)
+        until(lambda: any(record.stage.startswith(stage) for record in written_sets(ledger)), stage)
         work.join(1)  # from the beginning of the stage until it waits
         service.stop()
         work.join(PATIENCE_SECONDS / 3)

@@ -3,11 +3,10 @@
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, fields
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from uecwatchd.images.guest.summary import read_summary, write_summary
 from uecwatchd.ledger.changes import RowChange, Statement
-from uecwatchd.ledger.key_seal import KeySeal
 from uecwatchd.ledger.records import (
     NOT_READ,
     AppliedAttributes,
@@ -27,6 +26,9 @@ from uecwatchd.ledger.records import (
 from uecwatchd.ledger.sql_store import TableRow
 from uecwatchd.system.known_fields import make_known
 from uecwatchd.types import ContentDigest, FileStamp, Role, SetId, StoredObject
+
+if TYPE_CHECKING:  # only a ledger in a database loads it: that takes a while
+    from uecwatchd.ledger.key_seal import KeySeal
 
 KEYS = ("secret_key", "secret_iv")
 # Instead of a host, for what belongs to a shared folder: the hosts that share it know it by its path.
@@ -154,7 +156,7 @@ def maker_from(words: str, *, host: str, shares: Collection[str] = ()) -> SetId:
 
 
 def bundle_row(
-    record: BundleRecord, *, host: str = "", shares: Collection[str] = (), seal: KeySeal | None = None
+    record: BundleRecord, *, host: str = "", shares: Collection[str] = (), seal: "KeySeal | None" = None
 ) -> dict[str, object]:
     """Return the row of a bundle. `host` is this one, if several have the ledger; `shares` are its shares.
 
@@ -176,7 +178,7 @@ def _sealed_for(row: Mapping[str, Any], name: str) -> bytes:
 
 
 def bundle_from(
-    row: TableRow, *, host: str = "", shares: Collection[str] = (), seal: KeySeal | None = None
+    row: TableRow, *, host: str = "", shares: Collection[str] = (), seal: "KeySeal | None" = None
 ) -> BundleRecord:
     """Return the bundle of a row. Without keys if another host has sealed them."""
     values: dict[str, Any] = dict(row)

@@ -85,9 +85,10 @@ def read_file(folder: Path) -> sqlite3.Connection | None:
         connection = _connect(path, mode=_reading_mode(folder))
         try:
             _check_integrity(connection, path)
-            version = _version(connection)
+            # In this order: another process may be just creating it, and be done in between.
             objects = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-            if version == 0 and objects == 0:  # another process is just creating it
+            version = _version(connection)
+            if version == 0 and objects == 0:
                 connection.close()
                 return None
             if version != len(MIGRATIONS):

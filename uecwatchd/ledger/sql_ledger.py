@@ -6,13 +6,12 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from uecwatchd.ledger.api import CHECK_SECONDS, FileReading
 from uecwatchd.ledger.boots import Boots
 from uecwatchd.ledger.changes import RowChange
 from uecwatchd.ledger.history import History
-from uecwatchd.ledger.key_seal import KeySeal
 from uecwatchd.ledger.other_hosts import NoOtherHosts, OtherHosts
 from uecwatchd.ledger.outbox import Outbox
 from uecwatchd.ledger.records import (
@@ -59,6 +58,9 @@ from uecwatchd.ledger.sql_versions import SqlVersions
 from uecwatchd.ledger.versions import Versions
 from uecwatchd.types import ContentDigest, DetectedCloud, DigestOf, FileStamp, Role, SetId
 
+if TYPE_CHECKING:  # only a ledger in a database loads it: that takes a while
+    from uecwatchd.ledger.key_seal import KeySeal
+
 
 class OurRows(TypedDict):
     """Names of this host in the rows for all hosts."""
@@ -80,7 +82,7 @@ class SqlLedger:
         *,
         others: OtherHosts | None = None,
         sharing: Sharing | None = None,
-        seal: KeySeal | None = None,
+        seal: "KeySeal | None" = None,
     ) -> None:
         self._store = store
         self._seal = seal

@@ -25,6 +25,7 @@ from uecwatchd.errors import (
     problem,
 )
 from uecwatchd.events import Event, Kind, Listener, Progress, Tee
+from uecwatchd.images.reading import is_prepared
 from uecwatchd.intake.sets.records import ROLE_WORDS, ImageSet
 from uecwatchd.ledger.api import LedgerAway
 from uecwatchd.ledger.records import CONNECT_STAGE, INSTALL_STAGE, LAST_STAGE, SetRecord
@@ -319,13 +320,20 @@ def _do_all(record: SetRecord, listener: Listener, *steps: Callable[[], object])
             listener.tell(Event(Kind.FAULT, what, record.id, level="error"))
 
 
+def _has_made_files(found: ImageSet) -> bool:
+    """Tell if files are made for a set in the work folder."""
+    prepared = any(is_prepared(one.reading) for one in found.members)
+    return bool(found.packed or found.recipe or found.windows_boot or prepared)
+
+
 def _note_stage(job: Job, name: str, tools: AttemptTools) -> Job:
     """Record the stage of the job: first in the ledger, then in its copy for people.
 
-    Only the last stage is in the ledger at once: a request that answers the id beside the image needs it.
+    In the ledger at once are those of a set with made files, which are kept for sets that are there, and the
+    last one: a request that answers the id beside the image needs it.
     """
     record = replace(job.record, stage=name)
-    if name == LAST_STAGE:
+    if name == LAST_STAGE or _has_made_files(job.found):
         tools.ledger.put_set(record)
     else:
         tools.ledger.put_stage(record)
