@@ -37,6 +37,7 @@ from uecwatchd.service.shared_outages import SharedOutages
 from uecwatchd.service.spooler import Spooler
 from uecwatchd.system import lockfile, wakeup
 from uecwatchd.system.clocks import Clocks
+from uecwatchd.types import SetId
 
 # `once` waits for files that are still being written, but not for one that never settles.
 ONCE_PATIENCE_SETTLES = 12
@@ -87,11 +88,12 @@ class Service:
             clouds, ledger=ledger, clocks=clocks, resumed=self._resumed, conditions=conditions
         )
         self._reaper = reaper_of(self._shared, self._tools)
-        self._messages = Messages(
-            settings.notify, self._shared, is_ours=lambda set_id: self._spooler.is_ours(set_id)
-        )
+        self._messages = Messages(settings.notify, self._shared, is_ours=self._is_ours)
         self._buckets = BucketFolders(settings.spool, self._shared, clouds)
         self._spooler = self._make_spooler(settings)
+
+    def _is_ours(self, set_id: SetId) -> bool:
+        return self._spooler.is_ours(set_id)
 
     def _make_spooler(self, settings: Settings) -> Spooler:
         return Spooler(

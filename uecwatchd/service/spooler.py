@@ -90,13 +90,7 @@ class Spooler:
         self._progressed = progressed
         self._announce = announce
         self._next_prune = float("-inf")
-        holder = LockHolder(
-            settings.fleet.host or socket.gethostname(),
-            name_of_home(tools.state_folder),
-            sharing=tools.ledger.sharing,
-            check_lease=tools.ledger.sessions.check_lease,
-        )
-        self._locks = FolderLocks(holder, conditions)
+        self._locks = FolderLocks(_lock_holder(settings, tools), conditions)
         self._clock_jumps = ClockJumps(now=tools.clocks.now, monotonic=monotonic)
         self.configure(settings, tools)
 
@@ -386,3 +380,12 @@ class Spooler:
         parts.requests.confirm_removed(folder, ())
         parts.dispatcher.clear(folder)
         setup.reports.clear_folder(folder)
+
+
+def _lock_holder(settings: Settings, tools: context.AttemptTools) -> LockHolder:
+    return LockHolder(
+        settings.fleet.host or socket.gethostname(),
+        name_of_home(tools.state_folder),
+        sharing=tools.ledger.sharing,
+        check_lease=tools.ledger.sessions.check_lease,
+    )

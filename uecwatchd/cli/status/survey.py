@@ -7,12 +7,13 @@ import os
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from uecwatchd.cli.status.elsewhere import LookElsewhere, check_hosts, count_left_out, facts_elsewhere
 from uecwatchd.cli.status.one_cloud import facts_on, seen_on
 from uecwatchd.cli.status.rows import ASKED, LedgerFacts, Row, rows, rows_elsewhere, unseen
 from uecwatchd.clouds.assumed_dialect import assume_dialects, undetected
-from uecwatchd.config.records import Settings
+from uecwatchd.config.records import Settings, SpoolSettings
 from uecwatchd.config.sharing import share_in
 from uecwatchd.errors import UecError
 from uecwatchd.intake.sets import assemble
@@ -57,10 +58,9 @@ def survey(
 ) -> Survey:
     """Scan all folders, and read the ledger. With `settled`, every file counts as settled.
 
-    With a `cloud`, only the sets that go there have rows, as they are there; with `look` also those of other
-    hosts that it is for.
     Otherwise the change time of a file decides. The daemon counts from when it first saw the file: it takes
-    longer if it was started later. Raises the errors of the ledger.
+    longer if it was started later. With a `cloud`, only the sets that go there have rows, as they are there;
+    with `look` also those of other hosts that it is for. Raises the errors of the ledger.
     """
     known, before, elsewhere, left_out = _known(settings, now, look)
     strange = dict.fromkeys(undetected(settings.clouds, before))
@@ -72,9 +72,7 @@ def survey(
         try:
             with as_internal_error(str(folder)):
                 owner = _service_user(settings)
-                budget = contents.ReadBudget(seconds=READ_SECONDS)
-                ignore, share = settings.spool.ignore, share_in(settings.spool, folder)
-                listing = scan.scan(folder, now=0.0, ignore=ignore, owner=owner, budget=budget, share=share)
+                listing = _list(folder, settings.spool, owner=owner)
                 seen = _with_times_seen(listing, now=now, settled=settled)
                 records = [record for record in known.records if record.folder == str(folder)]
                 here = folder_rules(folder, rules, settings.spool, service=owner)
@@ -91,6 +89,11 @@ def survey(
     for facts in elsewhere.values():
         found += rows_elsewhere(facts_on(cloud, facts) if cloud else facts)
     return Survey(tuple(found), known, tuple(troubles), tuple(ready), elsewhere, left_out)
+
+
+def _list(folder: Path, spool: SpoolSettings, *, owner: int) -> Listing:
+    budget, share = contents.ReadBudget(seconds=READ_SECONDS), share_in(spool, folder)
+    return scan.scan(folder, now=0.0, ignore=spool.ignore, owner=owner, budget=budget, share=share)
 
 
 def _known(
